@@ -1,0 +1,45 @@
+#include "dispatch.h"
+
+#include <cstdlib>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+namespace norse_fast::cpu {
+namespace {
+
+std::vector<Capability> available() {
+  std::vector<Capability> found;
+#ifdef NORSE_FAST_X86
+  __builtin_cpu_init();
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+      __builtin_cpu_supports("avx512vl")) {
+    found.push_back({"avx512", &table<Avx512>()});
+  }
+  if (__builtin_cpu_supports("avx2")) found.push_back({"avx2", &table<Avx2>()});
+#endif
+  found.push_back({"baseline", &table<Baseline>()});
+  return found;
+}
+
+Capability choose() {
+  const std::vector<Capability> found = available();
+  const char* wanted = std::getenv("NORSE_FAST_CPU_CAPABILITY");
+  if (!wanted || !*wanted) return found.front();
+  std::string names;
+  for (const Capability& c : found) {
+    if (std::string(wanted) == c.name) return c;
+    names += std::string(names.empty() ? "" : ", ") + c.name;
+  }
+  throw std::runtime_error("NORSE_FAST_CPU_CAPABILITY: got '" + std::string(wanted) + "', expected one of " + names +
+                           "; unset it to use the best.");
+}
+
+}  // namespace
+
+const Capability& capability() {
+  static const Capability kChosen = choose();
+  return kChosen;
+}
+
+}  // namespace norse_fast::cpu

@@ -1,0 +1,186 @@
+#pragma once
+// The CUDA driver: one thread walks one lane through all time steps with the state in registers.
+//
+// A load never depends on the state, so the input of the next steps is fetched before the current ones are computed; without
+// that, a narrow layer would wait for memory at every step. Backward recomputes the states of one segment at a time into
+// shared memory, where each thread has a column of its own, so nothing synchronises.
+
+#include "../launch.h"
+#include "../neurons/models.h"
+
+namespace norse_fast::cuda {
+
+/// Time steps fetched ahead.
+inline constexpr int kPrefetch = 16;
+static_assert(kSegment % kPrefetch == 0);
+
+inline constexpr int kThreads = 128;
+
+template <class T>
+__device__ __forceinline__ T parameter_of_lane(const Parameter<T>& p, bool rate, double dt, int64_t lane) {
+  return p.is_shared() ? p.shared : parameter_value<T>(p.values, p.type, lane % p.period, rate, dt);
+}
+
+template <class Model, class T>
+__device__ __forceinline__ typename Model::template Params<T> params_of_lane(const Problem<T>& problem, int64_t lane) {
+  return make_params<Model, T>(
+      [&](int k) { return parameter_of_lane(problem.params[k], k < Model::kRates, problem.dt, lane); });
+}
+
+/// One lane of rows: element t of the sequence is at data[t * stride].
+template <class Stored>
+struct Column {
+  const Stored* __restrict__ data;
+  int64_t stride;
+
+  __device__ __forceinline__ Column(const Rows& rows, int64_t lane)
+      : data(rows.data ? static_cast<const Stored*>(rows.data) + (rows.broadcast ? 0 : lane) : nullptr),
+        stride(rows.time_stride) {}
+
+  /// Fetches kPrefetch elements from `first` on; those at or beyond `end` are left alone.
+  __device__ __forceinline__ void fetch(int64_t first, int64_t end, Stored (&to)[kPrefetch]) const {
+#pragma unroll
+    for (int k = 0; k < kPrefetch; ++k) {
+      if (first + k < end) to[k] = data ? data[(first + k) * stride] : Stored{};
+    }
+  }
+};
+
+template <class Model, class T>
+__device__ __forceinline__ void write_state(typename Model::template State<T>& s, T* const* to, int64_t offset) {
+  for_each_member<kStateCount<Model>>(s, [&](int k, T& member) { to[k][offset] = member; });
+}
+
+template <class Model, class T, class Stored>
+__global__ void __launch_bounds__(kThreads) forward_kernel(const __grid_constant__ Forward<T> f) {
+  const int64_t lane = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+  if (lane >= f.lanes) return;
+  const auto p = params_of_lane<Model, T>(f, lane);
+  auto s = make_state<Model, T>([&](int k) { return f.state[k][lane]; });
+  const Column<Stored> input(f.input, lane);
+  Stored* output = static_cast<Stored*>(f.output) + lane;
+
+  Stored next[kPrefetch];
+  input.fetch(0, f.steps, next);
+  for (int64_t first = 0; first < f.steps; first += kPrefetch) {
+    Stored now[kPrefetch];
+#pragma unroll
+    for (int k = 0; k < kPrefetch; ++k) now[k] = next[k];
+    input.fetch(first + kPrefetch, f.steps, next);
+#pragma unroll
+    for (int k = 0; k < kPrefetch; ++k) {
+      const int64_t t = first + k;
+      if (t >= f.steps) break;
+      Stored z;
+      store_rounded(Model::step(s, load_stored(now[k]), p), z);
+      output[t * f.lanes] = z;
+      if (f.trace[0]) write_state<Model, T>(s, f.trace, t * f.lanes + lane);
+    }
+    const int64_t done = first + kPrefetch;
+    if (f.checkpoints[0] && done % kSegment == 0 && done < f.steps) {
+      write_state<Model, T>(s, f.checkpoints, (done / kSegment - 1) * f.lanes + lane);
+    }
+  }
+  write_state<Model, T>(s, f.final_state, lane);
+}
+
+/// The shared memory of one thread in backward: per step of a segment the state before it, the input and the gradient of the
+/// output.
+template <class Model, class T>
+inline constexpr int kColumnValues = kSegment * (kStateCount<Model> + 2);
+
+/// Threads of a backward block: as many as share the memory that every supported GPU gives to a block.
+template <class Model, class T>
+inline constexpr int kBackwardThreads = kColumnValues<Model, T> * static_cast<int>(sizeof(T)) * kThreads <= 96 * 1024
+                                            ? kThreads
+                                            : kThreads / 4;
+
+template <class Model, class T>
+struct SharedColumn {
+  static constexpr int kStates = kStateCount<Model>;
+  static constexpr int kThreads = kBackwardThreads<Model, T>;
+  T* base;
+
+  __device__ __forceinline__ T& state(int s, int k) const { return base[(s * kStates + k) * kThreads]; }
+  __device__ __forceinline__ T& input(int s) const { return base[(kSegment * kStates + s) * kThreads]; }
+  __device__ __forceinline__ T& grad_output(int s) const { return base[(kSegment * (kStates + 1) + s) * kThreads]; }
+
+  __device__ __forceinline__ typename Model::template State<T> load(int s) const {
+    return make_state<Model, T>([&](int k) { return state(s, k); });
+  }
+  __device__ __forceinline__ void store(int s, typename Model::template State<T>& value) const {
+    for_each_member<kStates>(value, [&](int k, T& member) { state(s, k) = member; });
+  }
+};
+
+template <class Model, class T, class Stored, bool kWithParams>
+__global__ void __launch_bounds__(kBackwardThreads<Model, T>) backward_kernel(const __grid_constant__ Backward<T> b) {
+  extern __shared__ __align__(16) unsigned char shared_memory[];
+  const int64_t lane = static_cast<int64_t>(blockIdx.x) * kBackwardThreads<Model, T> + threadIdx.x;
+  if (lane >= b.lanes) return;
+  const SharedColumn<Model, T> column{reinterpret_cast<T*>(shared_memory) + threadIdx.x};
+  const auto p = params_of_lane<Model, T>(b, lane);
+  const T alpha = parameter_of_lane(b.alpha, false, b.dt, lane);
+  const Column<Stored> input(b.input, lane), grad_output(b.grad_output, lane);
+  auto grad = make_state<Model, T>([&](int k) { return b.grad_final_state[k] ? b.grad_final_state[k][lane] : T(0); });
+  auto grad_params = make_params<Model, T>([](int) { return T(0); });
+
+  for (int64_t segment = b.steps > 0 ? checkpoint_count(b.steps) : -1; segment >= 0; --segment) {
+    const int64_t start = segment * kSegment;
+    const int length = static_cast<int>(b.steps - start < kSegment ? b.steps - start : kSegment);
+    for (int first = 0; first < length; first += kPrefetch) {
+      Stored x[kPrefetch], g[kPrefetch];
+      input.fetch(start + first, b.steps, x);
+      grad_output.fetch(start + first, b.steps, g);
+#pragma unroll
+      for (int k = 0; k < kPrefetch; ++k) {
+        if (first + k >= length) break;
+        column.input(first + k) = load_stored(x[k]);
+        column.grad_output(first + k) = load_stored(g[k]);
+      }
+    }
+    auto s = make_state<Model, T>([&](int k) {
+      return segment == 0 ? b.state[k][lane] : b.checkpoints[k][(segment - 1) * b.lanes + lane];
+    });
+    for (int step = 0; step < length; ++step) {
+      column.store(step, s);
+      Model::step(s, column.input(step), p);
+    }
+#pragma unroll 1
+    for (int step = length - 1; step >= 0; --step) {
+      const int64_t offset = (start + step) * b.lanes + lane;
+      if (b.grad_trace[0]) {
+        for_each_member<kStateCount<Model>>(grad, [&](int k, T& member) { member += b.grad_trace[k][offset]; });
+      }
+      s = column.load(step);
+      const T x = column.input(step);
+      T surrogate[kSurrogateCount<Model>] = {};
+      if constexpr (Model::kThresholds > 0) {
+        T u[kSurrogateCount<Model>];
+        Model::thresholds(s, x, p, u);
+        dispatch_surrogate(b.surrogate, [&](auto constant) {
+#pragma unroll
+          for (int k = 0; k < Model::kThresholds; ++k) {
+            surrogate[k] = surrogate_derivative<decltype(constant)::value>(u[k], alpha);
+          }
+        });
+      }
+      auto scratch = make_params<Model, T>([](int) { return T(0); });
+      const T grad_x = vjp<Model, T>(s, x, p, surrogate, column.grad_output(step), grad,
+                                     kWithParams ? grad_params : scratch);
+      if (b.grad_input) {
+        Stored stored;
+        store_rounded(grad_x, stored);
+        static_cast<Stored*>(b.grad_input)[offset] = stored;
+      }
+    }
+  }
+  write_state<Model, T>(grad, b.grad_state, lane);
+  if constexpr (kWithParams) {
+    for_each_member<kParamCount<Model>>(grad_params, [&](int k, T& member) {
+      b.grad_params[k * b.lanes + lane] = k < Model::kRates ? member * static_cast<T>(b.dt) : member;
+    });
+  }
+}
+
+}  // namespace norse_fast::cuda

@@ -1,0 +1,93 @@
+#pragma once
+// What a kernel is told, free of any tensor type. Time is the outer dimension, "lanes" are the neurons of all batch
+// elements: lanes = B * N.
+
+#include <cstdint>
+
+#include "storage.h"
+#include "surrogates.h"
+
+namespace norse_fast {
+
+inline constexpr int kMaxStates = 6;
+inline constexpr int kMaxParams = 12;
+
+/// Backward keeps no state but those after every kSegment steps and recomputes the rest, a segment at a time.
+inline constexpr int64_t kSegment = 32;
+
+NORSE_FAST_INLINE int64_t checkpoint_count(int64_t steps) {
+  return steps > 0 ? (steps - 1) / kSegment : 0;
+}
+
+/// A (time, lanes) array whose rows are contiguous, or, if broadcast, hold one value for all lanes. Null data are zeros.
+struct Rows {
+  const void* data = nullptr;
+  int64_t time_stride = 0;
+  bool broadcast = false;
+};
+
+/// A parameter: one value for all lanes, or, where `values` is set, that of lane l at values[l % period].
+template <class T>
+struct Parameter {
+  T shared = T(0);  // in the computing type; a rate is already multiplied by dt
+  const void* values = nullptr;
+  Storage type = Storage::kFloat;
+  int64_t period = 1;
+
+  NORSE_FAST_INLINE bool is_shared() const { return values == nullptr; }
+};
+
+/// One value of a parameter in the computing type. A rate is multiplied by dt in its own dtype first, as the expression
+/// `dt * p.tau_mem_inv` is.
+template <class T>
+NORSE_FAST_INLINE T parameter_value(const void* values, Storage type, int64_t index, bool rate, double dt) {
+  float own = 0;
+  switch (type) {
+    case Storage::kDouble: {
+      const double value = static_cast<const double*>(values)[index];
+      return static_cast<T>(rate ? dt * value : value);
+    }
+    case Storage::kLong:
+      if (!rate) return static_cast<T>(static_cast<const int64_t*>(values)[index]);
+      own = static_cast<float>(static_cast<const int64_t*>(values)[index]);
+      break;
+    case Storage::kHalf: own = load_stored(static_cast<const Half*>(values)[index]); break;
+    case Storage::kBFloat16: own = load_stored(static_cast<const BFloat16*>(values)[index]); break;
+    default: own = static_cast<const float*>(values)[index]; break;
+  }
+  return static_cast<T>(rate ? static_cast<float>(dt) * own : own);
+}
+
+template <class T>
+struct Problem {
+  int64_t steps = 0;
+  int64_t lanes = 0;
+  double dt = 0;
+  Storage storage = Storage::kFloat;
+  Rows input;
+  const T* state[kMaxStates] = {};
+  Parameter<T> params[kMaxParams];
+};
+
+template <class T>
+struct Forward : Problem<T> {
+  void* output = nullptr;
+  T* final_state[kMaxStates] = {};
+  T* checkpoints[kMaxStates] = {};  // (checkpoint, lane); null: not wanted
+  T* trace[kMaxStates] = {};        // the state after every step; null: not wanted
+};
+
+template <class T>
+struct Backward : Problem<T> {
+  Surrogate surrogate = Surrogate::kSuper;
+  Parameter<T> alpha;
+  const T* checkpoints[kMaxStates] = {};
+  Rows grad_output;
+  const T* grad_trace[kMaxStates] = {};        // null: no gradient
+  const T* grad_final_state[kMaxStates] = {};  // null: no gradient
+  void* grad_input = nullptr;                  // null: not wanted
+  T* grad_state[kMaxStates] = {};
+  T* grad_params = nullptr;  // (parameter, lane); null: not wanted
+};
+
+}  // namespace norse_fast

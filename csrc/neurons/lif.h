@@ -1,0 +1,80 @@
+#pragma once
+// Leaky integrate-and-fire neuron with an exponential synapse.
+//
+//   j  = i + x                                  the input jumps the synaptic current first
+//   vd = v + dt tau_mem_inv ((v_leak - v) + j)
+//   i' = j - dt tau_syn_inv j
+//   z  = H(vd - v_th)
+//   v' = (1 - z) vd + z v_reset
+//
+// W. Gerstner, W. Kistler, R. Naud, L. Paninski: Neuronal Dynamics, 2014, chapter 1.3. The reset is detached from the
+// gradient in the recurrent step of Norse (kDetachReset): the voltage then sends no gradient into the spike.
+
+#include "../elementary.h"
+
+namespace norse_fast {
+
+template <bool kDetachReset>
+struct LIF {
+  static constexpr const char* kName = kDetachReset ? "lif_detached" : "lif";
+  static constexpr const char* kStateNames[] = {"v", "i"};
+  static constexpr const char* kParamNames[] = {"tau_syn_inv", "tau_mem_inv", "v_leak", "v_th", "v_reset"};
+  static constexpr int kRates = 2;
+  static constexpr int kThresholds = 1;
+
+  template <class T>
+  struct State {
+    T v, i;
+  };
+
+  template <class T>
+  struct Params {
+    T dt_tau_syn, dt_tau_mem, v_leak, v_th, v_reset;
+  };
+
+  template <class T>
+  NORSE_FAST_INLINE static T decayed_voltage(const State<T>& s, T x, const Params<T>& p) {
+    return s.v + p.dt_tau_mem * ((p.v_leak - s.v) + (s.i + x));
+  }
+
+  template <class T>
+  NORSE_FAST_INLINE static void thresholds(const State<T>& s, T x, const Params<T>& p, T (&u)[1]) {
+    u[0] = decayed_voltage(s, x, p) - p.v_th;
+  }
+
+  template <class T>
+  NORSE_FAST_INLINE static T step(State<T>& s, T x, const Params<T>& p) {
+    const T j = s.i + x;
+    const T vd = decayed_voltage(s, x, p);
+    const T z = heaviside(vd - p.v_th);
+    s.i = j - p.dt_tau_syn * j;
+    s.v = (T(1) - z) * vd + z * p.v_reset;
+    return z;
+  }
+
+  template <class T>
+  NORSE_FAST_INLINE static T vjp(const State<T>& s, T x, const Params<T>& p, const T (&surrogate)[1], T grad_out,
+                                 State<T>& grad, Params<T>& grad_params) {
+    const T j = s.i + x;
+    const T drive = (p.v_leak - s.v) + j;
+    const T vd = s.v + p.dt_tau_mem * drive;
+    const T z = heaviside(vd - p.v_th);
+    const T grad_z = kDetachReset ? grad_out : grad_out + grad.v * (p.v_reset - vd);
+    const T grad_u = grad_z * surrogate[0];
+    const T grad_vd = grad.v * (T(1) - z) + grad_u;
+    const T grad_drive = grad_vd * p.dt_tau_mem;
+    const T grad_j = (grad.i - grad.i * p.dt_tau_syn) + grad_drive;
+
+    grad_params.dt_tau_syn -= grad.i * j;
+    grad_params.dt_tau_mem += grad_vd * drive;
+    grad_params.v_leak += grad_drive;
+    grad_params.v_th -= grad_u;
+    grad_params.v_reset += grad.v * z;
+
+    grad.v = grad_vd - grad_drive;
+    grad.i = grad_j;
+    return grad_j;
+  }
+};
+
+}  // namespace norse_fast

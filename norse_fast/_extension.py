@@ -1,0 +1,110 @@
+"""Loads the compiled libraries and knows which devices they serve."""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+
+__all__ = ["BUILD", "VERSION", "has_kernels", "kernels_disabled"]
+
+VERSION = "0.1.0"
+MINIMUM_TORCH = (2, 11)
+_HERE = Path(__file__).parent
+_REBUILD = "run `pip install --no-build-isolation --force-reinstall --no-deps .` in the norse_fast checkout"
+
+
+def _read_build() -> dict[str, Any]:
+    try:
+        build: dict[str, Any] = json.loads((_HERE / "_build.json").read_text())
+    except FileNotFoundError:
+        return {}
+    return build
+
+
+#: What the build recorded of itself: the version of norse_fast, of the torch whose headers it used, and of CUDA.
+BUILD = _read_build()
+
+# The device types that have kernels. Filled at import; a type that is missing runs the pure-PyTorch path.
+_loaded: set[str] = set()
+_warned: set[str] = set()
+
+
+def _describe_build() -> str:
+    if not BUILD:
+        return "no library was built"
+    return f"the library was built for norse_fast {BUILD['version']} with torch {BUILD['torch']} and CUDA {BUILD['cuda']}"
+
+
+def _warn(device_type: str, problem: str) -> None:
+    if device_type in _warned:
+        return
+    _warned.add(device_type)
+    here = f"here are norse_fast {VERSION} and torch {torch.__version__}"
+    warnings.warn(
+        f"norse_fast has no fused kernels for {device_type} and runs in pure PyTorch, same results but slower: "
+        f"{problem}{_describe_build()}, {here}; {_REBUILD}.",
+        RuntimeWarning,
+        stacklevel=3,
+    )
+
+
+def _torch_version() -> tuple[int, int]:
+    major, minor = torch.__version__.split(".")[:2]
+    return int(major), int(minor)
+
+
+def _load(device_type: str) -> None:
+    path = _HERE / f"_C_{device_type}.so"
+    problem = ""
+    if _torch_version() < MINIMUM_TORCH:
+        problem = "torch 2.11 or newer is needed, "
+    elif BUILD and BUILD["version"] != VERSION:
+        problem = "the library is of another version, "
+    elif path.exists():
+        try:
+            torch.ops.load_library(str(path))
+        except OSError as error:
+            problem = f"loading failed ({error}), "
+        else:
+            _loaded.add(device_type)
+            return
+    _warn(device_type, problem)
+
+
+def has_kernels(device_type: str) -> bool:
+    """Whether fused kernels serve tensors on this type of device; the first time they do not, warns."""
+    if device_type in _loaded:
+        return True
+    if device_type == "cuda" and not _disabled and not torch.compiler.is_compiling():
+        _warn(device_type, "")
+    return False
+
+
+_disabled = os.environ.get("NORSE_FAST_PURE_PYTORCH", "") not in ("", "0")
+if not _disabled:
+    _load("cpu")
+    # The schemas are in the CPU library, and a CUDA library cannot be loaded by a torch without CUDA.
+    if "cpu" in _loaded and torch.version.cuda is not None and (_HERE / "_C_cuda.so").exists():
+        _load("cuda")
+
+
+class kernels_disabled:
+    """Context in which everything runs in pure PyTorch, for comparisons.
+
+    Example:
+        >>> with kernels_disabled():
+        ...     has_kernels("cpu")
+        False
+    """
+
+    def __enter__(self) -> None:
+        self._saved = set(_loaded)
+        _loaded.clear()
+
+    def __exit__(self, *exc: object) -> None:
+        _loaded.update(self._saved)

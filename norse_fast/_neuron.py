@@ -1,0 +1,254 @@
+"""How the public step functions reach a neuron model: checks, conversions, and the choice between kernel and PyTorch.
+
+A :class:`Neuron` describes one model of csrc/neurons to Python. Calling it runs one step or a whole sequence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from operator import attrgetter
+from typing import Any, NoReturn
+
+import torch
+
+from ._autograd import Fused
+from ._extension import has_kernels
+from ._ops import register_fakes
+from .functional.threshold import surrogate_index, threshold
+
+__all__ = ["SEQUENCES", "Neuron"]
+
+_HALF = (torch.float16, torch.bfloat16)
+_STORABLE = (torch.float32, torch.float64, *_HALF)
+
+#: A pure-PyTorch step: (input, state, params, spike, dt) -> (output, new state).
+Step = Callable[[torch.Tensor, Any, Any, Callable[[torch.Tensor], torch.Tensor], float], tuple[torch.Tensor, Any]]
+
+#: The neuron behind each public feed-forward step function: how a layer finds the kernel that runs all of its time steps.
+SEQUENCES: dict[Callable[..., Any], Neuron] = {}
+
+
+def _fields(names: Sequence[str]) -> Callable[[Any], tuple[Any, ...]]:
+    """A function that reads the (dotted) fields of a state or parameter tuple."""
+    if any("." in name for name in names):
+        getters = [attrgetter(name) for name in names]
+        return lambda source: tuple(get(source) for get in getters)
+    return lambda source: tuple([getattr(source, name) for name in names])
+
+
+class Neuron:
+    """A neuron model: names of its state and parameters, its operators, and the same step in plain PyTorch.
+
+    Args:
+        name: prefix of the operators, kName in the model's header.
+        state: state variables in the order of the kernel; dotted where the user's state tuple is nested.
+        params: parameters in the order of the kernel, likewise.
+        pack: builds the user's state tuple from the state variables.
+        step: the pure-PyTorch step, in the reference's order of operations.
+        surrogate: field prefix of ``method`` and ``alpha`` in the parameters; None for models without spikes.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        state: tuple[str, ...],
+        params: tuple[str, ...],
+        pack: Callable[..., Any],
+        step: Step,
+        surrogate: str | None = "",
+    ) -> None:
+        self.name, self.state, self.params, self.pack, self.step = name, state, params, pack, step
+        self.read_state, self.read_params = _fields(state), _fields(params)
+        self.read_surrogate = (
+            None if surrogate is None else _fields((f"{surrogate}method", f"{surrogate}alpha"))
+        )
+        if has_kernels("cpu"):
+            register_fakes(name, len(state), len(params))
+            self.forward_op = getattr(torch.ops.norse_fast, f"{name}_forward").default
+            self.backward_op = getattr(torch.ops.norse_fast, f"{name}_backward").default
+
+    def __repr__(self) -> str:
+        return f"Neuron({self.name!r})"
+
+    def __call__(
+        self, input: torch.Tensor, state: Any, p: Any, dt: float, sequence: bool = False, record: bool = False
+    ) -> tuple[torch.Tensor, Any]:
+        """Run one step, or with ``sequence`` all steps along the first dimension of the input.
+
+        Returns:
+            The output, in the input's dtype, and the last state, or with ``record`` the states of all steps.
+        """
+        try:
+            state_values, params = self.read_state(state), self.read_params(p)
+            method, alpha = self.read_surrogate(p) if self.read_surrogate is not None else ("super", 100.0)
+        except AttributeError as error:
+            self._reject_fields(state, p, error)
+        surrogate = surrogate_index(method)
+        if not self._is_ready(input, state_values, params, sequence):
+            input, state_values, params, alpha = self._prepare(input, state_values, params, alpha, sequence)
+        if not has_kernels(input.device.type):
+            return self._run_in_pytorch(input, state_values, params, method, alpha, dt, sequence, record)
+
+        states = len(state_values)
+        tensors = (input, *state_values, *params)
+        if torch.is_grad_enabled() and any([t.requires_grad for t in tensors]):
+            if not isinstance(alpha, torch.Tensor):
+                alpha = torch.tensor(alpha, dtype=torch.float64)
+            output, *rest = Fused.apply(self, surrogate, dt, sequence, record, *tensors, alpha)
+            return output, self.pack(*(rest[states:] if record else rest))
+        output, *rest = self.forward_op(*tensors, dt, sequence, False, record)
+        return output, self.pack(*(rest[-1] if record else rest[:states]))
+
+    @staticmethod
+    def _is_ready(input: Any, state: tuple[Any, ...], params: tuple[Any, ...], sequence: bool) -> bool:
+        """Whether the operator can take the arguments as they are, which is so for every step but the first."""
+        try:
+            dtype, device, shape = input.dtype, input.device, input.shape
+            if dtype not in _STORABLE or input.layout is not torch.strided:
+                return False
+            if sequence:
+                if not shape:
+                    return False
+                shape = shape[1:]
+            if dtype in _HALF:
+                dtype = torch.float32
+            for s in state:
+                if s.dtype is not dtype or s.shape != shape or s.device != device:
+                    return False
+            # The values of 0-dim CPU parameters are read by the host, whatever the device, without waiting for it.
+            for p in params:
+                if p.dim() or not p.is_cpu or p.dtype not in _STORABLE:
+                    return False
+        except AttributeError:
+            return False
+        return True
+
+    def _prepare(
+        self, input: Any, state: tuple[Any, ...], params: tuple[Any, ...], alpha: Any, sequence: bool
+    ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...], tuple[torch.Tensor, ...], Any]:
+        """Bring arguments into the form that the operators take, or say what is wrong with them."""
+        if not isinstance(input, torch.Tensor):
+            raise TypeError(f"input: got {type(input).__name__}, expected a tensor; convert it with torch.as_tensor.")
+        if input.layout is not torch.strided:
+            raise TypeError(f"input: got a {input.layout} tensor, expected a dense one; call .to_dense().")
+        if input.is_complex():
+            raise TypeError(f"input: got dtype {input.dtype}, expected a real one; take .real or .abs().")
+        if sequence and input.dim() == 0:
+            raise ValueError("input: got a 0-dim tensor, expected (T, ...) with time first; add a dimension for time.")
+        if not input.is_floating_point():
+            input = input.to(torch.get_default_dtype())
+        elif input.dtype not in _STORABLE:
+            input = input.float()
+        shape = input.shape[1:] if sequence else input.shape
+
+        state = tuple(self._as_state(f"state.{n}", s, input, shape) for n, s in zip(self.state, state))
+        params = tuple(self._as_parameter(f"p.{n}", v, input, shape) for n, v in zip(self.params, params))
+        if isinstance(alpha, torch.Tensor) and alpha.dim():
+            alpha = self._as_parameter("p.alpha", alpha, input, shape)
+        wide = torch.float64
+        if input.dtype is wide or any(t.dtype is wide and t.dim() for t in (*state, *params)):
+            compute, input = wide, input.to(wide)
+        else:
+            compute = torch.float32
+        return input, tuple(s.to(compute).expand(shape) for s in state), params, alpha
+
+    @staticmethod
+    def _as_state(name: str, value: Any, input: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+        if not isinstance(value, torch.Tensor):
+            raise TypeError(f"{name}: got {type(value).__name__}, expected a tensor; convert it with torch.as_tensor.")
+        if value.is_sparse:
+            value = value.to_dense()
+        if value.is_complex():
+            raise TypeError(f"{name}: got dtype {value.dtype}, expected a real one; take .real or .abs().")
+        _check_broadcast(name, value, shape, "the state of an input of another shape cannot be carried over")
+        if value.device != input.device:
+            if value.dim():
+                raise ValueError(
+                    f"{name}: got a tensor on {value.device}, expected it on {input.device} as the input; "
+                    f"move the state with .to({str(input.device)!r})."
+                )
+            value = value.to(input.device)
+        return value
+
+    @staticmethod
+    def _as_parameter(name: str, value: Any, input: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+        if isinstance(value, (int, float)):
+            # Python numbers enter tensor arithmetic in double precision.
+            return torch.tensor(float(value), dtype=torch.float64)
+        if not isinstance(value, torch.Tensor):
+            raise TypeError(f"{name}: got {type(value).__name__}, expected a number or a tensor.")
+        if value.is_complex():
+            raise TypeError(f"{name}: got dtype {value.dtype}, expected a real one; take .real or .abs().")
+        if not value.dim() and not value.is_floating_point():
+            value = value.to(torch.get_default_dtype())
+        elif value.dtype not in _STORABLE:
+            value = value.to(torch.float32)
+        if not value.dim() and (value.is_cpu or value.device == input.device):
+            return value
+        _check_broadcast(name, value, shape, "use one value, or one per neuron")
+        value = value.to(input.device)
+        # The kernels want one value, or values for whole trailing dimensions; expansion reduces the gradient by itself.
+        trailing = value.shape[next((k for k, size in enumerate(value.shape) if size != 1), value.dim()) :]
+        if value.numel() != 1 and trailing != shape[len(shape) - len(trailing) :]:
+            value = value.expand(shape)
+        return value
+
+    def _reject_fields(self, state: Any, p: Any, error: AttributeError) -> NoReturn:
+        def has(read: Callable[[Any], Any] | None, source: Any) -> bool:
+            try:
+                return read is None or bool(read(source))
+            except AttributeError:
+                return False
+
+        if not has(self.read_state, state):
+            name, got, names = "state", state, self.state
+        elif not has(self.read_params, p) or not has(self.read_surrogate, p):
+            name, got, names = "p", p, self.params
+        else:
+            raise error
+        fix = f"pass a {getattr(self.pack, '__name__', 'state tuple')}" if name == "state" else "pass the neuron's own type"
+        raise TypeError(
+            f"{name}: got {type(got).__name__}, expected a tuple with the fields {', '.join(names)}; {fix}."
+        ) from None
+
+    def _run_in_pytorch(
+        self,
+        input: torch.Tensor,
+        state: tuple[torch.Tensor, ...],
+        params: tuple[torch.Tensor, ...],
+        method: str,
+        alpha: Any,
+        dt: float,
+        sequence: bool,
+        record: bool,
+    ) -> tuple[torch.Tensor, Any]:
+        def spike(u: torch.Tensor) -> torch.Tensor:
+            return threshold(u, method, alpha)
+
+        storage = input.dtype
+        wide = input.float() if storage in _HALF else input
+        params = tuple(p.to(input.device) for p in params)
+        outputs, states = [], []
+        for x in wide.unbind(0) if sequence else (wide,):
+            output, state = self.step(x, state, params, spike, dt)
+            outputs.append(output.to(storage))
+            states.append(state)
+        if not sequence:
+            return outputs[0], self.pack(*state)
+        stacked = torch.stack(outputs) if outputs else torch.empty_like(input)
+        if not record:
+            return stacked, self.pack(*state)
+        empty = [wide.new_empty((0, *s.shape)) for s in state]
+        return stacked, self.pack(*([torch.stack(s) for s in zip(*states)] if states else empty))
+
+
+def _check_broadcast(name: str, value: torch.Tensor, shape: torch.Size, fix: str) -> None:
+    try:
+        fits = torch.broadcast_shapes(value.shape, shape) == shape
+    except RuntimeError:
+        fits = False
+    if not fits:
+        raise ValueError(
+            f"{name}: got shape {tuple(value.shape)}, expected one that broadcasts to {tuple(shape)}, the input at one time "
+            f"step; {fix}."
+        )

@@ -1,0 +1,1 @@
+"""Step functions of neurons, spike functions and resets: everything without trainable state of its own."""

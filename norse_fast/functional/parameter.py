@@ -1,0 +1,41 @@
+"""Parameters in biological units."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+
+__all__ = ["DEFAULT_BIO_PARAMS", "default_bio_parameters"]
+
+_MEMBRANE = {
+    "tau_syn_inv": torch.tensor(1 / 2.0),
+    "tau_mem_inv": torch.tensor(1 / 10.0),
+    "v_leak": torch.tensor(-70.0),
+    "v_th": torch.tensor(-55.0),
+    "v_reset": torch.tensor(-70.0),
+}
+
+#: Potentials in mV, inverse time constants in 1/ms, by model.
+DEFAULT_BIO_PARAMS: dict[str, dict[str, Any]] = {
+    "li": {k: _MEMBRANE[k] for k in ("tau_syn_inv", "tau_mem_inv", "v_leak")},
+    "lif": dict(_MEMBRANE),
+}
+
+
+def default_bio_parameters(model: str, **kwargs: Any) -> dict[str, Any]:
+    """Parameters of a model in mV and 1/ms, with any of them overridden by keyword.
+
+    The time constants are per millisecond, so steps of 1 ms need ``dt=1``, not the default ``dt=0.001``.
+
+    Raises:
+        KeyError: there is no such model.
+
+    Example:
+        >>> default_bio_parameters("lif", v_th=torch.tensor(-50.0))["v_th"]
+        tensor(-50.)
+    """
+    if model not in DEFAULT_BIO_PARAMS:
+        raise KeyError(f"model: got {model!r}, expected one of {', '.join(map(repr, DEFAULT_BIO_PARAMS))}.")
+    return {**copy.deepcopy(DEFAULT_BIO_PARAMS[model]), **kwargs}

@@ -1,0 +1,244 @@
+r"""Spike functions and their surrogate derivatives.
+
+A neuron spikes where its membrane potential exceeds the threshold, :math:`z = H(v - v_{th})`. The derivative of the
+Heaviside step :math:`H` is zero almost everywhere, so training replaces it by a surrogate :math:`\sigma'`; the forward
+value stays exact. Source: E. Neftci, H. Mostafa, F. Zenke, *Surrogate Gradient Learning in Spiking Neural Networks*, IEEE
+Signal Processing Magazine 36 (2019), 51-63. The forms, including whether :math:`\alpha` is a slope, an amplitude or a
+width, are those of Norse; :math:`\alpha` receives no gradient.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+
+from .heaviside import heaviside
+from .superspike import SuperSpike, super_fn
+
+__all__ = [
+    "SURROGATES",
+    "CircDist",
+    "HeaviCirc",
+    "HeaviErfc",
+    "HeaviTanh",
+    "Logistic",
+    "SuperSpike",
+    "Triangle",
+    "circ_dist_fn",
+    "heavi_circ_fn",
+    "heavi_erfc_fn",
+    "heavi_tanh_fn",
+    "logistic_fn",
+    "sign",
+    "super_fn",
+    "surrogate_index",
+    "threshold",
+    "triangle_fn",
+]
+
+#: The surrogates by name; the values are those of the enum in csrc/surrogates.h.
+SURROGATES = {"super": 0, "triangle": 1, "tanh": 2, "circ": 3, "heavi_erfc": 4, "heaviside": 5}
+
+
+def surrogate_index(method: Any) -> int:
+    """The number under which the kernels know a surrogate.
+
+    Raises:
+        ValueError: there is no surrogate of that name.
+        NotImplementedError: ``method`` is ``"adjoint"``.
+
+    Example:
+        >>> surrogate_index("super")
+        0
+    """
+    try:
+        return SURROGATES[method]
+    except (KeyError, TypeError):
+        pass
+    if method == "adjoint":
+        raise NotImplementedError(
+            "method: got 'adjoint', which norse_fast does not implement; use a surrogate gradient through time, for "
+            "example method='super', whose backward needs almost no extra memory."
+        )
+    raise ValueError(f"method: got {method!r}, expected one of {', '.join(map(repr, SURROGATES))}; the default is 'super'.")
+
+
+class _Surrogate(torch.autograd.Function):
+    """A Heaviside step whose backward is ``g * derivative(x, k)``; subclasses name the derivative."""
+
+    @staticmethod
+    def derivative(x: torch.Tensor, k: Any) -> torch.Tensor:
+        raise NotImplementedError
+
+    @staticmethod
+    def value(x: torch.Tensor, k: Any) -> torch.Tensor:
+        return heaviside(x)
+
+    @classmethod
+    def _save(cls, ctx: Any, x: torch.Tensor, k: Any) -> torch.Tensor:
+        ctx.save_for_backward(x, *((k,) if isinstance(k, torch.Tensor) else ()))
+        ctx.k = None if isinstance(k, torch.Tensor) else k
+        return cls.value(x, k)
+
+    @classmethod
+    def _gradient(cls, ctx: Any, grad_output: torch.Tensor) -> tuple[torch.Tensor, None]:
+        x, *k = ctx.saved_tensors
+        return grad_output * cls.derivative(x, k[0] if k else ctx.k), None
+
+
+def _function(name: str, doc: str, derivative: Any, value: Any = None) -> type[_Surrogate]:
+    # autograd.Function wants static methods that know their class, so each surrogate is a class made from its formula.
+    namespace: dict[str, Any] = {"__doc__": doc, "__module__": __name__, "derivative": staticmethod(derivative)}
+    if value is not None:
+        namespace["value"] = staticmethod(value)
+    cls: Any = type(name, (_Surrogate,), namespace)
+    cls.forward = staticmethod(lambda ctx, x, k: cls._save(ctx, x, k))
+    cls.backward = staticmethod(lambda ctx, grad_output: cls._gradient(ctx, grad_output))
+    return cls
+
+
+HeaviErfc = _function(
+    "HeaviErfc",
+    r"""Surrogate :math:`\sigma'(x) = 2 e^{-(k x)^2} / \sqrt{\pi}`.""",
+    lambda x, k: 2.0 * torch.exp(-((k * x) ** 2)) / math.sqrt(math.pi),
+)
+HeaviTanh = _function(
+    "HeaviTanh", r"""Surrogate :math:`\sigma'(x) = 1 - \tanh^2(k x)`.""", lambda x, k: 1.0 - torch.tanh(k * x) ** 2
+)
+Logistic = _function(
+    "Logistic",
+    r"""Stochastic spikes: :math:`P(z = 1) = \frac12 + \frac12 \tanh(k x)`, backward as :class:`HeaviTanh`.""",
+    lambda x, k: 1.0 - torch.tanh(k * x) ** 2,
+    lambda x, k: torch.bernoulli(0.5 + 0.5 * torch.tanh(k * x)),
+)
+HeaviCirc = _function(
+    "HeaviCirc",
+    r"""Surrogate :math:`\sigma'(x) = k^3 / (k^2 + x^2)^{3/2}`.""",
+    lambda x, k: k**3 / ((k * k + x * x) * torch.sqrt(k * k + x * x)),
+)
+CircDist = _function(
+    "CircDist",
+    r"""Stochastic spikes: :math:`P(z = 1) = \frac12 + \frac12 x / \sqrt{x^2 + k^2}`, backward as :class:`HeaviCirc`.""",
+    lambda x, k: k**3 / ((k * k + x * x) * torch.sqrt(k * k + x * x)),
+    lambda x, k: torch.bernoulli(0.5 + 0.5 * x / torch.sqrt(x * x + k * k)),
+)
+Triangle = _function(
+    "Triangle",
+    r"""Surrogate :math:`\sigma'(x) = k \max(0, 1 - |x|)`; here :math:`k` is the amplitude.""",
+    lambda x, k: k * torch.relu(1.0 - x.abs()),
+)
+
+
+def heavi_erfc_fn(x: torch.Tensor, k: Any) -> torch.Tensor:
+    """Heaviside step with the surrogate :class:`HeaviErfc`.
+
+    Example:
+        >>> heavi_erfc_fn(torch.tensor([-1.0, 1.0]), 1.0)
+        tensor([0., 1.])
+    """
+    return HeaviErfc.apply(x, k)
+
+
+def heavi_tanh_fn(x: torch.Tensor, k: Any) -> torch.Tensor:
+    """Heaviside step with the surrogate :class:`HeaviTanh`.
+
+    Example:
+        >>> heavi_tanh_fn(torch.tensor([-1.0, 1.0]), 1.0)
+        tensor([0., 1.])
+    """
+    return HeaviTanh.apply(x, k)
+
+
+def logistic_fn(x: torch.Tensor, k: Any) -> torch.Tensor:
+    """Stochastic spikes, see :class:`Logistic`.
+
+    Example:
+        >>> logistic_fn(torch.tensor([-100.0, 100.0]), 1.0)
+        tensor([0., 1.])
+    """
+    return Logistic.apply(x, k)
+
+
+def heavi_circ_fn(x: torch.Tensor, k: Any) -> torch.Tensor:
+    """Heaviside step with the surrogate :class:`HeaviCirc`.
+
+    Example:
+        >>> heavi_circ_fn(torch.tensor([-1.0, 1.0]), 1.0)
+        tensor([0., 1.])
+    """
+    return HeaviCirc.apply(x, k)
+
+
+def circ_dist_fn(x: torch.Tensor, k: Any) -> torch.Tensor:
+    """Stochastic spikes, see :class:`CircDist`.
+
+    Example:
+        >>> circ_dist_fn(torch.tensor([-1e9, 1e9]), 1.0)
+        tensor([0., 1.])
+    """
+    return CircDist.apply(x, k)
+
+
+def triangle_fn(x: torch.Tensor, alpha: Any = 0.3) -> torch.Tensor:
+    """Heaviside step with the surrogate :class:`Triangle`.
+
+    Example:
+        >>> triangle_fn(torch.tensor([-1.0, 1.0]))
+        tensor([0., 1.])
+    """
+    return Triangle.apply(x, alpha)
+
+
+_FUNCTIONS = {
+    "super": lambda x, alpha: super_fn(x, torch.as_tensor(alpha)),
+    "triangle": triangle_fn,
+    "tanh": heavi_tanh_fn,
+    "circ": heavi_circ_fn,
+    "heavi_erfc": heavi_erfc_fn,
+    "heaviside": lambda x, alpha: heaviside(x.detach()),
+}
+
+
+def threshold(x: torch.Tensor, method: str, alpha: Any) -> torch.Tensor:
+    r"""Spikes :math:`z = H(x)` with a surrogate derivative.
+
+    ========== ==================================================
+    method     :math:`\sigma'(x)`
+    ========== ==================================================
+    super      :math:`1 / (\alpha |x| + 1)^2`
+    triangle   :math:`\alpha \max(0, 1 - |x|)`
+    tanh       :math:`1 - \tanh^2(\alpha x)`
+    circ       :math:`\alpha^3 / (\alpha^2 + x^2)^{3/2}`
+    heavi_erfc :math:`2 e^{-(\alpha x)^2} / \sqrt{\pi}`
+    heaviside  none: the spikes carry no gradient
+    ========== ==================================================
+
+    Args:
+        x: distance of the membrane potential to the threshold, any shape, floating point.
+        method: a name of the table.
+        alpha: steepness, amplitude or width, a number or a tensor; it gets no gradient.
+
+    Raises:
+        ValueError: there is no surrogate of that name.
+
+    Example:
+        >>> x = torch.tensor([-0.5, 0.0, 0.5], requires_grad=True)
+        >>> z = threshold(x, "super", 2.0)
+        >>> z.sum().backward()
+        >>> z.tolist(), x.grad.tolist()
+        ([0.0, 0.0, 1.0], [0.25, 1.0, 0.25])
+    """
+    surrogate_index(method)
+    return _FUNCTIONS[method](x, alpha)
+
+
+def sign(x: torch.Tensor, method: str, alpha: Any) -> torch.Tensor:
+    """Signs, :math:`2 H(x) - 1`, with a surrogate derivative; arguments as for :func:`threshold`.
+
+    Example:
+        >>> sign(torch.tensor([-1.0, 1.0]), "super", 100.0)
+        tensor([-1.,  1.])
+    """
+    return 2 * threshold(x, method, alpha) - 1

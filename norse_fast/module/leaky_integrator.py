@@ -1,0 +1,133 @@
+"""Modules of leaky integrators; the equations are in :mod:`norse_fast.functional.leaky_integrator`."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+
+from ..functional.leaky_integrator import LIParameters, LIState, li_feed_forward_step, li_step
+from .snn import SNN, SNNCell, leaf
+
+__all__ = ["LI", "LICell", "LILinearCell"]
+
+
+def _initial_voltage(p: LIParameters, input_tensor: torch.Tensor) -> torch.Tensor:
+    return torch.as_tensor(p.v_leak).detach().to(input_tensor.device, copy=True)
+
+
+def _float_dtype(input_tensor: torch.Tensor) -> torch.dtype:
+    return input_tensor.dtype if input_tensor.is_floating_point() else torch.get_default_dtype()
+
+
+class LICell(SNNCell):
+    """One time step of leaky integrators without weights.
+
+    See :func:`norse_fast.functional.leaky_integrator.li_feed_forward_step`. The state starts at ``v = v_leak`` and
+    ``i = 0``. Input and output have the same shape, for example ``(B, N)``.
+
+    Args:
+        p: parameters; they may be numbers or tensors of any shape that broadcasts to the neurons.
+        dt: length of a step in seconds, by default 0.001.
+
+    Example:
+        >>> v, state = LICell()(torch.ones(1, 2))
+        >>> v.detach()
+        tensor([[0.1000, 0.1000]])
+    """
+
+    def __init__(self, p: LIParameters = LIParameters(), **kwargs: Any) -> None:  # noqa: B008
+        super().__init__(li_feed_forward_step, self.initial_state, p, **kwargs)
+
+    def initial_state(self, input_tensor: torch.Tensor) -> LIState:
+        """The state before the first step."""
+        i = torch.zeros(input_tensor.shape, device=input_tensor.device, dtype=_float_dtype(input_tensor))
+        return LIState(v=leaf(_initial_voltage(self.p, input_tensor)), i=i)
+
+
+class LI(SNN):
+    """All time steps of leaky integrators without weights, in one kernel.
+
+    The state starts at ``v = v_leak`` and ``i = 0``. Input and output are ``(T, ...)``, for example ``(T, B, N)``.
+
+    Args:
+        p: parameters, as for :class:`LICell`.
+        dt: length of a step in seconds, by default 0.001.
+        record_states: return the states of all steps, stacked over time, instead of the last state.
+
+    Example:
+        >>> v, state = LI()(torch.ones(3, 1, 1))
+        >>> v.flatten().detach()
+        tensor([0.1000, 0.2700, 0.4870])
+    """
+
+    def __init__(self, p: LIParameters = LIParameters(), **kwargs: Any) -> None:  # noqa: B008
+        super().__init__(li_feed_forward_step, self.initial_state, p, **kwargs)
+
+    def initial_state(self, input_tensor: torch.Tensor) -> LIState:
+        """The state before the first step."""
+        shape = input_tensor.shape[1:]
+        v = _initial_voltage(self.p, input_tensor).to(torch.float32)
+        i = torch.zeros(shape, device=input_tensor.device, dtype=torch.float32)
+        return LIState(v=leaf(v.expand(shape).clone()), i=i)
+
+
+class LILinearCell(torch.nn.Module):
+    """One time step of leaky integrators behind a linear layer without bias.
+
+    See :func:`norse_fast.functional.leaky_integrator.li_step`. The state starts at ``v = v_leak`` and ``i = 0``. Input is
+    ``(B, inputs)``, output ``(B, N)``.
+
+    Args:
+        input_size: number of inputs.
+        hidden_size: number of neurons N.
+        p: parameters, as for :class:`LICell`.
+        dt: length of a step in seconds.
+
+    Example:
+        >>> v, state = LILinearCell(2, 4)(torch.ones(3, 2))
+        >>> v.shape
+        torch.Size([3, 4])
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        p: LIParameters = LIParameters(),  # noqa: B008
+        dt: float = 0.001,
+    ) -> None:
+        super().__init__()
+        self.input_size = input_size
+        self.hidden_size = hidden_size
+        self.input_weights = torch.nn.Parameter(torch.randn(hidden_size, input_size) / math.sqrt(input_size))
+        self.p = p
+        self.dt = dt
+
+    def extra_repr(self) -> str:
+        """Sizes, parameters and the time step."""
+        return f"input_size={self.input_size}, hidden_size={self.hidden_size}, p={self.p}, dt={self.dt}"
+
+    def initial_state(self, input_tensor: torch.Tensor) -> LIState:
+        """The state before the first step."""
+        shape = (*input_tensor.shape[:-1], self.hidden_size)
+        i = torch.zeros(shape, device=input_tensor.device, dtype=_float_dtype(input_tensor))
+        return LIState(v=leaf(_initial_voltage(self.p, input_tensor)), i=i)
+
+    def forward(self, input_tensor: torch.Tensor, state: LIState | None = None) -> tuple[torch.Tensor, LIState]:
+        """Run one step.
+
+        Args:
+            input_tensor: input of one step, ``(B, inputs)``.
+            state: state of the neurons, or None for the initial one.
+
+        Returns:
+            The membrane potential, ``(B, N)``, and the new state.
+
+        Raises:
+            ValueError: the input has another width.
+        """
+        if state is None:
+            state = self.initial_state(input_tensor)
+        return li_step(input_tensor, state, self.input_weights, self.p, self.dt)

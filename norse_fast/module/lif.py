@@ -1,0 +1,203 @@
+"""Modules of leaky integrate-and-fire neurons; the equations are in :mod:`norse_fast.functional.lif`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from ..functional.lif import (
+    LIFFeedForwardState,
+    LIFParameters,
+    LIFState,
+    lif_feed_forward_step,
+    lif_feed_forward_step_sparse,
+    lif_step,
+    lif_step_sparse,
+)
+from ..functional.threshold import surrogate_index
+from .snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell, leaf
+
+__all__ = ["LIF", "LIFCell", "LIFRecurrent", "LIFRecurrentCell"]
+
+
+def _as_tensors(p: LIFParameters) -> LIFParameters:
+    """Parameters with numbers turned into tensors, so that each step finds them ready."""
+    surrogate_index(p.method)
+    return LIFParameters(
+        *(field if isinstance(field, str) else torch.as_tensor(field) for field in p)
+    )
+
+
+def _initial_voltage(v_leak: torch.Tensor, shape: torch.Size, input_tensor: torch.Tensor) -> torch.Tensor:
+    """The leak potential, filled to a shape: the kernels compute in float64 only where something else is."""
+    return leaf(v_leak.detach().to(input_tensor.device, torch.float32).expand(shape).clone())
+
+
+def _zeros(shape: Any, input_tensor: torch.Tensor) -> torch.Tensor:
+    return torch.zeros(shape, device=input_tensor.device, dtype=torch.float32)
+
+
+class LIFCell(SNNCell):
+    """One time step of LIF neurons without weights; see :func:`norse_fast.functional.lif.lif_feed_forward_step`.
+
+    The state starts at ``v = v_leak`` and ``i = 0``. Input and output have the same shape, for example ``(B, N)``.
+
+    Args:
+        p: parameters; they may be numbers, tensors of any shape that broadcasts to the neurons, or ``nn.Parameter``, which
+            the user registers where an optimiser should find it.
+        dt: length of a step in seconds, by default 0.001.
+
+    Raises:
+        ValueError: the surrogate is unknown.
+        NotImplementedError: the surrogate is ``"adjoint"``.
+
+    Example:
+        >>> cell = LIFCell()
+        >>> z, state = cell(torch.tensor([[0.0, 20.0]]))
+        >>> z, state = cell(torch.tensor([[0.0, 20.0]]), state)
+        >>> z.detach()
+        tensor([[0., 1.]])
+    """
+
+    def __init__(self, p: LIFParameters = LIFParameters(), **kwargs: Any) -> None:  # noqa: B008
+        super().__init__(
+            lif_feed_forward_step,
+            self.initial_state,
+            _as_tensors(p),
+            activation_sparse=lif_feed_forward_step_sparse,
+            **kwargs,
+        )
+
+    def initial_state(self, input_tensor: torch.Tensor) -> LIFFeedForwardState:
+        """The state before the first step."""
+        v = self.p.v_leak.detach().to(input_tensor.device, copy=True)
+        return LIFFeedForwardState(v=leaf(v), i=_zeros(input_tensor.shape, input_tensor))
+
+
+class LIF(SNN):
+    """All time steps of LIF neurons without weights, in one kernel.
+
+    The state starts at ``v = v_leak`` and ``i = 0``. Input and output are ``(T, ...)``, for example ``(T, B, N)``.
+
+    Args:
+        p: parameters, as for :class:`LIFCell`.
+        dt: length of a step in seconds, by default 0.001.
+        record_states: return the states of all steps, stacked over time, instead of the last state.
+
+    Raises:
+        ValueError: the surrogate is unknown.
+        NotImplementedError: the surrogate is ``"adjoint"``.
+
+    Example:
+        >>> z, state = LIF()(torch.full((4, 1, 2), 5.0))
+        >>> z.sum(0).detach()
+        tensor([[3., 3.]])
+    """
+
+    def __init__(self, p: LIFParameters = LIFParameters(), **kwargs: Any) -> None:  # noqa: B008
+        super().__init__(
+            lif_feed_forward_step,
+            self.initial_state,
+            _as_tensors(p),
+            activation_sparse=lif_feed_forward_step_sparse,
+            **kwargs,
+        )
+
+    def initial_state(self, input_tensor: torch.Tensor) -> LIFFeedForwardState:
+        """The state before the first step."""
+        shape = input_tensor.shape[1:]
+        return LIFFeedForwardState(
+            v=_initial_voltage(self.p.v_leak, shape, input_tensor), i=_zeros(shape, input_tensor)
+        )
+
+
+def _initial_recurrent_state(p: LIFParameters, shape: tuple[int, ...], input_tensor: torch.Tensor) -> LIFState:
+    dtype = input_tensor.dtype if input_tensor.is_floating_point() else torch.float32
+    z = torch.zeros(shape, device=input_tensor.device, dtype=dtype)
+    return LIFState(
+        z=z.to_sparse() if input_tensor.is_sparse else z,
+        v=_initial_voltage(p.v_leak, torch.Size(shape), input_tensor),
+        i=_zeros(shape, input_tensor),
+    )
+
+
+class LIFRecurrentCell(SNNRecurrentCell):
+    """One time step of a recurrent LIF layer; see :func:`norse_fast.functional.lif.lif_step`.
+
+    The state starts at ``v = v_leak``, ``i = 0`` and ``z = 0``. Input is ``(..., inputs)``, output ``(..., N)``.
+
+    Args:
+        input_size: number of inputs.
+        hidden_size: number of neurons N.
+        p: parameters, as for :class:`LIFCell`.
+        input_weights, recurrent_weights, autapses, dt: as for :class:`norse_fast.module.snn.SNNRecurrentCell`.
+
+    Example:
+        >>> z, state = LIFRecurrentCell(2, 4)(torch.ones(3, 2))
+        >>> z.shape
+        torch.Size([3, 4])
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        p: LIFParameters = LIFParameters(),  # noqa: B008
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            lif_step,
+            self.initial_state,
+            input_size,
+            hidden_size,
+            _as_tensors(p),
+            activation_sparse=lif_step_sparse,
+            **kwargs,
+        )
+
+    def initial_state(self, input_tensor: torch.Tensor) -> LIFState:
+        """The state before the first step."""
+        shape = (*input_tensor.shape[:-1], int(self.hidden_size))
+        return _initial_recurrent_state(self.p, shape, input_tensor)
+
+
+class LIFRecurrent(SNNRecurrent):
+    """All time steps of a recurrent LIF layer.
+
+    The state starts at ``v = v_leak``, ``i = 0`` and ``z = 0``. Input is ``(T, ..., inputs)``, output ``(T, ..., N)``.
+
+    Args:
+        input_size: number of inputs.
+        hidden_size: number of neurons N.
+        p: parameters, as for :class:`LIFCell`.
+        input_weights, recurrent_weights, autapses, dt, record_states: as for
+            :class:`norse_fast.module.snn.SNNRecurrent`.
+
+    Example:
+        >>> z, state = LIFRecurrent(2, 4)(torch.ones(5, 3, 2))
+        >>> z.shape
+        torch.Size([5, 3, 4])
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        p: LIFParameters = LIFParameters(),  # noqa: B008
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            lif_step,
+            self.initial_state,
+            input_size,
+            hidden_size,
+            _as_tensors(p),
+            activation_sparse=lif_step_sparse,
+            **kwargs,
+        )
+
+    def initial_state(self, input_tensor: torch.Tensor) -> LIFState:
+        """The state before the first step."""
+        shape = (*input_tensor.shape[1:-1], int(self.hidden_size))
+        return _initial_recurrent_state(self.p, shape, input_tensor)

@@ -1,0 +1,158 @@
+"""Containers that hand the state of every module from one time step to the next."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+
+from ..utils.state import _is_module_stateful
+
+__all__ = ["RecurrentSequential", "RecurrentSequentialState", "SequentialState"]
+
+
+class SequentialState(torch.nn.Sequential):
+    """A sequence of modules, with and without state, that is itself a module with state.
+
+    Modules whose ``forward`` takes a ``state`` get theirs from the list of states; the others are called with the input
+    alone. Use it with cells, step by step, or with layers, which take all time steps at once.
+
+    Args:
+        *args: modules, or one ``OrderedDict`` of them.
+        return_hidden: return the outputs of all modules as a list instead of that of the last.
+
+    Example:
+        >>> from norse_fast import LICell, LIFCell
+        >>> model = SequentialState(torch.nn.Linear(4, 3), LIFCell(), torch.nn.Linear(3, 2), LICell())
+        >>> state = None
+        >>> for x in torch.ones(10, 1, 4):
+        ...     v, state = model(x, state)
+        >>> v.shape
+        torch.Size([1, 2])
+    """
+
+    def __init__(self, *args: Any, return_hidden: bool = False) -> None:
+        super().__init__(*args)
+        self.return_hidden = return_hidden
+        self.forward_state_hooks: list[Callable[..., Any]] = []
+
+    @property
+    def stateful_layers(self) -> list[bool]:
+        """Whether each module carries a state."""
+        return [_is_module_stateful(module) for module in self]
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return SequentialState(*list(self)[index], return_hidden=self.return_hidden)
+        return super().__getitem__(index)
+
+    def register_forward_state_hooks(self, forward_hook: Callable[..., Any]) -> None:
+        """Call ``forward_hook(module, output)`` after every stateful module, with its output and new state.
+
+        Args:
+            forward_hook: a function of the module, and of the tuple of its output and state; what it returns is ignored.
+        """
+        self.forward_state_hooks.append(forward_hook)
+
+    def remove_forward_state_hooks(self) -> None:
+        """Forget all hooks of :meth:`register_forward_state_hooks`."""
+        self.forward_state_hooks = []
+
+    def forward(self, input_tensor: torch.Tensor, state: list[Any] | None = None) -> tuple[Any, list[Any]]:  # type: ignore[override]
+        """Call the modules one after another.
+
+        Args:
+            input_tensor: input of the first module.
+            state: list of states, one entry per module, None for modules without; or None for the initial state. It is not
+                modified.
+
+        Returns:
+            The output of the last module (or the list of all outputs with ``return_hidden``), and the list of new states.
+
+        Raises:
+            ValueError: the list of states has another length.
+        """
+        states = [None] * len(self) if state is None else list(state)
+        if len(states) != len(self):
+            raise ValueError(
+                f"state: got {len(states)} entries, expected {len(self)}, one per module; pass the state that the last "
+                "call returned."
+            )
+        hidden = []
+        for index, module in enumerate(self):
+            if _is_module_stateful(module):
+                input_tensor, states[index] = module(input_tensor, states[index])
+                for hook in self.forward_state_hooks:
+                    hook(module, (input_tensor, states[index]))
+            else:
+                input_tensor = module(input_tensor)
+            hidden.append(input_tensor)
+        return (hidden if self.return_hidden else input_tensor), states
+
+
+class RecurrentSequentialState(NamedTuple):
+    """State of a :class:`RecurrentSequential`.
+
+    Args:
+        cache: output of the last step, which is fed back.
+        state: states of the modules.
+    """
+
+    cache: Any = None
+    state: Any = None
+
+
+class RecurrentSequential(torch.nn.Module):
+    """A sequence of modules whose output at one time step is added to its input at the next.
+
+    Args:
+        *modules: modules with and without state; the output that is fed back must have the shape of the input.
+        output_modules: index of the module whose output is returned and fed back; or a list of indices, whose outputs are
+            returned as a list, and the last of which is fed back.
+
+    Example:
+        >>> from norse_fast import LIFCell
+        >>> model = RecurrentSequential(torch.nn.Linear(3, 3), LIFCell())
+        >>> z, state = model(torch.ones(1, 3))
+        >>> z, state = model(torch.ones(1, 3), state)
+        >>> z.shape
+        torch.Size([1, 3])
+    """
+
+    def __init__(self, *modules: torch.nn.Module, output_modules: int | list[int] = -1) -> None:
+        super().__init__()
+        self.layers = SequentialState(*modules, return_hidden=True)
+        self.output_modules = output_modules
+
+    def forward(
+        self, input_tensor: torch.Tensor, state: RecurrentSequentialState | None = None
+    ) -> tuple[Any, RecurrentSequentialState]:
+        """Run one step.
+
+        Args:
+            input_tensor: input of one step.
+            state: what the last step returned, or None for the initial state.
+
+        Returns:
+            The output, or the list of outputs where ``output_modules`` is a list, and the new state.
+
+        Raises:
+            ValueError: the output that is fed back has another shape than the input.
+        """
+        if state is None:
+            state = RecurrentSequentialState()
+        if state.cache is not None:
+            if state.cache.shape != input_tensor.shape:
+                raise ValueError(
+                    f"input_tensor: got shape {tuple(input_tensor.shape)}, expected {tuple(state.cache.shape)}, that of "
+                    "the output which is fed back; the last module must return what the first one takes."
+                )
+            input_tensor = input_tensor + state.cache
+        hidden, states = self.layers(input_tensor, state.state)
+        if isinstance(self.output_modules, int):
+            output = feedback = hidden[self.output_modules]
+        else:
+            output = [hidden[index] for index in self.output_modules]
+            feedback = output[-1]
+        return output, RecurrentSequentialState(cache=feedback, state=states)

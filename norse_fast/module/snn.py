@@ -1,0 +1,405 @@
+"""Base classes of all neuron modules: one step or all steps, with or without recurrent weights.
+
+They turn a step function into a module that creates its own initial state. A step function of norse_fast runs fused over all
+time steps; any other callable with the same signature is called once per step.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from .._neuron import SEQUENCES
+from .._recurrent import RECURRENT, check_weights, stack_states
+
+__all__ = ["SNN", "SNNCell", "SNNRecurrent", "SNNRecurrentCell", "leaf"]
+
+Activation = Callable[..., tuple[torch.Tensor, Any]]
+
+
+def leaf(v: torch.Tensor) -> torch.Tensor:
+    """An initial membrane potential that requires grad, so that ``z.sum().backward()`` works on a bare neuron.
+
+    Inside torch.compile a new tensor cannot require grad, and nothing there needs it to.
+    """
+    return v if torch.compiler.is_compiling() else v.requires_grad_()
+
+
+def _check_time(input_tensor: torch.Tensor) -> None:
+    if not isinstance(input_tensor, torch.Tensor):
+        raise TypeError(
+            f"input_tensor: got {type(input_tensor).__name__}, expected a tensor; convert it with torch.as_tensor."
+        )
+    if input_tensor.dim() == 0:
+        raise ValueError("input_tensor: got a 0-dim tensor, expected (T, ...) with time first; add a dimension for time.")
+
+
+def _run_steps(
+    step: Callable[[torch.Tensor, Any], tuple[torch.Tensor, Any]], input_tensor: torch.Tensor, state: Any, record: bool
+) -> tuple[torch.Tensor, Any]:
+    """Call ``step`` for every time step; unbind makes the backward linear in T, where indexing makes it quadratic."""
+    if input_tensor.shape[0] == 0:
+        raise ValueError(f"input_tensor: got shape {tuple(input_tensor.shape)}, expected at least one time step.")
+    outputs, states = [], []
+    for x in input_tensor.unbind(0):
+        output, state = step(x, state)
+        outputs.append(output)
+        if record:
+            states.append(state)
+    return torch.stack(outputs), stack_states(states) if record else state
+
+
+class SNNCell(torch.nn.Module):
+    """One time step of neurons without weights.
+
+    Args:
+        activation: step function ``(input, state, p, dt) -> (output, state)``.
+        state_fallback: makes the initial state from the input, where none is given.
+        p: parameters, handed to ``activation``; they are not registered with the module.
+        dt: length of a step in seconds.
+        activation_sparse: step function for sparse input.
+
+    Example:
+        >>> from norse_fast.functional.lif import LIFFeedForwardState, LIFParameters, lif_feed_forward_step
+        >>> def initial(x):
+        ...     return LIFFeedForwardState(torch.zeros_like(x), torch.zeros_like(x))
+        >>> z, state = SNNCell(lif_feed_forward_step, initial, LIFParameters())(torch.ones(2))
+        >>> state.i
+        tensor([0.8000, 0.8000])
+    """
+
+    def __init__(
+        self,
+        activation: Activation,
+        state_fallback: Callable[[torch.Tensor], Any],
+        p: Any,
+        dt: float = 0.001,
+        activation_sparse: Activation | None = None,
+    ) -> None:
+        super().__init__()
+        self.activation = activation
+        self.activation_sparse = activation_sparse
+        self.state_fallback = state_fallback
+        self.p = p
+        self.dt = dt
+
+    def extra_repr(self) -> str:
+        """The parameters and the time step."""
+        return f"p={self.p}, dt={self.dt}"
+
+    def forward(self, input_tensor: torch.Tensor, state: Any = None) -> tuple[torch.Tensor, Any]:
+        """Run one step.
+
+        Args:
+            input_tensor: input of one step, for example ``(B, N)``.
+            state: state of the neurons, or None for the initial one.
+
+        Returns:
+            The output and the new state.
+        """
+        if state is None:
+            state = self.state_fallback(input_tensor)
+        if self.activation_sparse is not None and input_tensor.is_sparse:
+            return self.activation_sparse(input_tensor, state, self.p, self.dt)
+        return self.activation(input_tensor, state, self.p, self.dt)
+
+
+class SNN(torch.nn.Module):
+    """All time steps of neurons without weights.
+
+    Args:
+        activation: step function ``(input, state, p, dt) -> (output, state)``.
+        state_fallback: makes the initial state from the input over time, where none is given.
+        p: parameters, handed to ``activation``; they are not registered with the module.
+        dt: length of a step in seconds.
+        activation_sparse: step function for sparse input.
+        record_states: return the states of all steps, stacked over time, instead of the last state.
+
+    Example:
+        >>> from norse_fast.functional.leaky_integrator import LIParameters, LIState, li_feed_forward_step
+        >>> def initial(x):
+        ...     return LIState(torch.zeros_like(x[0]), torch.zeros_like(x[0]))
+        >>> SNN(li_feed_forward_step, initial, LIParameters())(torch.ones(3, 1))[0].flatten()
+        tensor([0.1000, 0.2700, 0.4870])
+    """
+
+    def __init__(
+        self,
+        activation: Activation,
+        state_fallback: Callable[[torch.Tensor], Any],
+        p: Any,
+        dt: float = 0.001,
+        activation_sparse: Activation | None = None,
+        record_states: bool = False,
+    ) -> None:
+        super().__init__()
+        self.activation = activation
+        self.activation_sparse = activation_sparse
+        self.state_fallback = state_fallback
+        self.p = p
+        self.dt = dt
+        self.record_states = record_states
+
+    def extra_repr(self) -> str:
+        """The parameters and the time step."""
+        return f"p={self.p}, dt={self.dt}"
+
+    def forward(self, input_tensor: torch.Tensor, state: Any = None) -> tuple[torch.Tensor, Any]:
+        """Run all steps.
+
+        Args:
+            input_tensor: input over time, ``(T, ...)``, for example ``(T, B, N)``.
+            state: state of the neurons, or None for the initial one.
+
+        Returns:
+            The outputs of all steps, ``(T, ...)``, and the last state, or the states of all steps with ``record_states``.
+        """
+        _check_time(input_tensor)
+        if state is None:
+            state = self.state_fallback(input_tensor)
+        if self.activation_sparse is not None and input_tensor.is_sparse:
+            sparse = self.activation_sparse
+            return _run_steps(lambda x, s: sparse(x, s, self.p, self.dt), input_tensor, state, self.record_states)
+        neuron = SEQUENCES.get(self.activation)
+        if neuron is not None:
+            return neuron(input_tensor, state, self.p, self.dt, sequence=True, record=self.record_states)
+        return _run_steps(
+            lambda x, s: self.activation(x, s, self.p, self.dt), input_tensor, state, self.record_states
+        )
+
+
+def _initial_weights(hidden_size: int, columns: int) -> torch.Tensor:
+    return torch.randn(hidden_size, columns) * math.sqrt(2.0 / hidden_size)
+
+
+class _Weights(torch.nn.Module):
+    """Input and recurrent weights, and the rule that neurons do not excite themselves."""
+
+    recurrent_weights: Any
+
+    def _set_weights(
+        self,
+        input_size: int,
+        hidden_size: int,
+        input_weights: torch.Tensor | None,
+        recurrent_weights: torch.Tensor | None,
+        autapses: bool,
+    ) -> None:
+        # Plain tensors, as in the reference: neither in the state_dict nor moved.
+        self.input_size = torch.as_tensor(input_size)
+        self.hidden_size = torch.as_tensor(hidden_size)
+        self.autapses = autapses
+        # Input weights first: the same seed then gives the same weights as the reference.
+        if input_weights is None:
+            input_weights = torch.nn.Parameter(_initial_weights(int(hidden_size), int(input_size)))
+        if recurrent_weights is None:
+            recurrent_weights = torch.nn.Parameter(_initial_weights(int(hidden_size), int(hidden_size)))
+        _check_weight("input_weights", input_weights, (int(hidden_size), int(input_size)))
+        _check_weight("recurrent_weights", recurrent_weights, (int(hidden_size), int(hidden_size)))
+        self.input_weights = input_weights
+        self.recurrent_weights = recurrent_weights
+        if not autapses:
+            with torch.no_grad():
+                recurrent_weights.fill_diagonal_(0.0)
+            self._keep_diagonal_zero()
+
+    def _keep_diagonal_zero(self) -> None:
+        self.recurrent_weights.requires_grad_(True)
+        self.recurrent_weights.register_hook(_without_diagonal)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # Copies and unpickled modules arrive without the hooks of their tensors.
+        super().__setstate__(state)
+        if not self.autapses:
+            self._keep_diagonal_zero()
+
+
+def _without_diagonal(gradient: torch.Tensor) -> torch.Tensor:
+    return gradient - torch.diag(gradient.diagonal())
+
+
+# torch.save would warn that the hook is lost; __setstate__ puts it back.
+_without_diagonal.__torch_unserializable__ = True  # type: ignore[attr-defined]
+
+
+def _check_weight(name: str, weight: Any, shape: tuple[int, int]) -> None:
+    if not isinstance(weight, torch.Tensor):
+        raise TypeError(f"{name}: got {type(weight).__name__}, expected a tensor of shape {shape}.")
+    if tuple(weight.shape) != shape:
+        raise ValueError(
+            f"{name}: got shape {tuple(weight.shape)}, expected {shape}; its rows are the hidden neurons, its columns what "
+            "they listen to."
+        )
+
+
+class SNNRecurrentCell(_Weights):
+    """One time step of neurons with input and recurrent weights.
+
+    Args:
+        activation: step function ``(input, state, input_weights, recurrent_weights, p, dt) -> (output, state)``.
+        state_fallback: makes the initial state from the input, where none is given.
+        input_size: number of inputs.
+        hidden_size: number of neurons N.
+        p: parameters, handed to ``activation``; they are not registered with the module.
+        input_weights: shape ``(N, inputs)``; by default a parameter, normal with variance ``2 / N``.
+        recurrent_weights: shape ``(N, N)``; likewise.
+        autapses: whether a neuron may excite itself. If not, the diagonal of the recurrent weights is zeroed in place, and
+            stays zero because its gradient is.
+        dt: length of a step in seconds.
+        activation_sparse: step function for sparse input.
+
+    Raises:
+        TypeError: a weight is not a tensor.
+        ValueError: a weight has another shape.
+
+    Example:
+        >>> from norse_fast.functional.lif import LIFParameters, LIFState, lif_step
+        >>> def initial(x):
+        ...     return LIFState(*(torch.zeros(x.shape[0], 4) for _ in range(3)))
+        >>> cell = SNNRecurrentCell(lif_step, initial, 2, 4, LIFParameters())
+        >>> cell(torch.ones(1, 2))[0].shape
+        torch.Size([1, 4])
+    """
+
+    def __init__(
+        self,
+        activation: Activation,
+        state_fallback: Callable[[torch.Tensor], Any],
+        input_size: int,
+        hidden_size: int,
+        p: Any,
+        input_weights: torch.Tensor | None = None,
+        recurrent_weights: torch.Tensor | None = None,
+        autapses: bool = False,
+        dt: float = 0.001,
+        activation_sparse: Activation | None = None,
+    ) -> None:
+        super().__init__()
+        self.activation = activation
+        self.activation_sparse = activation_sparse
+        self.state_fallback = state_fallback
+        self.p = p
+        self.dt = dt
+        self._set_weights(input_size, hidden_size, input_weights, recurrent_weights, autapses)
+
+    def extra_repr(self) -> str:
+        """Sizes, parameters and the time step."""
+        return (
+            f"input_size={self.input_size}, hidden_size={self.hidden_size}, p={self.p}, "
+            f"autapses={self.autapses}, dt={self.dt}"
+        )
+
+    def forward(self, input_tensor: torch.Tensor, state: Any = None) -> tuple[torch.Tensor, Any]:
+        """Run one step.
+
+        Args:
+            input_tensor: input of one step, ``(..., inputs)``.
+            state: state of the neurons, or None for the initial one.
+
+        Returns:
+            The output, ``(..., N)``, and the new state.
+
+        Raises:
+            ValueError: the input has another width.
+        """
+        check_weights(input_tensor, state, self.input_weights)
+        if state is None:
+            state = self.state_fallback(input_tensor)
+        activation = self.activation
+        if self.activation_sparse is not None and input_tensor.is_sparse:
+            activation = self.activation_sparse
+        return activation(input_tensor, state, self.input_weights, self.recurrent_weights, self.p, self.dt)
+
+
+class SNNRecurrent(_Weights):
+    """All time steps of neurons with input and recurrent weights.
+
+    The input projection of all steps is one matrix product.
+
+    Args:
+        activation: step function ``(input, state, input_weights, recurrent_weights, p, dt) -> (output, state)``.
+        state_fallback: makes the initial state from the input over time, where none is given.
+        input_size: number of inputs.
+        hidden_size: number of neurons N.
+        p: parameters, handed to ``activation``; they are not registered with the module.
+        input_weights: shape ``(N, inputs)``; by default a parameter, normal with variance ``2 / N``.
+        recurrent_weights: shape ``(N, N)``; likewise.
+        autapses: whether a neuron may excite itself, see :class:`SNNRecurrentCell`.
+        dt: length of a step in seconds.
+        activation_sparse: step function for sparse input.
+        record_states: return the states of all steps, stacked over time, instead of the last state.
+
+    Raises:
+        TypeError: a weight is not a tensor.
+        ValueError: a weight has another shape.
+
+    Example:
+        >>> from norse_fast.functional.lif import LIFParameters, LIFState, lif_step
+        >>> def initial(x):
+        ...     return LIFState(*(torch.zeros(x.shape[1], 4) for _ in range(3)))
+        >>> layer = SNNRecurrent(lif_step, initial, 2, 4, LIFParameters())
+        >>> layer(torch.ones(5, 1, 2))[0].shape
+        torch.Size([5, 1, 4])
+    """
+
+    def __init__(
+        self,
+        activation: Activation,
+        state_fallback: Callable[[torch.Tensor], Any],
+        input_size: int,
+        hidden_size: int,
+        p: Any,
+        input_weights: torch.Tensor | None = None,
+        recurrent_weights: torch.Tensor | None = None,
+        autapses: bool = False,
+        dt: float = 0.001,
+        activation_sparse: Activation | None = None,
+        record_states: bool = False,
+    ) -> None:
+        super().__init__()
+        self.activation = activation
+        self.activation_sparse = activation_sparse
+        self.state_fallback = state_fallback
+        self.p = p
+        self.dt = dt
+        self.record_states = record_states
+        self._set_weights(input_size, hidden_size, input_weights, recurrent_weights, autapses)
+
+    def extra_repr(self) -> str:
+        """Sizes, parameters and the time step."""
+        return (
+            f"input_size={self.input_size}, hidden_size={self.hidden_size}, p={self.p}, "
+            f"autapses={self.autapses}, dt={self.dt}"
+        )
+
+    def forward(self, input_tensor: torch.Tensor, state: Any = None) -> tuple[torch.Tensor, Any]:
+        """Run all steps.
+
+        Args:
+            input_tensor: input over time, ``(T, ..., inputs)``.
+            state: state of the neurons, or None for the initial one.
+
+        Returns:
+            The outputs of all steps, ``(T, ..., N)``, and the last state, or the states of all steps with
+            ``record_states``.
+
+        Raises:
+            ValueError: the input has another width, or no time step.
+        """
+        _check_time(input_tensor)
+        check_weights(input_tensor, state, self.input_weights)
+        if state is None:
+            state = self.state_fallback(input_tensor)
+        weights = (self.input_weights, self.recurrent_weights)
+        activation = self.activation
+        if self.activation_sparse is not None and input_tensor.is_sparse:
+            activation = self.activation_sparse
+        layer = RECURRENT.get(activation)
+        if layer is not None:
+            return layer(input_tensor, state, *weights, self.p, self.dt, self.record_states)
+        return _run_steps(
+            lambda x, s: activation(x, s, *weights, self.p, self.dt), input_tensor, state, self.record_states
+        )
