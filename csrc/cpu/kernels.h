@@ -3,7 +3,7 @@
 //
 // Everything is a template over Isa, a tag type, because the same code is compiled once per instruction set: the tag keeps
 // the symbols apart. Row functions are written so that the compiler vectorises them: contiguous lanes, parameters copied
-// to locals, `omp simd` to rule out aliasing. They are not inlined, so that each exists once and not once per element type.
+// to locals, `omp simd` to rule out aliasing. They are not inlined: each is one loop nest that can be looked at in the compiler's vectorisation report.
 
 #include <cstdlib>
 
@@ -25,7 +25,7 @@ struct KernelTable {
 };
 
 /// Lanes that share a block; a multiple of every vector width.
-inline constexpr int64_t kBlock = 1024;
+inline constexpr int64_t kBlock = 512;
 
 template <class T>
 NORSE_FAST_INLINE void copy_row(const T* from, int64_t n, T* to) {
@@ -39,30 +39,64 @@ NORSE_FAST_INLINE void fill_row(T value, int64_t n, T* to) {
   for (int64_t l = 0; l < n; ++l) to[l] = value;
 }
 
-/// Rows of stored elements as rows of the computing type, converted in a pass over the cached block where they differ.
-template <class Isa>
-struct Convert {
-  template <class T, class Stored>
-  static const T* load_row(const Rows& rows, int64_t t, int64_t begin, int64_t n, T* buffer) {
-    const Stored* row = static_cast<const Stored*>(rows.data) + t * rows.time_stride;
-    if (!rows.data || rows.broadcast) {
-      fill_row(rows.data ? load_stored(*row) : T(0), n, buffer);
-      return buffer;
-    }
-    row += begin;
-    if constexpr (sizeof(Stored) == sizeof(T)) {
-      return row;
-    } else {
+template <class T>
+NORSE_FAST_INLINE void add_row(const T* from, int64_t n, T* to) {
 #pragma omp simd
-      for (int64_t l = 0; l < n; ++l) buffer[l] = load_stored(row[l]);
-      return buffer;
-    }
+  for (int64_t l = 0; l < n; ++l) to[l] += from[l];
+}
+
+/// Rows of stored elements as rows of the computing type T: themselves where the types are the same, else converted in a pass
+/// over the cached block.
+template <class Isa, class T>
+struct StoredRows {
+  template <class Stored>
+  static void widen(const void* from, int64_t offset, int64_t n, T* to) {
+    const Stored* row = static_cast<const Stored*>(from) + offset;
+#pragma omp simd
+    for (int64_t l = 0; l < n; ++l) to[l] = load_stored(row[l]);
   }
 
-  template <class T, class Stored>
-  static void store_row(const T* buffer, int64_t n, Stored* row) {
+  template <class Stored>
+  static void narrow(const T* from, int64_t n, void* to, int64_t offset) {
+    Stored* row = static_cast<Stored*>(to) + offset;
 #pragma omp simd
-    for (int64_t l = 0; l < n; ++l) store_rounded(buffer[l], row[l]);
+    for (int64_t l = 0; l < n; ++l) store_rounded(from[l], row[l]);
+  }
+
+  /// Row t, lanes [begin, begin + n): in place, or in the buffer.
+  static const T* read(Storage storage, const Rows& rows, int64_t t, int64_t begin, int64_t n, T* buffer) {
+    if (!rows.data) {
+      fill_row(T(0), n, buffer);
+      return buffer;
+    }
+    const int64_t offset = t * rows.time_stride + (rows.broadcast ? 0 : begin);
+    const int64_t count = rows.broadcast ? 1 : n;
+    if (is_half(storage)) {
+      storage == Storage::kHalf ? widen<Half>(rows.data, offset, count, buffer)
+                                : widen<BFloat16>(rows.data, offset, count, buffer);
+    } else if (!rows.broadcast) {
+      return static_cast<const T*>(rows.data) + offset;
+    } else {
+      buffer[0] = static_cast<const T*>(rows.data)[offset];
+    }
+    if (rows.broadcast) fill_row(T(buffer[0]), n, buffer);
+    return buffer;
+  }
+
+  /// Where to compute a row that starts at `offset`: in place, or in the buffer, from where `finish` stores it.
+  static T* target(Storage storage, void* data, int64_t offset, T* buffer) {
+    return data && !is_half(storage) ? static_cast<T*>(data) + offset : buffer;
+  }
+
+  static void finish(Storage storage, const T* buffer, int64_t n, void* data, int64_t offset) {
+    if (!data || !is_half(storage)) return;
+    storage == Storage::kHalf ? narrow<Half>(buffer, n, data, offset) : narrow<BFloat16>(buffer, n, data, offset);
+  }
+
+ private:
+  // Half types are only ever computed in float.
+  static bool is_half(Storage storage) {
+    return sizeof(T) == sizeof(float) && (storage == Storage::kHalf || storage == Storage::kBFloat16);
   }
 };
 
@@ -71,9 +105,11 @@ template <class T>
 NORSE_FAST_INLINE void spread(const Parameter<T>& p, bool rate, double dt, int64_t begin, int64_t n, T* to) {
   if (p.is_shared()) return fill_row(p.shared, n, to);
   int64_t phase = begin % p.period;
-  for (int64_t l = 0; l < n; ++l) {
-    to[l] = parameter_value<T>(p.values, p.type, phase, rate, dt);
-    phase = phase + 1 == p.period ? 0 : phase + 1;
+  for (int64_t l = 0; l < n; phase = 0) {
+    const int64_t run = p.period - phase < n - l ? p.period - phase : n - l;
+#pragma omp simd
+    for (int64_t k = 0; k < run; ++k) to[l + k] = parameter_value<T>(p.values, p.type, phase + k, rate, dt);
+    l += run;
   }
 }
 
@@ -107,6 +143,7 @@ struct Driver {
   using State = typename Model::template State<T>;
   using Params = typename Model::template Params<T>;
   using BlockParams = cpu::BlockParams<Isa, Model, T>;
+  using StoredRows = cpu::StoredRows<Isa, T>;
   using Block = T[kBlock];
   using SegmentStates = Block[kStates];  // the states of a block before one step
 
@@ -181,99 +218,79 @@ struct Driver {
     });
   }
 
-  template <class Stored>
-  static void forward_block(const Forward<T>& f, int64_t begin, int64_t n) {
+  /// Runs the steps of one segment on one block. The state waits in `final_state` between segments.
+  static void forward_block(const Forward<T>& f, int64_t first, int64_t begin, int64_t n) {
     const BlockParams params(f, begin, n);
+    const int64_t end = segment_end(f, first);
     alignas(64) Block state[kStates];
     alignas(64) Block input_buffer, output_buffer;
-    for (int k = 0; k < kStates; ++k) copy_row(f.state[k] + begin, n, state[k]);
+    for (int k = 0; k < kStates; ++k) copy_row((first == 0 ? f.state[k] : f.final_state[k]) + begin, n, state[k]);
 
-    for (int64_t t = 0; t < f.steps; ++t) {
-      const T* x = Convert<Isa>::template load_row<T, Stored>(f.input, t, begin, n, input_buffer);
-      Stored* row = static_cast<Stored*>(f.output) + t * f.lanes + begin;
-      if constexpr (sizeof(Stored) == sizeof(T)) {
-        step_row(params, n, x, state, state, row);
-      } else {
-        step_row(params, n, x, state, state, output_buffer);
-        Convert<Isa>::store_row(output_buffer, n, row);
-      }
-      const int64_t done = t + 1;
+    for (int64_t t = first; t < end; ++t) {
+      const int64_t offset = t * f.lanes + begin;
+      const T* x = StoredRows::read(f.storage, f.input, t, begin, n, input_buffer);
+      step_row(params, n, x, state, state, StoredRows::target(f.storage, f.output, offset, output_buffer));
+      StoredRows::finish(f.storage, output_buffer, n, f.output, offset);
       if (f.trace[0]) {
-        for (int k = 0; k < kStates; ++k) copy_row(state[k], n, f.trace[k] + t * f.lanes + begin);
+        for (int k = 0; k < kStates; ++k) copy_row(state[k], n, f.trace[k] + offset);
       }
-      if (f.checkpoints[0] && done % kSegment == 0 && done < f.steps) {
-        const int64_t offset = (done / kSegment - 1) * f.lanes + begin;
-        for (int k = 0; k < kStates; ++k) copy_row(state[k], n, f.checkpoints[k] + offset);
-      }
+    }
+    if (f.checkpoints[0] && end < f.steps) {
+      for (int k = 0; k < kStates; ++k) copy_row(state[k], n, f.checkpoints[k] + first / kSegment * f.lanes + begin);
     }
     for (int k = 0; k < kStates; ++k) copy_row(state[k], n, f.final_state[k] + begin);
   }
 
-  template <class Stored, bool kWithParams>
-  static void backward_block(const Backward<T>& b, int64_t begin, int64_t n, SegmentStates* segment) {
+  /// Goes back through the steps of one segment on one block. Gradients wait in the output arrays between segments.
+  static void backward_block(const Backward<T>& b, int64_t first, int64_t begin, int64_t n, SegmentStates* segment) {
     const BlockParams params(b, begin, n);
-    alignas(64) Block alpha;
+    const int64_t length = segment_end(b, first) - first;
+    const int64_t before = first / kSegment - 1;
+    alignas(64) Block grad[kStates], derivative[kSurrogates], grad_params[kParams];
+    alignas(64) Block alpha, input_buffer, grad_output_buffer, grad_input_buffer;
     spread(b.alpha, false, b.dt, begin, n, alpha);
-
-    alignas(64) Block grad[kStates], derivative[kSurrogates];
-    alignas(64) Block input_buffer, output_buffer;
-    alignas(64) Block grad_params[kWithParams ? kParams : 1];
     for (int k = 0; k < kStates; ++k) {
-      if (b.grad_final_state[k]) {
-        copy_row(b.grad_final_state[k] + begin, n, grad[k]);
-      } else {
-        fill_row(T(0), n, grad[k]);
-      }
+      const T* later = first + length < b.steps ? b.grad_state[k] : b.grad_final_state[k];
+      later ? copy_row(later + begin, n, grad[k]) : fill_row(T(0), n, grad[k]);
+      copy_row(first == 0 ? b.state[k] + begin : b.checkpoints[k] + before * b.lanes + begin, n, segment[0][k]);
     }
-    if constexpr (kWithParams) {
+    if (b.grad_params) {
       for (int k = 0; k < kParams; ++k) fill_row(T(0), n, grad_params[k]);
     }
+    const auto vjp_of_row = b.grad_params ? vjp_row<true> : vjp_row<false>;
 
-    for (int64_t last = b.steps > 0 ? checkpoint_count(b.steps) : -1; last >= 0; --last) {
-      const int64_t first_step = last * kSegment;
-      const int64_t length = b.steps - first_step < kSegment ? b.steps - first_step : kSegment;
-      for (int k = 0; k < kStates; ++k) {
-        copy_row(last == 0 ? b.state[k] + begin : b.checkpoints[k] + (last - 1) * b.lanes + begin, n, segment[0][k]);
-      }
-      for (int64_t s = 0; s + 1 < length; ++s) {
-        const T* x = Convert<Isa>::template load_row<T, Stored>(b.input, first_step + s, begin, n, input_buffer);
-        step_row(params, n, x, segment[s], segment[s + 1], output_buffer);
-      }
-      for (int64_t s = length - 1; s >= 0; --s) {
-        const int64_t t = first_step + s;
-        if (b.grad_trace[0]) {
-          for (int k = 0; k < kStates; ++k) {
-            const T* from = b.grad_trace[k] + t * b.lanes + begin;
-            T* to = grad[k];
-#pragma omp simd
-            for (int64_t l = 0; l < n; ++l) to[l] += from[l];
-          }
-        }
-        const T* x = Convert<Isa>::template load_row<T, Stored>(b.input, t, begin, n, input_buffer);
-        surrogate_rows(params, b.surrogate, alpha, n, x, segment[s], derivative);
-        alignas(64) Block grad_out_buffer;
-        const T* grad_out =
-            Convert<Isa>::template load_row<T, Stored>(b.grad_output, t, begin, n, grad_out_buffer);
-        Stored* row = b.grad_input ? static_cast<Stored*>(b.grad_input) + t * b.lanes + begin : nullptr;
-        T* grad_input = output_buffer;
-        if constexpr (sizeof(Stored) == sizeof(T)) {
-          if (row) grad_input = row;
-        }
-        vjp_row<kWithParams>(params, n, x, segment[s], derivative, grad_out, grad, grad_params, grad_input);
-        if constexpr (sizeof(Stored) != sizeof(T)) {
-          if (row) Convert<Isa>::store_row(output_buffer, n, row);
-        }
-      }
+    for (int64_t s = 0; s + 1 < length; ++s) {
+      const T* x = StoredRows::read(b.storage, b.input, first + s, begin, n, input_buffer);
+      step_row(params, n, x, segment[s], segment[s + 1], grad_input_buffer);
     }
+    for (int64_t s = length - 1; s >= 0; --s) {
+      const int64_t t = first + s;
+      const int64_t offset = t * b.lanes + begin;
+      if (b.grad_trace[0]) {
+        for (int k = 0; k < kStates; ++k) add_row(b.grad_trace[k] + offset, n, grad[k]);
+      }
+      const T* x = StoredRows::read(b.storage, b.input, t, begin, n, input_buffer);
+      const T* grad_output = StoredRows::read(b.storage, b.grad_output, t, begin, n, grad_output_buffer);
+      surrogate_rows(params, b.surrogate, alpha, n, x, segment[s], derivative);
+      vjp_of_row(params, n, x, segment[s], derivative, grad_output, grad, grad_params,
+                 StoredRows::target(b.storage, b.grad_input, offset, grad_input_buffer));
+      StoredRows::finish(b.storage, grad_input_buffer, n, b.grad_input, offset);
+    }
+
     for (int k = 0; k < kStates; ++k) copy_row(grad[k], n, b.grad_state[k] + begin);
-    if constexpr (kWithParams) {
+    if (b.grad_params) {
       for (int k = 0; k < kParams; ++k) {
         const T scale = k < Model::kRates ? static_cast<T>(b.dt) : T(1);
         T* to = b.grad_params + k * b.lanes + begin;
+        if (first + length == b.steps) fill_row(T(0), n, to);
 #pragma omp simd
-        for (int64_t l = 0; l < n; ++l) to[l] = grad_params[k][l] * scale;
+        for (int64_t l = 0; l < n; ++l) to[l] += grad_params[k][l] * scale;
       }
     }
+  }
+
+  static int64_t segment_end(const Problem<T>& problem, int64_t first) {
+    return problem.steps - first < kSegment ? problem.steps : first + kSegment;
   }
 
   template <class F>
@@ -281,22 +298,14 @@ struct Driver {
     for (int64_t b = begin; b < end; b += kBlock) f(b, end - b < kBlock ? end - b : kBlock);
   }
 
-  /// Calls f with a value of the type that the problem's rows are stored in.
-  template <class F>
-  NORSE_FAST_INLINE static void dispatch_storage(Storage storage, F f) {
-    if constexpr (sizeof(T) == sizeof(double)) {
-      f(double{});
-    } else {
-      if (storage == Storage::kHalf) return f(Half{});
-      if (storage == Storage::kBFloat16) return f(BFloat16{});
-      f(float{});
-    }
-  }
-
+  // All blocks pass one segment before any enters the next: the rows of a step are then written together, page by page.
+  // T = 0 is one segment without steps.
   static void forward(const Forward<T>& f, int64_t begin, int64_t end) {
-    dispatch_storage(f.storage, [&](auto stored) {
-      for_each_block(begin, end, [&](int64_t b, int64_t n) { forward_block<decltype(stored)>(f, b, n); });
-    });
+    int64_t first = 0;
+    do {
+      for_each_block(begin, end, [&](int64_t b, int64_t n) { forward_block(f, first, b, n); });
+      first += kSegment;
+    } while (first < f.steps);
   }
 
   static void backward(const Backward<T>& g, int64_t begin, int64_t end) {
@@ -304,15 +313,9 @@ struct Driver {
     const int64_t length = g.steps < kSegment ? g.steps + 1 : kSegment;
     auto* segment = static_cast<SegmentStates*>(std::aligned_alloc(64, length * sizeof(SegmentStates)));
     if (!segment) std::abort();
-    dispatch_storage(g.storage, [&](auto stored) {
-      for_each_block(begin, end, [&](int64_t b, int64_t n) {
-        if (g.grad_params) {
-          backward_block<decltype(stored), true>(g, b, n, segment);
-        } else {
-          backward_block<decltype(stored), false>(g, b, n, segment);
-        }
-      });
-    });
+    for (int64_t first = checkpoint_count(g.steps) * kSegment; first >= 0; first -= kSegment) {
+      for_each_block(begin, end, [&](int64_t b, int64_t n) { backward_block(g, first, b, n, segment); });
+    }
     std::free(segment);
   }
 };

@@ -43,10 +43,8 @@ void run(void (*kernel)(const Launch&, int64_t, int64_t), const Launch& launch) 
   if (threads == 1 || launch.lanes <= kGranule || launch.steps * launch.lanes < kSmall) {
     return kernel(launch, 0, launch.lanes);
   }
-  const int64_t per_thread = (launch.lanes + threads - 1) / threads;
-  const int64_t chunk = (std::min(per_thread, kBlock) + kGranule - 1) / kGranule * kGranule;
-  const int64_t chunks = (launch.lanes + chunk - 1) / chunk;
-  torch::stable::parallel_for(0, chunks, 1, [&](int64_t begin, int64_t end) {
+  const int64_t chunk = ((launch.lanes + threads - 1) / threads + kGranule - 1) / kGranule * kGranule;
+  torch::stable::parallel_for(0, (launch.lanes + chunk - 1) / chunk, 1, [&](int64_t begin, int64_t end) {
     kernel(launch, begin * chunk, std::min(end * chunk, launch.lanes));
   });
 }

@@ -8,7 +8,7 @@ import torch
 
 from .heaviside import heaviside
 
-__all__ = ["SuperSpike", "super_fn", "superspike_fn"]
+__all__ = ["SuperSpike", "super_fn"]
 
 
 class SuperSpike(torch.autograd.Function):

@@ -17,24 +17,19 @@ import torch
 from .heaviside import heaviside
 from .superspike import SuperSpike, super_fn
 
+# `threshold` is not among them, because this module has its name.
 __all__ = [
-    "SURROGATES",
     "CircDist",
     "HeaviCirc",
     "HeaviErfc",
     "HeaviTanh",
     "Logistic",
-    "SuperSpike",
     "Triangle",
     "circ_dist_fn",
     "heavi_circ_fn",
     "heavi_erfc_fn",
     "heavi_tanh_fn",
     "logistic_fn",
-    "sign",
-    "super_fn",
-    "surrogate_index",
-    "threshold",
     "triangle_fn",
 ]
 

@@ -15,7 +15,7 @@ import torch
 from .._neuron import SEQUENCES
 from .._recurrent import RECURRENT, check_weights, stack_states
 
-__all__ = ["SNN", "SNNCell", "SNNRecurrent", "SNNRecurrentCell", "leaf"]
+__all__ = ["SNN", "SNNCell", "SNNRecurrent", "SNNRecurrentCell"]
 
 Activation = Callable[..., tuple[torch.Tensor, Any]]
 
