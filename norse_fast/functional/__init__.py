@@ -1,5 +1,7 @@
 """Step functions of neurons, spike functions and resets: everything without trainable state of its own."""
 
+from types import ModuleType as _ModuleType
+
 from .heaviside import *
 from .leaky_integrator import *
 from .lif import *
@@ -7,3 +9,6 @@ from .parameter import *
 from .reset import *
 from .superspike import *
 from .threshold import *
+
+# The public names of the modules above, without the modules themselves.
+__all__ = [name for name, value in globals().items() if name[0] != "_" and not isinstance(value, _ModuleType)]
