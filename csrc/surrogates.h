@@ -4,6 +4,8 @@
 // E. Neftci, H. Mostafa, F. Zenke: Surrogate Gradient Learning in Spiking Neural Networks, 2019, for the idea; the exact
 // forms, including where alpha is a slope, an amplitude or a width, are those of Norse.
 
+#include <type_traits>
+
 #include "elementary.h"
 
 namespace norse_fast {
@@ -30,9 +32,9 @@ NORSE_FAST_INLINE T surrogate_derivative(T x, T alpha) {
     const T d = alpha * alpha + x * x;
     return (alpha * alpha * alpha) / (d * std::sqrt(d));
   } else if constexpr (kSurrogate == Surrogate::kHeaviErfc) {
-    // 2 exp(-(alpha x)^2) / sqrt(pi)
+    // 2 exp(-(alpha x)^2) / sqrt(pi), with the root rounded to float as in the reference
     const T scaled = alpha * x;
-    return T(1.1283791670955125739) * exp(-(scaled * scaled));
+    return T(1.1283791331978021) * exp(-(scaled * scaled));
   } else {
     return T(0);
   }

@@ -1,0 +1,155 @@
+"""The table of all models: one row per step function. Every generic test runs over it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import norse_fast as nf
+from norse_fast._neuron import SEQUENCES, Neuron
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+@dataclass(frozen=True)
+class Model:
+    """A step function of the public API, with what the tests must know of it."""
+
+    step: Callable[..., Any]
+    state: type
+    params: type
+    kind: str  # ff: input; lin: input and weights; rec: input, input weights, recurrent weights
+    layer: Callable[..., torch.nn.Module] | None = None
+    cell: Callable[..., torch.nn.Module] | None = None
+    nested: dict[str, type] = field(default_factory=dict)  # types of state and parameter fields that are tuples themselves
+    exact: bool = True  # forward results equal eager PyTorch bit for bit
+
+    @property
+    def name(self) -> str:
+        return self.step.__name__
+
+    @property
+    def neuron(self) -> Neuron:
+        return SEQUENCES[self.step]
+
+    def pack(self, kind: type, values: dict[str, Any]) -> Any:
+        """A (nested) named tuple from values under dotted names."""
+        return kind(**self._nest(values))
+
+    def _nest(self, values: dict[str, Any]) -> dict[str, Any]:
+        flat = {name: value for name, value in values.items() if "." not in name}
+        for prefix in {name.split(".")[0] for name in values if "." in name}:
+            inner = {name.split(".", 1)[1]: v for name, v in values.items() if name.startswith(f"{prefix}.")}
+            flat[prefix] = self.nested[prefix](**inner)
+        return flat
+
+    def call(self, x: Any, state: Any, weights: tuple[Any, ...], p: Any, dt: float) -> Any:
+        return self.step(x, state, *weights, p, dt)
+
+
+MODELS = [
+    Model(nf.lif_feed_forward_step, nf.LIFFeedForwardState, nf.LIFParameters, "ff", nf.LIF, nf.LIFCell),
+    Model(nf.lif_step, nf.LIFState, nf.LIFParameters, "rec", nf.LIFRecurrent, nf.LIFRecurrentCell),
+    Model(nf.li_feed_forward_step, nf.LIState, nf.LIParameters, "ff", nf.LI, nf.LICell),
+    Model(nf.li_step, nf.LIState, nf.LIParameters, "lin", None, nf.LILinearCell),
+]
+FEED_FORWARD = [model for model in MODELS if model.kind == "ff"]
+WEIGHTS = ("input_weights", "recurrent_weights", "g_coupling")
+
+
+def model_id(model: Model) -> str:
+    return model.name
+
+
+@dataclass
+class GoldenCase:
+    """One case of a golden file, with differentiable copies of its inputs."""
+
+    model: Model
+    name: str
+    arrays: dict[str, Any]
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        meta: dict[str, Any] = json.loads(str(self.arrays["meta"]))
+        return meta
+
+    def tensor(self, name: str) -> torch.Tensor:
+        return torch.from_numpy(np.array(self.arrays[name]))
+
+    def named(self, prefix: str) -> dict[str, torch.Tensor]:
+        return {k[len(prefix) :]: self.tensor(k) for k in self.arrays if k.startswith(prefix)}
+
+    def leaves(self) -> dict[str, torch.Tensor]:
+        """All inputs under their names, requiring grad where the file has a gradient."""
+        names = ["input", *(w for w in WEIGHTS if w in self.arrays)]
+        names += [k for k in self.arrays if k.startswith(("state.", "param."))]
+        return {name: self.tensor(name).requires_grad_(f"grad.{name}" in self.arrays) for name in names}
+
+    def arguments(self, leaves: dict[str, torch.Tensor]) -> tuple[Any, tuple[Any, ...], Any]:
+        """State, weights and parameters built from leaves."""
+
+        def named(prefix: str) -> dict[str, Any]:
+            return {k[len(prefix) :]: v for k, v in leaves.items() if k.startswith(prefix)}
+
+        state = self.model.pack(self.model.state, named("state."))
+        params = self.model.pack(self.model.params, named("param."))
+        weights = tuple(leaves[w] for w in WEIGHTS if w in leaves)
+        return state, weights, self.with_surrogate(params)
+
+    def with_surrogate(self, params: Any) -> Any:
+        if "method" in params._fields:
+            return params._replace(method=self.meta["method"], alpha=self.meta["alpha"])
+        inner = next((f for f in params._fields if hasattr(getattr(params, f), "method")), None)
+        return params if inner is None else params._replace(**{inner: self.with_surrogate(getattr(params, inner))})
+
+
+def golden_cases(models: list[Model]) -> list[Any]:
+    """Every case of the models' golden files, as pytest parameters."""
+    import pytest
+
+    cases = []
+    for model in models:
+        with np.load(GOLDEN / f"{model.name}.npz") as file:
+            groups: dict[str, dict[str, Any]] = {}
+            for key in file.files:
+                case, array = key.split("/", 1)
+                groups.setdefault(case, {})[array] = file[key]
+        for name, arrays in sorted(groups.items()):
+            cases.append(pytest.param(GoldenCase(model, name, arrays), id=f"{model.name}-{name}"))
+    return cases
+
+
+def fields(state: Any, prefix: str = "") -> dict[str, torch.Tensor]:
+    """The tensors of a (nested) state tuple under dotted names."""
+    out: dict[str, torch.Tensor] = {}
+    for name in state._fields:
+        value = getattr(state, name)
+        out.update(fields(value, f"{prefix}{name}.") if hasattr(value, "_fields") else {f"{prefix}{name}": value})
+    return out
+
+
+def random_params(model: Model, shape: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator) -> Any:
+    """Parameters near the defaults, varied by up to 20 %, of a shape that broadcasts to the neurons."""
+
+    def vary(value: Any) -> Any:
+        if hasattr(value, "_fields"):
+            return type(value)(*(vary(v) for v in value))
+        if not isinstance(value, torch.Tensor):
+            return value
+        noise = torch.rand(shape, generator=generator, dtype=torch.float64)
+        return ((value.double() + 0.1) * (0.8 + 0.4 * noise)).to(dtype)
+
+    return vary(model.params())
+
+
+def random_state(model: Model, shape: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator) -> Any:
+    """States around rest, of the neurons' shape."""
+    values = {name: torch.rand(shape, generator=generator, dtype=dtype) for name in model.neuron.state}
+    return model.pack(model.state, values)
