@@ -1,6 +1,6 @@
 #pragma once
-// Branch-free elementary functions that compilers vectorise on every instruction set, and that give the same bits on every
-// device because they are built from operations that IEEE 754 rounds exactly.
+// Branch-free elementary functions that compilers vectorise on every instruction set, and that give the same bits on
+// every device because they are built from operations that IEEE 754 rounds exactly.
 
 #include <cmath>
 #include <cstdint>

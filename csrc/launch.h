@@ -15,11 +15,10 @@ inline constexpr int kMaxParams = 12;
 /// Backward keeps no state but those after every kSegment steps and recomputes the rest, a segment at a time.
 inline constexpr int64_t kSegment = 32;
 
-NORSE_FAST_INLINE int64_t checkpoint_count(int64_t steps) {
-  return steps > 0 ? (steps - 1) / kSegment : 0;
-}
+NORSE_FAST_INLINE int64_t checkpoint_count(int64_t steps) { return steps > 0 ? (steps - 1) / kSegment : 0; }
 
-/// A (time, lanes) array whose rows are contiguous, or, if broadcast, hold one value for all lanes. Null data are zeros.
+/// A (time, lanes) array whose rows are contiguous, or, if broadcast, hold one value for all lanes. Null data are
+/// zeros.
 struct Rows {
   const void* data = nullptr;
   int64_t time_stride = 0;
@@ -51,9 +50,15 @@ NORSE_FAST_INLINE T parameter_value(const void* values, Storage type, int64_t in
       if (!rate) return static_cast<T>(static_cast<const int64_t*>(values)[index]);
       own = static_cast<float>(static_cast<const int64_t*>(values)[index]);
       break;
-    case Storage::kHalf: own = load_stored(static_cast<const Half*>(values)[index]); break;
-    case Storage::kBFloat16: own = load_stored(static_cast<const BFloat16*>(values)[index]); break;
-    default: own = static_cast<const float*>(values)[index]; break;
+    case Storage::kHalf:
+      own = load_stored(static_cast<const Half*>(values)[index]);
+      break;
+    case Storage::kBFloat16:
+      own = load_stored(static_cast<const BFloat16*>(values)[index]);
+      break;
+    default:
+      own = static_cast<const float*>(values)[index];
+      break;
   }
   return static_cast<T>(rate ? static_cast<float>(dt) * own : own);
 }

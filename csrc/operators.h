@@ -69,7 +69,8 @@ std::string backward_schema() {
   std::string schema = std::string(Model::kName) + "_backward(" + problem_schema<Model>() +
                        ", Tensor alpha, Tensor[] checkpoints, Tensor? grad_output";
   for (const char* name : Model::kStateNames) schema += std::string(", Tensor? grad_") + name;
-  schema += ", Tensor[] grad_trace, int surrogate, float dt, bool sequence, bool want_input, bool want_params) -> (Tensor";
+  schema +=
+      ", Tensor[] grad_trace, int surrogate, float dt, bool sequence, bool want_input, bool want_params) -> (Tensor";
   for (int k = 0; k < kStateCount<Model>; ++k) schema += ", Tensor";
   return schema + ", Tensor)";
 }
@@ -83,8 +84,12 @@ struct ForwardArguments {
   template <class Model>
   static ForwardArguments take(Stack stack) {
     // Braced initialisers are evaluated in order.
-    return {stack.take<Tensor>(), stack.take<Tensor>(kStateCount<Model>), stack.take<Tensor>(kParamCount<Model>),
-            stack.take<double>(), stack.take<bool>(),                     stack.take<bool>(),
+    return {stack.take<Tensor>(),
+            stack.take<Tensor>(kStateCount<Model>),
+            stack.take<Tensor>(kParamCount<Model>),
+            stack.take<double>(),
+            stack.take<bool>(),
+            stack.take<bool>(),
             stack.take<bool>()};
   }
 };
@@ -119,9 +124,7 @@ struct BackwardArguments {
   }
 };
 
-inline Sizes sizes_of(const Tensor& t) {
-  return Sizes(t.sizes().begin(), t.sizes().end());
-}
+inline Sizes sizes_of(const Tensor& t) { return Sizes(t.sizes().begin(), t.sizes().end()); }
 
 inline Sizes with_leading(int64_t first, const Sizes& rest) {
   Sizes sizes{first};
@@ -129,7 +132,8 @@ inline Sizes with_leading(int64_t first, const Sizes& rest) {
   return sizes;
 }
 
-/// A contiguous tensor on the device of `like`. Straight to the allocator: this runs several times per time step of a cell.
+/// A contiguous tensor on the device of `like`. Straight to the allocator: this runs several times per time step of a
+/// cell.
 inline Tensor empty(const Sizes& sizes, ScalarType dtype, const Tensor& like) {
   Sizes strides(sizes.size());
   int64_t stride = 1;
@@ -141,24 +145,29 @@ inline Tensor empty(const Sizes& sizes, ScalarType dtype, const Tensor& like) {
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(like.get(), &device_type));
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_index(like.get(), &device_index));
   AtenTensorHandle handle = nullptr;
-  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(sizes.size(), sizes.data(), strides.data(),
-                                                  torch::stable::detail::to<int32_t>(torch::stable::detail::from(dtype)),
-                                                  device_type, device_index, &handle));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(
+      sizes.size(), sizes.data(), strides.data(),
+      torch::stable::detail::to<int32_t>(torch::stable::detail::from(dtype)), device_type, device_index, &handle));
   return Tensor(handle);
 }
 
-inline Tensor as_contiguous(const Tensor& t) {
-  return t.is_contiguous() ? t : torch::stable::contiguous(t);
-}
+inline Tensor as_contiguous(const Tensor& t) { return t.is_contiguous() ? t : torch::stable::contiguous(t); }
 
 inline Storage storage_of(const Tensor& t) {
   switch (t.scalar_type()) {
-    case ScalarType::Float: return Storage::kFloat;
-    case ScalarType::Double: return Storage::kDouble;
-    case ScalarType::Half: return Storage::kHalf;
-    case ScalarType::BFloat16: return Storage::kBFloat16;
-    case ScalarType::Long: return Storage::kLong;
-    default: STD_TORCH_CHECK(false, "norse_fast: a tensor must be of a floating point dtype"); return Storage::kFloat;
+    case ScalarType::Float:
+      return Storage::kFloat;
+    case ScalarType::Double:
+      return Storage::kDouble;
+    case ScalarType::Half:
+      return Storage::kHalf;
+    case ScalarType::BFloat16:
+      return Storage::kBFloat16;
+    case ScalarType::Long:
+      return Storage::kLong;
+    default:
+      STD_TORCH_CHECK(false, "norse_fast: a tensor must be of a floating point dtype");
+      return Storage::kFloat;
   }
 }
 
@@ -196,13 +205,15 @@ inline Rows rows_of(Tensor& t, bool sequence) {
 }
 
 /// What an operator's caller must have ensured already; a violation would read or write out of bounds.
-inline void check_operand(const Tensor& t, const Sizes& sizes, ScalarType dtype, const Tensor& input, const char* what) {
+inline void check_operand(const Tensor& t, const Sizes& sizes, ScalarType dtype, const Tensor& input,
+                          const char* what) {
   STD_TORCH_CHECK(sizes_of(t) == sizes, "norse_fast: ", what, " has another shape than the input");
   STD_TORCH_CHECK(t.scalar_type() == dtype, "norse_fast: ", what, " has another dtype than the computation");
   STD_TORCH_CHECK(t.device() == input.device(), "norse_fast: ", what, " is on another device than the input");
 }
 
-/// A parameter as the kernels take it. `t` must stay alive until they have run; it is replaced where it is not contiguous.
+/// A parameter as the kernels take it. `t` must stay alive until they have run; it is replaced where it is not
+/// contiguous.
 template <class T>
 Parameter<T> parameter_of(Tensor& t, bool rate, double dt, const Shape& shape, const Tensor& input) {
   t = as_contiguous(t);

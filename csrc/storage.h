@@ -1,6 +1,6 @@
 #pragma once
-// Element types as they lie in memory. Arithmetic on half types is done in float; the conversions are integer arithmetic,
-// which vectorises on every instruction set and gives the same bits everywhere.
+// Element types as they lie in memory. Arithmetic on half types is done in float; the conversions are integer
+// arithmetic, which vectorises on every instruction set and gives the same bits everywhere.
 
 #include "elementary.h"
 
@@ -18,17 +18,11 @@ struct Half {
   uint16_t bits;
 };
 
-NORSE_FAST_INLINE float load_stored(float x) {
-  return x;
-}
+NORSE_FAST_INLINE float load_stored(float x) { return x; }
 
-NORSE_FAST_INLINE double load_stored(double x) {
-  return x;
-}
+NORSE_FAST_INLINE double load_stored(double x) { return x; }
 
-NORSE_FAST_INLINE float load_stored(BFloat16 x) {
-  return bit_cast<float>(static_cast<uint32_t>(x.bits) << 16);
-}
+NORSE_FAST_INLINE float load_stored(BFloat16 x) { return bit_cast<float>(static_cast<uint32_t>(x.bits) << 16); }
 
 NORSE_FAST_INLINE float load_stored(Half x) {
   // Multiplication by 2^112 moves the exponent from half's bias to float's, also for denormals.
@@ -39,13 +33,9 @@ NORSE_FAST_INLINE float load_stored(Half x) {
   return bit_cast<float>(sign | scaled | special);
 }
 
-NORSE_FAST_INLINE void store_rounded(float x, float& to) {
-  to = x;
-}
+NORSE_FAST_INLINE void store_rounded(float x, float& to) { to = x; }
 
-NORSE_FAST_INLINE void store_rounded(double x, double& to) {
-  to = x;
-}
+NORSE_FAST_INLINE void store_rounded(double x, double& to) { to = x; }
 
 NORSE_FAST_INLINE void store_rounded(float x, BFloat16& to) {
   const uint32_t bits = bit_cast<uint32_t>(x);

@@ -1,8 +1,8 @@
 #pragma once
 // Surrogate derivatives of the spike function z = H(x), x = v - v_th.
 //
-// E. Neftci, H. Mostafa, F. Zenke: Surrogate Gradient Learning in Spiking Neural Networks, 2019, for the idea; the exact
-// forms, including where alpha is a slope, an amplitude or a width, are those of Norse.
+// E. Neftci, H. Mostafa, F. Zenke: Surrogate Gradient Learning in Spiking Neural Networks, 2019, for the idea; the
+// exact forms, including where alpha is a slope, an amplitude or a width, are those of Norse.
 
 #include <type_traits>
 
@@ -44,12 +44,18 @@ NORSE_FAST_INLINE T surrogate_derivative(T x, T alpha) {
 template <class F>
 NORSE_FAST_INLINE void dispatch_surrogate(Surrogate surrogate, F f) {
   switch (surrogate) {
-    case Surrogate::kSuper: return f(std::integral_constant<Surrogate, Surrogate::kSuper>{});
-    case Surrogate::kTriangle: return f(std::integral_constant<Surrogate, Surrogate::kTriangle>{});
-    case Surrogate::kTanh: return f(std::integral_constant<Surrogate, Surrogate::kTanh>{});
-    case Surrogate::kCirc: return f(std::integral_constant<Surrogate, Surrogate::kCirc>{});
-    case Surrogate::kHeaviErfc: return f(std::integral_constant<Surrogate, Surrogate::kHeaviErfc>{});
-    default: return f(std::integral_constant<Surrogate, Surrogate::kHeaviside>{});
+    case Surrogate::kSuper:
+      return f(std::integral_constant<Surrogate, Surrogate::kSuper>{});
+    case Surrogate::kTriangle:
+      return f(std::integral_constant<Surrogate, Surrogate::kTriangle>{});
+    case Surrogate::kTanh:
+      return f(std::integral_constant<Surrogate, Surrogate::kTanh>{});
+    case Surrogate::kCirc:
+      return f(std::integral_constant<Surrogate, Surrogate::kCirc>{});
+    case Surrogate::kHeaviErfc:
+      return f(std::integral_constant<Surrogate, Surrogate::kHeaviErfc>{});
+    default:
+      return f(std::integral_constant<Surrogate, Surrogate::kHeaviside>{});
   }
 }
 

@@ -18,8 +18,8 @@ struct Capability {
   const KernelTable* kernels;
 };
 
-/// The chosen instruction set. NORSE_FAST_CPU_CAPABILITY (baseline, avx2, avx512) overrides the choice, for tests; throws
-/// if it names one that this build or this machine lacks.
+/// The chosen instruction set. NORSE_FAST_CPU_CAPABILITY (baseline, avx2, avx512) overrides the choice, for tests;
+/// throws if it names one that this build or this machine lacks.
 const Capability& capability();
 
 template <class T>

@@ -1,9 +1,10 @@
 #pragma once
 // The CPU driver: walks a block of lanes through all time steps with the state in L1, one vectorised row per step.
 //
-// Everything is a template over Isa, a tag type, because the same code is compiled once per instruction set: the tag keeps
-// the symbols apart. Row functions are written so that the compiler vectorises them: contiguous lanes, parameters copied
-// to locals, `omp simd` to rule out aliasing. They are not inlined: each is one loop nest that can be looked at in the compiler's vectorisation report.
+// Everything is a template over Isa, a tag type, because the same code is compiled once per instruction set: the tag
+// keeps the symbols apart. Row functions are written so that the compiler vectorises them: contiguous lanes, parameters
+// copied to locals, `omp simd` to rule out aliasing. They are not inlined: each is one loop nest that can be looked at
+// in the compiler's vectorisation report.
 
 #include <cstdlib>
 
@@ -45,8 +46,8 @@ NORSE_FAST_INLINE void add_row(const T* from, int64_t n, T* to) {
   for (int64_t l = 0; l < n; ++l) to[l] += from[l];
 }
 
-/// Rows of stored elements as rows of the computing type T: themselves where the types are the same, else converted in a pass
-/// over the cached block.
+/// Rows of stored elements as rows of the computing type T: themselves where the types are the same, else converted in
+/// a pass over the cached block.
 template <class Isa, class T>
 struct StoredRows {
   template <class Stored>
@@ -169,7 +170,8 @@ struct Driver {
   }
 
   /// One step from the states `from` to the states `to`, which may be the same rows.
-  [[gnu::noinline]] static void step_row(const BlockParams& params, int64_t n, const T* x, const Block* from, Block* to, T* out) {
+  [[gnu::noinline]] static void step_row(const BlockParams& params, int64_t n, const T* x, const Block* from, Block* to,
+                                         T* out) {
     for_each_lane(params, n, [=](int64_t l, const Params& p) {
       State s = load_state(from, l);
       out[l] = Model::step(s, x[l], p);
@@ -177,8 +179,8 @@ struct Driver {
     });
   }
 
-  [[gnu::noinline]] static void surrogate_rows(const BlockParams& params, Surrogate surrogate, const T* alpha, int64_t n, const T* x,
-                             const Block* state, Block* derivative) {
+  [[gnu::noinline]] static void surrogate_rows(const BlockParams& params, Surrogate surrogate, const T* alpha,
+                                               int64_t n, const T* x, const Block* state, Block* derivative) {
     if constexpr (Model::kThresholds > 0) {
       if (surrogate == Surrogate::kHeaviside) {
         for (int k = 0; k < kSurrogates; ++k) fill_row(T(0), n, derivative[k]);
@@ -200,8 +202,9 @@ struct Driver {
   }
 
   template <bool kWithParams>
-  [[gnu::noinline]] static void vjp_row(const BlockParams& params, int64_t n, const T* x, const Block* state, const Block* derivative,
-                      const T* grad_out, Block* grad, Block* grad_params, T* grad_input) {
+  [[gnu::noinline]] static void vjp_row(const BlockParams& params, int64_t n, const T* x, const Block* state,
+                                        const Block* derivative, const T* grad_out, Block* grad, Block* grad_params,
+                                        T* grad_input) {
     for_each_lane(params, n, [=](int64_t l, const Params& p) {
       const State s = load_state(state, l);
       State g = load_state(grad, l);

@@ -70,7 +70,8 @@ void forward_as(ForwardArguments& a, StableIValue* stack) {
 template <class Model>
 void forward(StableIValue* stack, uint64_t count, uint64_t) {
   auto a = ForwardArguments::take<Model>(Stack(stack, count));
-  a.input.scalar_type() == ScalarType::Double ? forward_as<Model, double>(a, stack) : forward_as<Model, float>(a, stack);
+  a.input.scalar_type() == ScalarType::Double ? forward_as<Model, double>(a, stack)
+                                              : forward_as<Model, float>(a, stack);
 }
 
 template <class Model, class T>
@@ -88,9 +89,7 @@ void backward(StableIValue* stack, uint64_t count, uint64_t) {
                                               : backward_as<Model, float>(a, stack);
 }
 
-std::string capability_name() {
-  return capability().name;
-}
+std::string capability_name() { return capability().name; }
 
 }  // namespace
 

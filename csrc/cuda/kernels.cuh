@@ -1,9 +1,9 @@
 #pragma once
 // The CUDA driver: one thread walks one lane through all time steps with the state in registers.
 //
-// A load never depends on the state, so the input of the next steps is fetched before the current ones are computed; without
-// that, a narrow layer would wait for memory at every step. Backward recomputes the states of one segment at a time into
-// shared memory, where each thread has a column of its own, so nothing synchronises.
+// A load never depends on the state, so the input of the next steps is fetched before the current ones are computed;
+// without that, a narrow layer would wait for memory at every step. Backward recomputes the states of one segment at a
+// time into shared memory, where each thread has a column of its own, so nothing synchronises.
 
 #include "../launch.h"
 #include "../neurons/models.h"
@@ -84,16 +84,15 @@ __global__ void __launch_bounds__(kThreads) forward_kernel(const __grid_constant
   write_state<Model, T>(s, f.final_state, lane);
 }
 
-/// The shared memory of one thread in backward: per step of a segment the state before it, the input and the gradient of the
-/// output.
+/// The shared memory of one thread in backward: per step of a segment the state before it, the input and the gradient
+/// of the output.
 template <class Model, class T>
 inline constexpr int kColumnValues = kSegment * (kStateCount<Model> + 2);
 
 /// Threads of a backward block: as many as share the memory that every supported GPU gives to a block.
 template <class Model, class T>
-inline constexpr int kBackwardThreads = kColumnValues<Model, T> * static_cast<int>(sizeof(T)) * kThreads <= 96 * 1024
-                                            ? kThreads
-                                            : kThreads / 4;
+inline constexpr int kBackwardThreads =
+    kColumnValues<Model, T> * static_cast<int>(sizeof(T)) * kThreads <= 96 * 1024 ? kThreads : kThreads / 4;
 
 template <class Model, class T>
 struct SharedColumn {
@@ -139,9 +138,8 @@ __global__ void __launch_bounds__(kBackwardThreads<Model, T>) backward_kernel(co
         column.grad_output(first + k) = load_stored(g[k]);
       }
     }
-    auto s = make_state<Model, T>([&](int k) {
-      return segment == 0 ? b.state[k][lane] : b.checkpoints[k][(segment - 1) * b.lanes + lane];
-    });
+    auto s = make_state<Model, T>(
+        [&](int k) { return segment == 0 ? b.state[k][lane] : b.checkpoints[k][(segment - 1) * b.lanes + lane]; });
     for (int step = 0; step < length; ++step) {
       column.store(step, s);
       Model::step(s, column.input(step), p);
@@ -166,8 +164,8 @@ __global__ void __launch_bounds__(kBackwardThreads<Model, T>) backward_kernel(co
         });
       }
       auto scratch = make_params<Model, T>([](int) { return T(0); });
-      const T grad_x = vjp<Model, T>(s, x, p, surrogate, column.grad_output(step), grad,
-                                     kWithParams ? grad_params : scratch);
+      const T grad_x =
+          vjp<Model, T>(s, x, p, surrogate, column.grad_output(step), grad, kWithParams ? grad_params : scratch);
       if (b.grad_input) {
         Stored stored;
         store_rounded(grad_x, stored);

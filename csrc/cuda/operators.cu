@@ -1,10 +1,9 @@
 // The CUDA implementations of all operators. Their schemas are in the CPU library.
 
-#include "../operators.h"
-
 #include <cuda_runtime.h>
 #include <torch/csrc/stable/accelerator.h>
 
+#include "../operators.h"
 #include "kernels.cuh"
 
 namespace norse_fast::cuda {
@@ -25,10 +24,12 @@ template <class Kernel, class Launch>
 void run(Kernel kernel, const Launch& launch, int threads, size_t shared_bytes, const Tensor& input, const char* name) {
   if (launch.lanes == 0) return;
   const int64_t blocks = (launch.lanes + threads - 1) / threads;
-  STD_TORCH_CHECK(blocks < (int64_t{1} << 31), "norse_fast: ", launch.lanes, " neurons are more than one launch can take");
+  STD_TORCH_CHECK(blocks < (int64_t{1} << 31), "norse_fast: ", launch.lanes,
+                  " neurons are more than one launch can take");
   constexpr size_t kDefaultLimit = 48 * 1024;
   if (shared_bytes > kDefaultLimit) {
-    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes)), name);
+    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes)),
+          name);
   }
   void* stream = nullptr;
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(input.get_device_index(), &stream));
@@ -40,10 +41,14 @@ void run(Kernel kernel, const Launch& launch, int threads, size_t shared_bytes, 
 template <class F>
 void dispatch_dtype(const Tensor& input, F f) {
   switch (storage_of(input)) {
-    case Storage::kDouble: return f(double{}, double{});
-    case Storage::kHalf: return f(Half{}, float{});
-    case Storage::kBFloat16: return f(BFloat16{}, float{});
-    default: return f(float{}, float{});
+    case Storage::kDouble:
+      return f(double{}, double{});
+    case Storage::kHalf:
+      return f(Half{}, float{});
+    case Storage::kBFloat16:
+      return f(BFloat16{}, float{});
+    default:
+      return f(float{}, float{});
   }
 }
 
