@@ -1,0 +1,1 @@
+"""Benchmarks against Norse: ``python -m norse_fast.benchmark --help``."""

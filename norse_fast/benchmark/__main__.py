@@ -1,0 +1,205 @@
+"""Command line of the benchmarks."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import os
+import platform
+import shlex
+import statistics
+import sys
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+import norse_fast
+
+from .._extension import has_kernels
+from .models import MODELS, import_norse
+from .neurons import FAST, NORSE, QUADRATIC_STEPS, Case, run_case, run_memory
+from .plot import plot
+from .tables import check_table, length_table, memory_table, time_table, train_table
+from .timing import Effort
+from .train import Training, check_equal, run_training
+
+SIZES = [(1000, 32, 1024), (100, 32, 512), (1, 10), (32, 512)]
+LENGTHS = [(100, 32, 512), (200, 32, 512), (1000, 32, 512), (4000, 32, 512)]
+MEMORY = (1000, 32, 512)
+# Title, part and mode of the tables of times.
+TABLES = [
+    ("Layers, inference", "layer", "inference"),
+    ("Layers, training: forward and backward", "layer", "training"),
+    ("Cells, one step without gradient", "cell", "step"),
+    ("Cells, one step forward and backward", "cell", "step + backward"),
+    ("Cells, per step of 100 steps forward and one backward", "cell", "step of 100 + backward"),
+]
+
+NO_NORSE = (
+    "Norse is not installed, so there is no comparison with it: "
+    "pip install --no-deps norse==1.1.0 nir nirtorch h5py torchvision"
+)
+
+
+def _size(text: str) -> tuple[int, ...]:
+    size = tuple(int(part) for part in text.split("x"))
+    if len(size) not in (2, 3) or min(size) < 1:
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected TxBxN for a layer or BxN for a cell")
+    return size
+
+
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m norse_fast.benchmark",
+        description="Compares norse_fast with Norse as shipped, with Norse's cell called step by step, with "
+        "norse_fast's own pure-PyTorch path and with x.clone(), which is the cost of reading and writing once. Outputs "
+        "are checked to be equal before anything is timed. Prints tables, writes benchmark.json and benchmark.png.",
+    )
+    parser.add_argument(
+        "--parts",
+        nargs="+",
+        choices=("train", "neurons"),
+        default=["train", "neurons"],
+        help="train: a classifier of handwritten digits; neurons: single layers and cells (default: both)",
+    )
+    parser.add_argument(
+        "--sizes",
+        nargs="+",
+        type=_size,
+        metavar="SIZE",
+        help="sizes of part neurons, TxBxN for a layer and BxN for a cell (default: "
+        + " ".join("x".join(map(str, size)) for size in SIZES)
+        + ")",
+    )
+    parser.add_argument("--devices", nargs="+", default=["cpu"], help="for example cpu cuda (default: cpu)")
+    parser.add_argument(
+        "--dtypes",
+        nargs="+",
+        choices=("float32", "float64", "float16", "bfloat16"),
+        default=["float32"],
+        help="data types of part neurons; Norse takes part in float32 and float64 (default: float32)",
+    )
+    parser.add_argument("--threads", type=int, default=2, help="threads on the CPU (default: 2)")
+    parser.add_argument("--quick", action="store_true", help="small sizes: whether it runs, not how fast")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("benchmarks/results"),
+        help="directory of the results (default: benchmarks/results)",
+    )
+    return parser.parse_args(argv)
+
+
+def _cpu() -> str:
+    info = Path("/proc/cpuinfo")
+    names = [line for line in info.read_text().splitlines() if line.startswith("model name")] if info.exists() else []
+    return names[0].split(":")[1].strip() if names else platform.processor()
+
+
+def _describe_machine(argv: Sequence[str], devices: Sequence[str]) -> dict[str, Any]:
+    return {
+        "command": shlex.join(["python", "-m", "norse_fast.benchmark", *argv]),
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "cpu": _cpu(),
+        "cores": os.cpu_count(),
+        "cpu_capability": torch.ops.norse_fast.cpu_capability() if has_kernels("cpu") else None,
+        "gpus": [torch.cuda.get_device_name(device) for device in devices if torch.device(device).type == "cuda"],
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "norse_fast": norse_fast.__version__,
+        "norse": importlib.metadata.version("norse") if import_norse() else None,
+    }
+
+
+def _progress(console: Console) -> Progress:
+    columns = (TextColumn("{task.description:<28}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, TimeRemainingColumn(), console=console)
+
+
+def _train(arguments: argparse.Namespace, device: str, console: Console) -> dict[str, Any]:
+    training = Training(device=device, threads=arguments.threads)
+    if arguments.quick:
+        training = training._replace(hidden=16, steps=20, epochs=1, samples=128)
+    batches = training.epochs * -(-training.samples // training.batch)
+    results = {}
+    with _progress(console) as progress:
+        for side in (NORSE, FAST) if import_norse() else (FAST,):
+            task = progress.add_task(f"train {side} ({device})", total=batches)
+            results[side] = run_training(side, training, lambda task=task: progress.advance(task))  # type: ignore[misc]
+            results[side]["epoch_seconds"] = statistics.median(results[side]["seconds"])
+    check = check_equal(results) if len(results) == 2 else {}
+    for result in results.values():
+        result.pop("hidden_spikes", None), result.pop("logits", None)
+    return {"settings": training._asdict(), "check": check, "sides": results}
+
+
+def _neurons(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
+    effort = Effort(arguments.threads, rounds=5, seconds=0.1)
+    sizes, lengths, memory_size = arguments.sizes or SIZES, LENGTHS, MEMORY
+    if arguments.quick:
+        effort = Effort(arguments.threads, rounds=2, seconds=0.002)
+        sizes, lengths, memory_size = arguments.sizes or [(20, 4, 32), (1, 10)], [(20, 4, 32), (40, 4, 32)], (40, 4, 32)
+    parts = [("layer" if len(size) == 3 else "cell", size) for size in sizes] + [("length", size) for size in lengths]
+    variants = [(dtype, device) for device in arguments.devices for dtype in arguments.dtypes]
+    cases = [
+        Case(part, model, size, dtype, device) for dtype, device in variants for part, size in parts for model in MODELS
+    ]
+    checks, times, memory = [], [], []
+    torch.manual_seed(0)
+    with _progress(console) as progress:
+        task = progress.add_task("neurons", total=len(cases) + len(variants) * len(MODELS))
+        for case in cases:
+            progress.update(task, description=str(case))
+            case_checks, case_times = run_case(case, effort)
+            checks += case_checks
+            times += case_times
+            progress.advance(task)
+        for dtype, device in variants:
+            for model in MODELS:
+                memory += run_memory(Case("memory", model, memory_size, dtype, device))
+                progress.advance(task)
+    return {"effort": effort._asdict(), "checks": checks, "times": times, "memory": memory}
+
+
+def main(argv: Sequence[str]) -> None:
+    """Run the benchmarks.
+
+    Args:
+        argv: arguments of the command line.
+    """
+    arguments = _parse(argv)
+    console = Console(width=100)
+    results: dict[str, Any] = {"machine": _describe_machine(argv, arguments.devices)}
+    console.print({key: value for key, value in results["machine"].items() if value})
+    if import_norse() is None:
+        console.print(NO_NORSE)
+    if "train" in arguments.parts:
+        results["train"] = [_train(arguments, device, console) for device in arguments.devices]
+        for train in results["train"]:
+            console.print(train_table(train))
+    if "neurons" in arguments.parts:
+        results["neurons"] = neurons = _neurons(arguments, console)
+        console.print(check_table(neurons["checks"]))
+        for title, part, mode in TABLES:
+            if rows := [row for row in neurons["times"] if row["part"] == part and row["mode"] == mode]:
+                console.print(time_table(title, rows))
+        console.print(length_table([row for row in neurons["times"] if row["part"] == "length"]))
+        console.print(memory_table(neurons["memory"]))
+        console.print(
+            f"-: Norse's layer is not trained on {QUADRATIC_STEPS} steps or more, since the time of its backward grows "
+            "with the square of their number. Norse cell: the same called step by step, which avoids that."
+        )
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    (arguments.output / "benchmark.json").write_text(json.dumps(results, indent=1) + "\n")
+    plot(results, arguments.output / "benchmark.png")
+    console.print(f"Results are in {arguments.output}.")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,257 @@
+"""Speed and memory of single layers and cells, through the public modules."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import torch
+
+import norse_fast
+
+from .._extension import kernels_disabled
+from .models import MODELS, import_norse
+from .timing import Effort, compare
+
+__all__ = ["Case", "count_saved_bytes", "run_case", "run_memory"]
+
+FAST, PURE, NORSE, NORSE_CELL, CLONE = "norse_fast", "pure PyTorch", "Norse", "Norse cell", "x.clone()"
+
+# Norse's layer indexes its input at each step, and the backward of each index adds zeros of the shape of the whole
+# input: 1000 steps take minutes.
+QUADRATIC_STEPS = 1000
+LOOP_STEPS = 100
+
+Run = Callable[[torch.Tensor], torch.Tensor]
+
+
+class Case(NamedTuple):
+    """What is measured.
+
+    Args:
+        part: ``"layer"``, ``"cell"``, or ``"length"``: the layer at different numbers of steps.
+        model: a name of ``MODELS``.
+        size: ``(T, B, N)``, or ``(B, N)`` for a cell.
+        dtype: name of the data type.
+        device: name of the device.
+    """
+
+    part: str
+    model: str
+    size: tuple[int, ...]
+    dtype: str
+    device: str
+
+    def __str__(self) -> str:
+        return f"{self.model} {'x'.join(map(str, self.size))} {self.dtype} {self.device}"
+
+    def random(self, *size: int) -> torch.Tensor:
+        """Standard normal numbers of a size."""
+        return torch.randn(size, dtype=getattr(torch, self.dtype), device=self.device)
+
+    def input(self, *size: int) -> torch.Tensor:
+        """Input that makes about a tenth of the default LIF neurons spike in each step."""
+        return 3 * self.random(*size)
+
+
+def _in_pytorch(run: Run) -> Run:
+    def run_in_pytorch(x: torch.Tensor) -> torch.Tensor:
+        with kernels_disabled():
+            return run(x)
+
+    return run_in_pytorch
+
+
+def _layer(layer: torch.nn.Module) -> Run:
+    return lambda x: layer(x)[0]
+
+
+def _over_time(cell: torch.nn.Module) -> Run:
+    def run(inputs: torch.Tensor) -> torch.Tensor:
+        outputs, state = [], None
+        for x in inputs.unbind(0):
+            output, state = cell(x, state)
+            outputs.append(output)
+        return torch.stack(outputs)
+
+    return run
+
+
+def _step(cell: torch.nn.Module, x: torch.Tensor) -> Run:
+    with torch.no_grad():
+        state = cell(x)[1]
+    return lambda x: cell(x, state)[0]
+
+
+def _contenders(case: Case, fast: Callable[[torch.nn.Module], Run], kind: str) -> dict[str, Run]:
+    """The same computation by norse_fast, by its pure-PyTorch path and by Norse."""
+    model = MODELS[case.model]
+    run = fast(model.build(norse_fast, kind))
+    contenders = {FAST: run, PURE: _in_pytorch(run)}
+    norse = _norse(case)
+    if norse is not None:
+        contenders[NORSE] = fast(model.build(norse, kind))
+        if kind == "layer":
+            contenders[NORSE_CELL] = _over_time(model.build(norse, "cell"))
+    return contenders
+
+
+def _norse(case: Case) -> Any:
+    # Norse computes the 16-bit types in 16 bits, norse_fast in float32: their results are not comparable.
+    return import_norse() if case.dtype in ("float32", "float64") else None
+
+
+def _trainable(case: Case, contenders: dict[str, Run]) -> dict[str, Run]:
+    too_long = len(case.size) == 3 and case.size[0] >= QUADRATIC_STEPS
+    return {name: run for name, run in contenders.items() if not (name == NORSE and too_long)}
+
+
+def _gradient(run: Run, x: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
+    x = x.detach().requires_grad_()
+    run(x).backward(g)
+    assert x.grad is not None
+    return x.grad
+
+
+def _check(case: Case, contenders: dict[str, Run], x: torch.Tensor, g: torch.Tensor) -> Iterator[dict[str, Any]]:
+    """Compare the outputs, bit by bit, and the gradients of all contenders with those of norse_fast."""
+    with torch.no_grad():
+        expected = contenders[FAST](x)
+    gradient = _gradient(contenders[FAST], x, g)
+    trainable = _trainable(case, contenders)
+    for name, run in contenders.items():
+        if name == FAST:
+            continue
+        with torch.no_grad():
+            different = int((run(x) != expected).sum())
+        if different:
+            raise RuntimeError(
+                f"{case.part} {case}: {different} of {x.numel()} outputs of norse_fast and {name} differ."
+            )
+        row = {**case._asdict(), "against": name, "equal": True, "mean_output": float(expected.double().mean())}
+        if name in trainable:
+            # The order of additions is free in a backward pass, so gradients agree to rounding.
+            difference = float((_gradient(run, x, g) - gradient).abs().max() / gradient.abs().max())
+            if not difference < torch.finfo(x.dtype).eps ** 0.5:
+                raise RuntimeError(
+                    f"{case.part} {case}: gradients of norse_fast and {name} differ by {difference:.1e} of the largest."
+                )
+            row["gradient_difference"] = difference
+        yield row
+
+
+def _time(
+    case: Case,
+    mode: str,
+    contenders: dict[str, Run],
+    x: torch.Tensor,
+    g: torch.Tensor | None,
+    effort: Effort,
+    steps: int = 1,
+) -> Iterator[dict[str, Any]]:
+    """Time all contenders, with the backward pass where there is a gradient ``g`` of the output."""
+
+    def infer(run: Run) -> Callable[[], None]:
+        @torch.no_grad()
+        def call() -> None:
+            run(x)
+
+        return call
+
+    def train(run: Run) -> Callable[[], None]:
+        leaf = x.detach().requires_grad_()
+
+        def call() -> None:
+            run(leaf).backward(g)
+            leaf.grad = None
+
+        return call
+
+    prepare = infer if g is None else train
+    functions = {name: prepare(run) for name, run in contenders.items()}
+    functions[CLONE] = infer(torch.clone)
+    neuron_steps = x.numel()
+    for name, result in compare(functions, effort).items():
+        yield {
+            **case._asdict(),
+            "mode": mode,
+            "contender": name,
+            "median": result["median"] / steps,
+            "iqr": result["iqr"] / steps,
+            "over": result["over"],
+            "per_neuron_step": result["median"] / neuron_steps,
+        }
+
+
+def run_case(case: Case, effort: Effort) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Check that all contenders compute the same, then time them.
+
+    Args:
+        case: what to measure.
+        effort: how long to measure.
+
+    Returns:
+        Rows of checks and rows of times.
+
+    Raises:
+        RuntimeError: a contender computes something else.
+    """
+    if case.part == "cell":
+        return _run_cell(case, effort)
+    x, g = case.input(*case.size), case.random(*case.size)
+    contenders = _contenders(case, _layer, "layer")
+    if case.part == "length":
+        contenders = {name: run for name, run in contenders.items() if name in (FAST, NORSE)}
+    checks = list(_check(case, contenders, x, g))
+    times = list(_time(case, "inference", contenders, x, None, effort))
+    times += _time(case, "training", _trainable(case, contenders), x, g, effort)
+    return checks, times
+
+
+def _run_cell(case: Case, effort: Effort) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    x, g = case.input(LOOP_STEPS, *case.size), case.random(LOOP_STEPS, *case.size)
+    loops = _contenders(case, _over_time, "cell")
+    steps = _contenders(case, lambda cell: _step(cell, x[0]), "cell")
+    checks = list(_check(case, loops, x, g))
+    times = list(_time(case, "step", steps, x[0], None, effort))
+    times += _time(case, "step + backward", steps, x[0], g[0], effort)
+    times += _time(case, "step of 100 + backward", loops, x, g, effort, LOOP_STEPS)
+    return checks, times
+
+
+def count_saved_bytes(run: Run, x: torch.Tensor) -> int:
+    """Bytes that autograd keeps for the backward pass, without those of the input and the output.
+
+    Args:
+        run: the computation.
+        x: its input.
+
+    Example:
+        >>> count_saved_bytes(lambda x: x.exp().sin(), torch.ones(10))
+        40
+    """
+    saved: dict[int, int] = {}
+
+    def count(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        saved[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+        output = run(x.detach().requires_grad_())
+    for tensor in (x, output):
+        saved.pop(tensor.untyped_storage().data_ptr(), None)
+    return sum(saved.values())
+
+
+def run_memory(case: Case) -> list[dict[str, Any]]:
+    """Memory that training takes beyond the input, the output and their gradients, per neuron-step.
+
+    Args:
+        case: a layer.
+    """
+    x = case.input(*case.size)
+    return [
+        {**case._asdict(), "contender": name, "bytes_per_neuron_step": count_saved_bytes(run, x) / x.numel()}
+        for name, run in _contenders(case, _layer, "layer").items()
+    ]

@@ -1,0 +1,148 @@
+"""Tables of the results for the terminal, at most 100 columns wide."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from .neurons import CLONE, NORSE, NORSE_CELL
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+__all__ = ["case_name", "check_table", "format_seconds", "length_table", "memory_table", "time_table", "train_table"]
+
+
+def _table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], text_columns: int = 1) -> Table:
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="left" if index < text_columns else "right", no_wrap=True)
+    if text_columns == 1:
+        for row in rows:
+            table.add_row(*row)
+        return table
+    # The rows of a case are one section, which names the case once.
+    previous = ""
+    for case, *cells in rows:
+        if previous and case != previous:
+            table.add_section()
+        table.add_row("" if case == previous else case, *cells)
+        previous = case
+    return table
+
+
+def format_seconds(seconds: float) -> str:
+    """Seconds with three digits and a unit.
+
+    Example:
+        >>> format_seconds(0.00123)
+        '1.23 ms'
+    """
+    for unit, scale in (("s", 1.0), ("ms", 1e3), ("µs", 1e6)):
+        if seconds * scale >= 1:
+            return f"{_digits(seconds * scale)} {unit}"
+    return f"{_digits(seconds * 1e9)} ns"
+
+
+def _digits(number: float) -> str:
+    return f"{number:.0f}" if abs(number) >= 100 else f"{number:.3g}"
+
+
+def _size(row: dict[str, Any]) -> str:
+    return "x".join(map(str, row["size"]))
+
+
+def case_name(row: dict[str, Any]) -> str:
+    """Size of a case, with its type and device where they are not the usual ones.
+
+    Example:
+        >>> case_name({"size": (100, 32, 512), "dtype": "float32", "device": "cpu"})
+        '100x32x512'
+    """
+    extra = [value for value, usual in ((row["dtype"], "float32"), (row["device"], "cpu")) if value != usual]
+    return " ".join([_size(row), *extra])
+
+
+def check_table(checks: list[dict[str, Any]]) -> Table:
+    """Agreement of norse_fast with the other implementations."""
+    cases: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in checks:
+        cases.setdefault((f"{row['model']} {row['part']}", case_name(row)), []).append(row)
+    rows = [
+        (
+            *case,
+            ", ".join(row["against"] for row in group),
+            f"{max(row.get('gradient_difference', 0.0) for row in group):.0e}",
+            f"{group[0]['mean_output']:.3f}",
+        )
+        for case, group in cases.items()
+    ]
+    columns = ("", "size", "outputs bit-equal to those of", "gradient\ndifference", "mean\noutput")
+    return _table("Checked before timing", columns, rows, text_columns=3)
+
+
+def time_table(title: str, times: list[dict[str, Any]]) -> Table:
+    """Times of the contenders, and what they are relative to ``x.clone()`` and to Norse."""
+    # Norse may be missing, and so may be its layer's training in some rows.
+    references = [name for name in (NORSE, NORSE_CELL) if any(name in row["over"] for row in times)]
+    rows = []
+    for row in times:
+        over = row["over"]
+        rows.append(
+            (
+                f"{row['model']} {case_name(row)}",
+                row["contender"],
+                format_seconds(row["median"]),
+                format_seconds(row["iqr"]),
+                _digits(over[CLONE]) if CLONE in over else "-",
+                *(_digits(1 / over[name]) if name in over else "-" for name in references),
+            )
+        )
+    columns = ("", "", "median", "IQR", "time over\nx.clone()", *(f"speed-up\non {name}" for name in references))
+    return _table(title, columns, rows, text_columns=2)
+
+
+def length_table(times: list[dict[str, Any]]) -> Table:
+    """Time per neuron-step over the number of steps."""
+    contenders = list(dict.fromkeys(row["contender"] for row in times))
+    cells: dict[str, dict[str, dict[str, str]]] = {}
+    for row in times:
+        sizes = cells.setdefault(f"{row['model']} {row['mode']}", {})
+        sizes.setdefault(case_name(row), {})[row["contender"]] = format_seconds(row["per_neuron_step"])
+    rows = [
+        (case, size, *(values.get(name, "-") for name in contenders))
+        for case, sizes in cells.items()
+        for size, values in sizes.items()
+    ]
+    return _table("Time per neuron-step", ("", "TxBxN", *contenders), rows, text_columns=2)
+
+
+def memory_table(rows: list[dict[str, Any]]) -> Table:
+    """Bytes that training keeps."""
+    return _table(
+        "Training memory beyond input, output and their gradients",
+        ("", "", "bytes per neuron-step"),
+        [(f"{r['model']} {case_name(r)}", r["contender"], f"{r['bytes_per_neuron_step']:.2f}") for r in rows],
+        text_columns=2,
+    )
+
+
+def train_table(train: dict[str, Any]) -> Table:
+    """Accuracy, time and memory of training, side by side."""
+    settings, sides = train["settings"], train["sides"]
+    rows = [
+        ("test accuracy", *(f"{side['accuracies'][-1]:.1%}" for side in sides.values())),
+        ("time per epoch", *(format_seconds(side["epoch_seconds"]) for side in sides.values())),
+        ("peak memory", *(_mebibytes(side["peak_bytes"]) for side in sides.values())),
+    ]
+    title = (
+        f"Handwritten digits: Linear({settings['hidden']}) - LIF - Linear(10) - LI, {settings['steps']} steps, "
+        f"{settings['epochs']} epochs on {settings['device']}"
+    )
+    return _table(title, ("", *sides), rows)
+
+
+def _mebibytes(count: int | None) -> str:
+    return "-" if count is None else f"{count / 2**20:.0f} MiB"

@@ -1,0 +1,56 @@
+"""Times contenders side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch.utils.benchmark import Timer
+
+__all__ = ["Effort", "compare"]
+
+
+class Effort(NamedTuple):
+    """How long to measure.
+
+    Args:
+        threads: threads of PyTorch on the CPU.
+        rounds: how often every contender has its turn.
+        seconds: least duration of one turn.
+    """
+
+    threads: int
+    rounds: int
+    seconds: float
+
+
+def compare(contenders: dict[str, Callable[[], Any]], effort: Effort) -> dict[str, dict[str, Any]]:
+    """Median and interquartile range of the seconds that each contender takes, and ratios of the medians.
+
+    The contenders take turns, so that whatever else runs on the machine slows all of them alike.
+
+    Args:
+        contenders: a function without arguments per name.
+        effort: how long to measure.
+
+    Returns:
+        Per name the keys ``median``, ``iqr``, and ``over``: the median divided by that of every other contender.
+    """
+    timers = {name: Timer("f()", globals={"f": f}, num_threads=effort.threads) for name, f in contenders.items()}
+    samples: dict[str, list[float]] = {name: [] for name in contenders}
+    for _ in range(effort.rounds):
+        for name, timer in timers.items():
+            samples[name] += timer.blocked_autorange(min_run_time=effort.seconds).times
+    shares = torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)
+    quartiles = {
+        name: torch.tensor(times, dtype=torch.float64).quantile(shares).tolist() for name, times in samples.items()
+    }
+    return {
+        name: {
+            "median": median,
+            "iqr": upper - lower,
+            "over": {other: median / quartiles[other][1] for other in contenders if other != name},
+        }
+        for name, (lower, median, upper) in quartiles.items()
+    }

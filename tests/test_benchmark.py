@@ -1,0 +1,48 @@
+import json
+import sys
+
+import pytest
+
+from norse_fast.benchmark.models import import_norse
+
+for package in ("matplotlib", "sklearn"):
+    pytest.importorskip(package)
+main = pytest.importorskip("norse_fast.benchmark.__main__").main
+
+
+def run(tmp_path, *arguments):
+    main(["--quick", "--output", str(tmp_path), *arguments])
+    assert (tmp_path / "benchmark.png").stat().st_size > 0
+    return json.loads((tmp_path / "benchmark.json").read_text())
+
+
+def test_everything(tmp_path):
+    results = run(tmp_path)
+    checks = results["neurons"]["checks"]
+    assert checks
+    assert all(check["equal"] for check in checks)
+    assert {time["part"] for time in results["neurons"]["times"]} == {"layer", "cell", "length"}
+    if import_norse() is not None:
+        assert results["train"][0]["check"]["equal"]
+        assert "Norse" in {check["against"] for check in checks}
+
+
+def test_without_norse(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "norse", None)
+    monkeypatch.setitem(sys.modules, "norse.torch", None)
+    results = run(tmp_path)
+    assert {check["against"] for check in results["neurons"]["checks"]} == {"pure PyTorch"}
+    assert list(results["train"][0]["sides"]) == ["norse_fast"]
+    assert capsys.readouterr().out.count("Norse is not installed") == 1
+
+
+@pytest.mark.parametrize("dtype", ["float64", "bfloat16"])
+def test_dtype(tmp_path, dtype):
+    results = run(tmp_path, "--parts", "neurons", "--dtypes", dtype, "--sizes", "5x2x3", "2x3")
+    assert {tuple(check["size"]) for check in results["neurons"]["checks"]} >= {(5, 2, 3), (2, 3)}
+
+
+def test_wrong_size_names_it(capsys):
+    with pytest.raises(SystemExit):
+        main(["--sizes", "5"])
+    assert "got '5', expected TxBxN for a layer or BxN for a cell" in capsys.readouterr().err
