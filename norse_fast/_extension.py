@@ -37,7 +37,9 @@ _warned: set[str] = set()
 def _describe_build() -> str:
     if not BUILD:
         return "no library was built"
-    return f"the library was built for norse_fast {BUILD['version']} with torch {BUILD['torch']} and CUDA {BUILD['cuda']}"
+    return (
+        f"the library was built for norse_fast {BUILD['version']} with torch {BUILD['torch']} and CUDA {BUILD['cuda']}"
+    )
 
 
 def _warn(device_type: str, problem: str) -> None:

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 import torch
 
-from ._autograd import Fused
+from ._autograd import Fused, TransformableFused, in_transform
 from ._extension import has_kernels
 from ._ops import register_fakes
 from .functional.threshold import surrogate_index, threshold
@@ -59,9 +59,7 @@ class Neuron:
     ) -> None:
         self.name, self.state, self.params, self.pack, self.step = name, state, params, pack, step
         self.read_state, self.read_params = _fields(state), _fields(params)
-        self.read_surrogate = (
-            None if surrogate is None else _fields((f"{surrogate}method", f"{surrogate}alpha"))
-        )
+        self.read_surrogate = None if surrogate is None else _fields((f"{surrogate}method", f"{surrogate}alpha"))
         if has_kernels("cpu"):
             register_fakes(name, len(state), len(params))
             self.forward_op = getattr(torch.ops.norse_fast, f"{name}_forward").default
@@ -94,8 +92,9 @@ class Neuron:
         if torch.is_grad_enabled() and any([t.requires_grad for t in tensors]):
             if not isinstance(alpha, torch.Tensor):
                 alpha = torch.tensor(alpha, dtype=torch.float64)
-            output, *rest = Fused.apply(self, surrogate, dt, sequence, record, *tensors, alpha)
-            return output, self.pack(*(rest[states:] if record else rest))
+            function = TransformableFused if in_transform() else Fused
+            output, *rest = function.apply(self, surrogate, dt, sequence, record, *tensors, alpha)
+            return output, self.pack(*(rest[states : 2 * states] if record else rest[:states]))
         output, *rest = self.forward_op(*tensors, dt, sequence, False, record)
         return output, self.pack(*(rest[-1] if record else rest[:states]))
 
@@ -206,7 +205,11 @@ class Neuron:
             name, got, names = "p", p, self.params
         else:
             raise error
-        fix = f"pass a {getattr(self.pack, '__name__', 'state tuple')}" if name == "state" else "pass the neuron's own type"
+        fix = (
+            f"pass a {getattr(self.pack, '__name__', 'state tuple')}"
+            if name == "state"
+            else "pass the neuron's own type"
+        )
         raise TypeError(
             f"{name}: got {type(got).__name__}, expected a tuple with the fields {', '.join(names)}; {fix}."
         ) from None

@@ -27,7 +27,7 @@ class Model:
     kind: str  # ff: input; lin: input and weights; rec: input, input weights, recurrent weights
     layer: Callable[..., torch.nn.Module] | None = None
     cell: Callable[..., torch.nn.Module] | None = None
-    nested: dict[str, type] = field(default_factory=dict)  # types of state and parameter fields that are tuples themselves
+    nested: dict[str, type] = field(default_factory=dict)  # types of fields that are tuples themselves
     exact: bool = True  # forward results equal eager PyTorch bit for bit
 
     @property

@@ -54,7 +54,9 @@ def check_gradients(case: GoldenCase, leaves, output, final):
             actual = torch.zeros_like(expected)
         assert actual.shape == expected.shape
         scale = max(1.0, expected.abs().max().item()) if case.meta["dtype"] == "float32" else 1e-3
-        torch.testing.assert_close(actual, expected, rtol=tolerance, atol=tolerance * scale, msg=lambda m: f"{name}: {m}")
+        torch.testing.assert_close(
+            actual, expected, rtol=tolerance, atol=tolerance * scale, msg=lambda m, name=name: f"{name}: {m}"
+        )
         checked += 1
     assert checked > 0
 

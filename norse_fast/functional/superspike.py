@@ -20,11 +20,13 @@ class SuperSpike(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, alpha: torch.Tensor) -> torch.Tensor:
+        """Spikes."""
         ctx.save_for_backward(x, alpha)
         return heaviside(x)
 
     @staticmethod
-    def backward(ctx: Any, grad_output: torch.Tensor) -> tuple[torch.Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad_output: torch.Tensor) -> tuple[torch.Tensor, None]:
+        """The surrogate gradient."""
         x, alpha = ctx.saved_tensors
         return grad_output / (alpha * x.abs() + 1.0).pow(2), None
 

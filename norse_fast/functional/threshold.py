@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from .heaviside import heaviside
-from .superspike import SuperSpike, super_fn
+from .superspike import super_fn
 
 # `threshold` is not among them, because this module has its name.
 __all__ = [
@@ -59,7 +59,9 @@ def surrogate_index(method: Any) -> int:
             "method: got 'adjoint', which norse_fast does not implement; use a surrogate gradient through time, for "
             "example method='super', whose backward needs almost no extra memory."
         )
-    raise ValueError(f"method: got {method!r}, expected one of {', '.join(map(repr, SURROGATES))}; the default is 'super'.")
+    raise ValueError(
+        f"method: got {method!r}, expected one of {', '.join(map(repr, SURROGATES))}; the default is 'super'."
+    )
 
 
 class _Surrogate(torch.autograd.Function):

@@ -21,12 +21,10 @@ from .snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell, leaf
 __all__ = ["LIF", "LIFCell", "LIFRecurrent", "LIFRecurrentCell"]
 
 
-def _as_tensors(p: LIFParameters) -> LIFParameters:
+def _as_tensors(p: Any) -> Any:
     """Parameters with numbers turned into tensors, so that each step finds them ready."""
     surrogate_index(p.method)
-    return LIFParameters(
-        *(field if isinstance(field, str) else torch.as_tensor(field) for field in p)
-    )
+    return p._make(field if isinstance(field, str) else torch.as_tensor(field) for field in p)
 
 
 def _initial_voltage(v_leak: torch.Tensor, shape: torch.Size, input_tensor: torch.Tensor) -> torch.Tensor:

@@ -59,7 +59,7 @@ class SequentialState(torch.nn.Sequential):
         """Forget all hooks of :meth:`register_forward_state_hooks`."""
         self.forward_state_hooks = []
 
-    def forward(self, input_tensor: torch.Tensor, state: list[Any] | None = None) -> tuple[Any, list[Any]]:  # type: ignore[override]
+    def forward(self, input_tensor: torch.Tensor, state: list[Any] | None = None) -> tuple[Any, list[Any]]:
         """Call the modules one after another.
 
         Args:

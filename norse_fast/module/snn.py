@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from .._autograd import in_transform
 from .._neuron import SEQUENCES
 from .._recurrent import RECURRENT, check_weights, stack_states
 
@@ -23,9 +24,9 @@ Activation = Callable[..., tuple[torch.Tensor, Any]]
 def leaf(v: torch.Tensor) -> torch.Tensor:
     """An initial membrane potential that requires grad, so that ``z.sum().backward()`` works on a bare neuron.
 
-    Inside torch.compile a new tensor cannot require grad, and nothing there needs it to.
+    Inside torch.compile and torch.func a new tensor cannot require grad, and nothing there needs it to.
     """
-    return v if torch.compiler.is_compiling() else v.requires_grad_()
+    return v if torch.compiler.is_compiling() or in_transform() else v.requires_grad_()
 
 
 def _check_time(input_tensor: torch.Tensor) -> None:
@@ -34,7 +35,9 @@ def _check_time(input_tensor: torch.Tensor) -> None:
             f"input_tensor: got {type(input_tensor).__name__}, expected a tensor; convert it with torch.as_tensor."
         )
     if input_tensor.dim() == 0:
-        raise ValueError("input_tensor: got a 0-dim tensor, expected (T, ...) with time first; add a dimension for time.")
+        raise ValueError(
+            "input_tensor: got a 0-dim tensor, expected (T, ...) with time first; add a dimension for time."
+        )
 
 
 def _run_steps(
@@ -166,9 +169,7 @@ class SNN(torch.nn.Module):
         neuron = SEQUENCES.get(self.activation)
         if neuron is not None:
             return neuron(input_tensor, state, self.p, self.dt, sequence=True, record=self.record_states)
-        return _run_steps(
-            lambda x, s: self.activation(x, s, self.p, self.dt), input_tensor, state, self.record_states
-        )
+        return _run_steps(lambda x, s: self.activation(x, s, self.p, self.dt), input_tensor, state, self.record_states)
 
 
 def _initial_weights(hidden_size: int, columns: int) -> torch.Tensor:

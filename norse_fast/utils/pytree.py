@@ -103,4 +103,3 @@ class StateTuple(metaclass=_StateTupleMeta):
         >>> Pair(torch.zeros(2)).to(torch.float64).a
         tensor([0., 0.], dtype=torch.float64)
     """
-

@@ -1,0 +1,17 @@
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+ENVIRONMENT := build/bench-venv
+
+# An absolute path, first in PATH: the build calls cmake and ninja by name.
+bench: export PATH := $(CURDIR)/$(ENVIRONMENT)/bin:$(PATH)
+
+# Compares with Norse in an environment of its own; options for the benchmark go into ARGS.
+.PHONY: bench
+bench:
+	$(PYTHON) -m venv $(ENVIRONMENT)
+	pip install $(TORCH)
+	pip install 'setuptools>=77' cmake ninja numpy h5py
+	pip install --no-build-isolation '.[bench]'
+	pip install --no-deps norse==1.1.0 nir nirtorch
+	# From another directory, or Python would import the sources, which have no library beside them.
+	cd build && python -m norse_fast.benchmark --output ../benchmarks/results $(ARGS)

@@ -1,0 +1,89 @@
+// The neuron structs for NumPy's eyes: one neuron, one step, float64, no torch.
+
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <string>
+#include <vector>
+
+#include "neurons/models.h"
+#include "storage.h"
+#include "surrogates.h"
+
+namespace py = pybind11;
+using namespace norse_fast;
+using Values = std::vector<double>;
+
+namespace {
+
+template <int kCount, class Struct>
+Values values_of(Struct s) {
+  Values values(kCount);
+  for_each_member<kCount>(s, [&](int k, double& member) { values[k] = member; });
+  return values;
+}
+
+template <class Model>
+struct Bound {
+  static constexpr int kStates = kStateCount<Model>, kParams = kParamCount<Model>;
+
+  static auto state(const Values& v) {
+    return make_state<Model, double>([&](int k) { return v.at(k); });
+  }
+  static auto params(const Values& v) {
+    return make_params<Model, double>([&](int k) { return v.at(k); });
+  }
+
+  static py::tuple step(const Values& s, double x, const Values& p) {
+    auto new_state = state(s);
+    const double output = Model::step(new_state, x, params(p));
+    return py::make_tuple(output, values_of<kStates>(new_state));
+  }
+
+  static Values thresholds(const Values& s, double x, const Values& p) {
+    if constexpr (Model::kThresholds > 0) {
+      double u[Model::kThresholds];
+      Model::thresholds(state(s), x, params(p), u);
+      return Values(u, u + Model::kThresholds);
+    } else {
+      return {};
+    }
+  }
+
+  static py::tuple vjp(const Values& s, double x, const Values& p, const Values& surrogate, double grad_output,
+                       const Values& grad_state) {
+    double derivatives[kSurrogateCount<Model>] = {};
+    for (int k = 0; k < Model::kThresholds; ++k) derivatives[k] = surrogate.at(k);
+    auto grad = state(grad_state);
+    auto grad_params = make_params<Model, double>([](int) { return 0.0; });
+    const double grad_x =
+        norse_fast::vjp<Model, double>(state(s), x, params(p), derivatives, grad_output, grad, grad_params);
+    return py::make_tuple(grad_x, values_of<kStates>(grad), values_of<kParams>(grad_params));
+  }
+};
+
+}  // namespace
+
+PYBIND11_MODULE(_core, m) {
+  py::dict models;
+  AllModels::for_each([&](auto model) {
+    using B = Bound<decltype(model)>;
+    py::dict functions;
+    functions["step"] = py::cpp_function(&B::step);
+    functions["thresholds"] = py::cpp_function(&B::thresholds);
+    functions["vjp"] = py::cpp_function(&B::vjp);
+    functions["states"] = B::kStates;
+    functions["params"] = B::kParams;
+    models[decltype(model)::kName] = functions;
+  });
+  m.attr("models") = models;
+  m.def("surrogate", [](int surrogate, double x, double alpha) {
+    double result = 0;
+    dispatch_surrogate(static_cast<Surrogate>(surrogate),
+                       [&](auto constant) { result = surrogate_derivative<decltype(constant)::value>(x, alpha); });
+    return result;
+  });
+  m.def("exp", [](double x) { return norse_fast::exp(x); });
+  m.def("exp_float", [](float x) { return norse_fast::exp(x); });
+  m.def("tanh_squared", [](double x) { return norse_fast::tanh_squared(x); });
+}

@@ -1,0 +1,93 @@
+"""SequentialState and RecurrentSequential."""
+
+from __future__ import annotations
+
+import torch
+
+import norse_fast as nf
+from norse_fast.utils.state import _is_module_stateful
+
+
+def model() -> nf.SequentialState:
+    return nf.SequentialState(torch.nn.Linear(4, 6), nf.LIFCell(), torch.nn.Linear(6, 3), nf.LICell())
+
+
+def test_steps_by_hand(generator):
+    network = model()
+    x = 5 * torch.rand(6, 2, 4, generator=generator)
+    state, lif, li = None, None, None
+    for frame in x:
+        v, state = network(frame, state)
+        z, lif = network[1](network[0](frame), lif)
+        expected, li = network[3](network[2](z), li)
+        assert torch.equal(v, expected)
+    assert [s is None for s in state] == [True, False, True, False]
+
+
+def test_state_is_not_modified(generator):
+    network = model()
+    x = torch.rand(2, 4, generator=generator)
+    _, first = network(x)
+    saved = list(first)
+    network(x, first)
+    assert all(a is b for a, b in zip(first, saved))
+
+
+def test_return_hidden(generator):
+    network = nf.SequentialState(torch.nn.Linear(4, 6), nf.LIFCell(), return_hidden=True)
+    hidden, _ = network(torch.rand(2, 4, generator=generator))
+    assert [h.shape for h in hidden] == [(2, 6), (2, 6)]
+
+
+def test_append_and_slices(generator):
+    network = nf.SequentialState(torch.nn.Linear(4, 6))
+    network.append(nf.LIFCell())
+    assert network.stateful_layers == [False, True]
+    x = torch.rand(2, 4, generator=generator)
+    assert torch.equal(network[0:1](x)[0], network[0](x))
+    assert isinstance(network[1:], nf.SequentialState)
+    assert len(network[1:]) == 1
+    assert nf.SequentialState(nf.SequentialState(nf.LIFCell()), torch.nn.LSTM(2, 2)).stateful_layers == [True, True]
+
+
+def test_nested(generator):
+    network = nf.SequentialState(model(), torch.nn.LSTM(3, 2))
+    x = torch.rand(2, 4, generator=generator)
+    output, state = network(x)
+    output, state = network(x, state)
+    assert output.shape == (2, 2)
+    assert len(state[0]) == 4
+
+
+def test_hooks(generator):
+    network = model()
+    seen = []
+    network.register_forward_state_hooks(lambda module, output: seen.append((type(module), output[0].shape)))
+    network(torch.rand(2, 4, generator=generator))
+    assert seen == [(nf.LIFCell, (2, 6)), (nf.LICell, (2, 3))]
+    network.remove_forward_state_hooks()
+    network(torch.rand(2, 4, generator=generator))
+    assert len(seen) == 2
+
+
+def test_stateful_is_by_name_of_the_argument():
+    assert _is_module_stateful(nf.LIFCell())
+    assert not _is_module_stateful(torch.nn.Linear(1, 1))
+
+
+def test_recurrent_sequential(generator):
+    x = torch.rand(3, 2, 4, generator=generator)
+    linear, cell = torch.nn.Linear(4, 4), nf.LICell()
+    network = nf.RecurrentSequential(linear, cell)
+    state, expected, inner = None, torch.zeros(2, 4), None
+    for frame in x:
+        output, state = network(frame, state)
+        expected, inner = cell(linear(frame + expected), inner)
+        assert torch.equal(output, expected)
+    several = nf.RecurrentSequential(linear, cell, output_modules=[0, 1])
+    outputs, state = several(x[0])
+    outputs, state = several(x[1], state)
+    outputs, state = several(x[2], state)
+    assert len(outputs) == 2
+    assert torch.equal(outputs[1], output)
+    assert torch.equal(state.cache, outputs[1])

@@ -1,0 +1,206 @@
+"""Bad input gets an error that names the argument, what came, what was expected and the fix."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import norse_fast as nf
+from norse_fast._extension import kernels_disabled
+from norse_fast.functional.parameter import default_bio_parameters
+from norse_fast.functional.threshold import threshold
+from norse_fast.utils.clone import clone_tensor
+
+X = torch.ones(2, 3)
+STATE = nf.LIFFeedForwardState(torch.zeros(2, 3), torch.zeros(2, 3))
+P = nf.LIFParameters()
+
+
+def step(x=X, state=STATE, p=P):
+    return nf.lif_feed_forward_step(x, state, p)
+
+
+BAD = {
+    "input is a list": (lambda: step([1.0]), TypeError, r"input: got list, expected a tensor.*torch\.as_tensor"),
+    "input is complex": (lambda: step(X + 0j), TypeError, r"input: got dtype torch\.complex64.*\.real"),
+    "input is sparse": (lambda: step(X.to_sparse()), TypeError, r"input: got a torch\.sparse_coo tensor.*to_dense"),
+    "state is of another width": (
+        lambda: step(torch.ones(2, 4)),
+        ValueError,
+        r"state\.v: got shape \(2, 3\), expected one that broadcasts to \(2, 4\)",
+    ),
+    "state would widen the input": (
+        lambda: step(torch.ones(3)),
+        ValueError,
+        r"state\.v: got shape \(2, 3\), expected one that broadcasts to \(3,\)",
+    ),
+    "state is None": (lambda: step(state=None), TypeError, r"state: got NoneType.*fields v, i.*LIFFeedForwardState"),
+    "state is a tuple": (
+        lambda: step(state=(X, X)),
+        TypeError,
+        r"state: got tuple, expected a tuple with the fields v, i",
+    ),
+    "state holds a number": (
+        lambda: step(state=nf.LIFFeedForwardState(0.0, X)),
+        TypeError,
+        r"state\.v: got float, expected a tensor",
+    ),
+    "state is complex": (
+        lambda: step(state=nf.LIFFeedForwardState(X + 0j, X)),
+        TypeError,
+        r"state\.v: got dtype torch\.complex64",
+    ),
+    "state is on another device": (
+        lambda: step(state=nf.LIFFeedForwardState(X.to("meta"), X)),
+        ValueError,
+        r"state\.v: got a tensor on meta, expected it on cpu.*\.to\('cpu'\)",
+    ),
+    "parameters are of another neuron": (
+        lambda: step(p=nf.LIParameters()),
+        TypeError,
+        r"p: got LIParameters, expected a tuple with the fields tau_syn_inv, tau_mem_inv, v_leak, v_th",
+    ),
+    "parameter does not broadcast": (
+        lambda: step(p=P._replace(v_th=torch.ones(4))),
+        ValueError,
+        r"p\.v_th: got shape \(4,\), expected one that broadcasts to \(2, 3\).*one per neuron",
+    ),
+    "parameter is a string": (lambda: step(p=P._replace(v_th="1")), TypeError, r"p\.v_th: got str"),
+    "parameter is complex": (lambda: step(p=P._replace(v_th=X + 0j)), TypeError, r"p\.v_th: got dtype"),
+    "surrogate is unknown": (
+        lambda: step(p=P._replace(method="sigmoid")),
+        ValueError,
+        r"method: got 'sigmoid', expected one of 'super', 'triangle', 'tanh', 'circ', 'heavi_erfc', 'heaviside'",
+    ),
+    "surrogate is adjoint": (
+        lambda: step(p=P._replace(method="adjoint")),
+        NotImplementedError,
+        r"method: got 'adjoint'",
+    ),
+    "module with unknown surrogate": (lambda: nf.LIF(P._replace(method="x")), ValueError, r"method: got 'x'"),
+    "threshold with unknown surrogate": (lambda: threshold(X, "x", 1.0), ValueError, r"method: got 'x'"),
+    "layer gets a number": (lambda: nf.LIF()(1.0), TypeError, r"input_tensor: got float"),
+    "layer gets no time": (
+        lambda: nf.LIF()(torch.tensor(1.0)),
+        ValueError,
+        r"input_tensor: got a 0-dim tensor.*time first",
+    ),
+    "recurrent layer without steps": (
+        lambda: nf.LIFRecurrent(2, 3)(torch.ones(0, 1, 2)),
+        ValueError,
+        r"input: got shape \(0, 1, 2\), expected \(T, \.\.\., inputs\)",
+    ),
+    "recurrent input is a list": (lambda: nf.LIFRecurrentCell(2, 3)([1.0, 2.0]), TypeError, r"input: got list"),
+    "recurrent input is too wide": (
+        lambda: nf.LIFRecurrentCell(2, 3)(torch.ones(1, 5)),
+        ValueError,
+        r"input: got 5 features in shape \(1, 5\), expected 2, the width of input_weights \(3, 2\)",
+    ),
+    "recurrent input is 0-dim": (
+        lambda: nf.LIFRecurrentCell(2, 3)(torch.tensor(1.0)),
+        ValueError,
+        r"input: got a 0-dim",
+    ),
+    "recurrent state of another layer": (
+        lambda: nf.LIFRecurrentCell(2, 3)(torch.ones(1, 2), nf.LIFRecurrentCell(2, 4)(torch.ones(1, 2))[1]),
+        ValueError,
+        r"state\.z: got shape \(1, 4\), expected \(\.\.\., 3\)",
+    ),
+    "recurrent state without spikes": (
+        lambda: nf.lif_step(torch.ones(1, 2), STATE, torch.ones(3, 2), torch.ones(3, 3), P),
+        TypeError,
+        r"state: got LIFFeedForwardState, expected a tuple with a tensor field z",
+    ),
+    "recurrent weights are not square": (
+        lambda: nf.lif_step(torch.ones(1, 2), nf.LIFState(X, X, X), torch.ones(3, 2), torch.ones(3, 2), P),
+        ValueError,
+        r"recurrent_weights: got shape \(3, 2\), expected \(3, 3\)",
+    ),
+    "given weights of another shape": (
+        lambda: nf.LIFRecurrent(2, 3, input_weights=torch.ones(2, 3)),
+        ValueError,
+        r"input_weights: got shape \(2, 3\), expected \(3, 2\)",
+    ),
+    "given weights are a list": (
+        lambda: nf.LIFRecurrent(2, 3, recurrent_weights=[1.0]),
+        TypeError,
+        r"recurrent_weights: got list, expected a tensor of shape \(3, 3\)",
+    ),
+    "readout of another width": (
+        lambda: nf.LILinearCell(2, 3)(torch.ones(1, 5)),
+        ValueError,
+        r"input: got 5 features in shape \(1, 5\), expected 2",
+    ),
+    "custom layer without steps": (
+        lambda: nf.SNN(lambda x, s, p, dt: (x, s), lambda x: None, None)(torch.ones(0, 2)),
+        ValueError,
+        r"input_tensor: got shape \(0, 2\), expected at least one time step",
+    ),
+    "too few states": (
+        lambda: nf.SequentialState(nf.LIFCell(), nf.LICell())(X, [None]),
+        ValueError,
+        r"state: got 1 entries, expected 2",
+    ),
+    "feedback of another shape": (
+        lambda: (lambda m: m(X, m(X)[1]))(nf.RecurrentSequential(torch.nn.Linear(3, 4))),
+        ValueError,
+        r"input_tensor: got shape \(2, 3\), expected \(2, 4\), that of the output which is fed back",
+    ),
+    "unknown biological model": (lambda: default_bio_parameters("x"), KeyError, r"model: got 'x', expected one of"),
+    "clone of a string": (lambda: clone_tensor("x"), ValueError, r"x: got str, expected a tensor or a number"),
+}
+
+
+@pytest.mark.parametrize("path", ["kernel", "pytorch"])
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input(name: str, path: str):
+    call, error, message = BAD[name]
+    if path == "pytorch":
+        with kernels_disabled(), pytest.raises(error, match=message):
+            call()
+    else:
+        with pytest.raises(error, match=message):
+            call()
+
+
+def test_raw_operators_check_what_they_would_read():
+    """Called past the Python checks, the operators refuse rather than read out of bounds."""
+    forward = torch.ops.norse_fast.li_forward
+    x, v = torch.ones(4, 2, 3), torch.zeros(2, 3)
+    params = [torch.tensor(1.0)] * 3
+    options = (0.001, True, False, False)
+    with pytest.raises(RuntimeError, match="v has another shape than the input"):
+        forward(x, v[:1], v, *params, *options)
+    with pytest.raises(RuntimeError, match="i has another dtype"):
+        forward(x, v, v.double(), *params, *options)
+    with pytest.raises(RuntimeError, match="does not match the trailing dimensions"):
+        forward(x, v, v, torch.ones(2), *params[1:], *options)
+    with pytest.raises(RuntimeError, match="must be of a floating point dtype"):
+        forward(x.int(), v, v, *params, *options)
+    with pytest.raises(RuntimeError, match="needs a time dimension"):
+        forward(torch.tensor(1.0), v, v, *params, *options)
+    backward = torch.ops.norse_fast.li_backward
+    arguments = (
+        x,
+        v,
+        v,
+        *params,
+        torch.tensor(1.0),
+        [],
+        torch.ones(4, 2, 2),
+        None,
+        None,
+        [],
+        0,
+        0.001,
+        True,
+        True,
+        True,
+    )
+    with pytest.raises(RuntimeError, match="grad_output has another shape"):
+        backward(*arguments)
+    long = torch.ones(40, 2, 3)
+    with pytest.raises(RuntimeError, match="checkpoints are missing"):
+        backward(long, *arguments[1:8], torch.ones_like(long), *arguments[9:])
+    with pytest.raises(RuntimeError, match="surrogate is 9"):
+        backward(*arguments[:8], None, None, None, [], 9, *arguments[13:])

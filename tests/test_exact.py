@@ -1,0 +1,117 @@
+"""Kernels against eager PyTorch, bit for bit: any length, any width, every dtype, shared and per-neuron parameters."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import norse_fast as nf
+from norse_fast._extension import kernels_disabled
+
+from .models import FEED_FORWARD, Model, fields, model_id, random_params, random_state
+
+STEPS = (1, 2, 31, 32, 33, 1000)
+WIDTHS = (1, 7, 1023, 1024, 1025, 5000)
+
+
+def assert_same(model: Model, x, state, params, dt=0.001):
+    output, final = model.neuron(x, state, params, dt, sequence=True)
+    with kernels_disabled():
+        expected, expected_final = model.neuron(x, state, params, dt, sequence=True)
+    pairs = [("output", output, expected)]
+    pairs += [(name, fields(final)[name], value) for name, value in fields(expected_final).items()]
+    for name, actual, value in pairs:
+        if model.exact:
+            assert torch.equal(actual, value), f"{name} differs at {(actual != value).nonzero()[:3].tolist()}"
+        else:
+            torch.testing.assert_close(actual, value, rtol=1e-5, atol=1e-6)
+    return output
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("steps", STEPS)
+@pytest.mark.parametrize("model", FEED_FORWARD, ids=model_id)
+def test_lengths_and_widths(model: Model, steps: int, dtype: torch.dtype, generator):
+    for width in WIDTHS:
+        if steps * width > 2_000_000:
+            width = 2_000
+        x = 3 * torch.rand(steps, width, generator=generator, dtype=dtype)
+        state = random_state(model, (width,), dtype, generator)
+        params = model.params()
+        output = assert_same(model, x, state, params)
+        assert output.dtype == dtype
+        assert output.shape == x.shape
+
+
+@pytest.mark.parametrize("shape", [(), (13,), (4, 13), (1, 13), (4, 1), (3, 1, 1), (3, 4, 13)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("model", FEED_FORWARD, ids=model_id)
+def test_parameter_shapes(model: Model, dtype: torch.dtype, shape: tuple[int, ...], generator):
+    x = 3 * torch.rand(40, 3, 4, 13, generator=generator, dtype=dtype)
+    params = random_params(model, shape, dtype, generator)
+    assert_same(model, x, random_state(model, (3, 4, 13), dtype, generator), params)
+
+
+@pytest.mark.parametrize("model", FEED_FORWARD, ids=model_id)
+def test_single_precision_parameters_with_double_input(model: Model, generator):
+    """`dt * rate` rounds in the parameter's own dtype, as it does in PyTorch."""
+    x = 3 * torch.rand(40, 5, generator=generator, dtype=torch.float64)
+    state = random_state(model, (5,), torch.float64, generator)
+    for shape in [(), (5,)]:
+        assert_same(model, x, state, random_params(model, shape, torch.float32, generator), dt=0.003)
+
+
+@pytest.mark.parametrize("model", FEED_FORWARD, ids=model_id)
+def test_steps_equal_sequence(model: Model, generator):
+    x = 3 * torch.rand(70, 2, 9, generator=generator)
+    state = random_state(model, (2, 9), torch.float32, generator)
+    params = model.params()
+    whole, final = model.neuron(x, state, params, 0.001, sequence=True)
+    outputs, stepped = [], state
+    for frame in x:
+        output, stepped = model.step(frame, stepped, params)
+        outputs.append(output)
+    assert torch.equal(whole, torch.stack(outputs))
+    for name, value in fields(final).items():
+        assert torch.equal(fields(stepped)[name], value)
+
+
+@pytest.mark.parametrize("model", FEED_FORWARD, ids=model_id)
+def test_special_values(model: Model):
+    x = torch.tensor([0.0, -0.0, 1e38, -1e38, float("inf"), -float("inf"), float("nan"), 1e-45]).repeat(5, 1)
+    state = model.pack(model.state, {name: torch.zeros(8) for name in model.neuron.state})
+    output, final = model.neuron(x, state, model.params(), 0.001, sequence=True)
+    with kernels_disabled():
+        expected, expected_final = model.neuron(x, state, model.params(), 0.001, sequence=True)
+    torch.testing.assert_close(output, expected, rtol=0, atol=0, equal_nan=True)
+    for name, value in fields(expected_final).items():
+        torch.testing.assert_close(fields(final)[name], value, rtol=0 if model.exact else 1e-5, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("layer", [m for m in FEED_FORWARD if m.layer], ids=model_id)
+def test_layers_equal_eager(layer: Model, generator):
+    x = 3 * torch.rand(50, 4, 33, generator=generator)
+    module = layer.layer()
+    output, state = module(x)
+    with kernels_disabled():
+        expected, expected_state = module(x)
+    compare = torch.equal if layer.exact else torch.allclose
+    assert compare(output, expected)
+    for name, value in fields(expected_state).items():
+        assert compare(fields(state)[name], value)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_threads_do_not_change_results(threads: int, generator):
+    x = torch.rand(40, 16, 600, generator=generator, requires_grad=True)
+    expected = nf.LIF()(x)[0]
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        params = nf.LIFParameters(v_th=torch.full((600,), 0.5, requires_grad=True))
+        z, _ = nf.LIF()(x)
+        gradients = torch.autograd.grad(nf.LIF(params)(x)[0].sum(), [x, params.v_th])
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(z, expected)
+    assert torch.equal(gradients[1], torch.autograd.grad(nf.LIF(params)(x)[0].sum(), [params.v_th])[0])

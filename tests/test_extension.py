@@ -1,0 +1,129 @@
+"""Loading: which kernels serve, what is said when none do, and that the choice never changes results."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import norse_fast as nf
+from norse_fast import _extension
+
+PACKAGE = Path(nf.__file__).parent
+CHECK = "import norse_fast as nf, torch; print(nf.LIF()(torch.full((3, 1), 5.0))[0].flatten().tolist())"
+EXPECTED = "[0.0, 1.0, 1.0]"
+
+
+def run(code: str, path: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, **environment}
+    if path is not None:
+        env["PYTHONPATH"] = str(path)
+    return subprocess.run([sys.executable, "-c", code], env=env, cwd=path, capture_output=True, text=True)
+
+
+def capabilities() -> list[str]:
+    """The instruction sets of this machine that the library has kernels for."""
+    flags = next(
+        (line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("flags")), ""
+    ).split()
+    found = ["baseline"]
+    if "avx2" in flags:
+        found.append("avx2")
+    if {"avx512f", "avx512bw", "avx512dq", "avx512vl"} <= set(flags):
+        found.append("avx512")
+    return found
+
+
+def test_the_best_instruction_set_is_chosen():
+    assert torch.ops.norse_fast.cpu_capability() == os.environ.get("NORSE_FAST_CPU_CAPABILITY", capabilities()[-1])
+
+
+@pytest.mark.parametrize("capability", capabilities()[:-1])
+def test_lesser_instruction_sets(capability: str):
+    """Golden vectors, exactness and gradients again, with kernels that this machine would not choose by itself."""
+    files = ["test_golden.py", "test_exact.py", "test_dtypes.py", "test_gradients.py"]
+    result = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *(str(Path(__file__).parent / f) for f in files)],
+        env={**os.environ, "NORSE_FAST_CPU_CAPABILITY": capability},
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stdout[-5000:]
+    assert f"norse_fast kernels: {capability}" in result.stdout
+
+
+def test_unknown_instruction_set():
+    result = run(CHECK, NORSE_FAST_CPU_CAPABILITY="mmx")
+    assert result.returncode != 0
+    assert "NORSE_FAST_CPU_CAPABILITY: got 'mmx', expected one of" in result.stderr
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """A copy of the package that a test may damage."""
+    shutil.copytree(PACKAGE, tmp_path / "norse_fast", ignore=shutil.ignore_patterns("__pycache__"))
+    return tmp_path
+
+
+def assert_one_warning(result: subprocess.CompletedProcess[str], *parts: str) -> None:
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip() == EXPECTED
+    assert result.stderr.count("RuntimeWarning") == 1
+    for part in ("runs in pure PyTorch", "here are norse_fast", "pip install --no-build-isolation", *parts):
+        assert part in result.stderr
+
+
+def test_intact_copy(copy: Path):
+    result = run(CHECK, copy)
+    assert result.stdout.strip() == EXPECTED
+    assert result.stderr == ""
+
+
+def test_missing_library(copy: Path):
+    for library in (copy / "norse_fast").glob("_C_*.so"):
+        library.unlink()
+    (copy / "norse_fast" / "_build.json").unlink()
+    assert_one_warning(run(CHECK, copy), "no library was built")
+
+
+def test_damaged_library(copy: Path):
+    (copy / "norse_fast" / "_C_cpu.so").write_bytes(b"not a library")
+    assert_one_warning(run(CHECK, copy), "loading failed", "the library was built for norse_fast 0.1.0 with torch")
+
+
+def test_library_of_another_version(copy: Path):
+    (copy / "norse_fast" / "_build.json").write_text('{"version": "0.0.9", "torch": "2.11.0", "cuda": "none"}')
+    assert_one_warning(run(CHECK, copy), "another version", "norse_fast 0.0.9 with torch 2.11.0 and CUDA none")
+
+
+def test_old_torch(copy: Path):
+    result = run(f"import torch; torch.__version__ = '2.10.1'; {CHECK}", copy)
+    assert_one_warning(result, "torch 2.11 or newer is needed", "torch 2.10.1")
+
+
+def test_pure_pytorch_on_request():
+    result = run(CHECK, NORSE_FAST_PURE_PYTORCH="1")
+    assert result.stdout.strip() == EXPECTED
+    assert result.stderr == ""
+
+
+def test_context_restores_kernels():
+    with nf.kernels_disabled():
+        assert not _extension.has_kernels("cpu")
+        with nf.kernels_disabled():
+            pass
+        assert not _extension.has_kernels("cpu")
+    assert _extension.has_kernels("cpu")
+
+
+def test_meta_tensors():
+    """A device without kernels takes the PyTorch path."""
+    z, _ = nf.LIF()(torch.ones(3, 2, device="meta"))
+    assert z.shape == (3, 2)
+    assert z.is_meta

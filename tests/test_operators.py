@@ -1,0 +1,138 @@
+"""The raw operators: what torch.library.opcheck demands, and torch.compile without graph breaks."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import norse_fast as nf
+
+from .models import FEED_FORWARD, Model, fields, model_id, random_params, random_state
+
+OPTIONS = [(sequence, per_neuron) for sequence in (True, False) for per_neuron in (True, False)]
+
+
+def forward_arguments(
+    model: Model, generator, sequence, per_neuron, dtype=torch.float32, checkpoint=False, record=False
+):
+    shape = (2, 5)
+    x = torch.rand((70, *shape) if sequence else shape, generator=generator).to(dtype)
+    compute = torch.float64 if dtype == torch.float64 else torch.float32
+    state = fields(random_state(model, shape, compute, generator)).values()
+    p = random_params(model, shape[-1:] if per_neuron else (), compute, generator)
+    params = model.neuron.read_params(p)
+    return (x, *state, *(torch.as_tensor(v) for v in params), 0.001, sequence, checkpoint, record)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize(("sequence", "per_neuron"), OPTIONS)
+@pytest.mark.parametrize("model", FEED_FORWARD, ids=model_id)
+def test_opcheck_forward(model: Model, sequence: bool, per_neuron: bool, dtype: torch.dtype, generator):
+    for checkpoint, record in [(False, False), (True, True)]:
+        arguments = forward_arguments(model, generator, sequence, per_neuron, dtype, checkpoint, record)
+        torch.library.opcheck(model.neuron.forward_op, arguments)
+
+
+@pytest.mark.parametrize(("sequence", "per_neuron"), OPTIONS)
+@pytest.mark.parametrize("model", FEED_FORWARD, ids=model_id)
+def test_opcheck_backward(model: Model, sequence: bool, per_neuron: bool, generator):
+    arguments = forward_arguments(model, generator, sequence, per_neuron, checkpoint=True)
+    states = len(model.neuron.state)
+    output, *rest = model.neuron.forward_op(*arguments)
+    problem = arguments[: 1 + states + len(model.neuron.params)]
+    for want_input, want_params in [(True, True), (False, True), (True, False)]:
+        torch.library.opcheck(
+            model.neuron.backward_op,
+            (
+                *problem,
+                torch.tensor(10.0),
+                rest[states],
+                torch.ones_like(output),
+                *([None] * states),
+                [],
+                0,
+                0.001,
+                sequence,
+                want_input,
+                want_params,
+            ),
+        )
+
+
+def compiled(function):
+    torch._dynamo.reset()
+    return torch.compile(function, fullgraph=True, backend="aot_eager")
+
+
+@pytest.mark.parametrize("per_neuron", [False, True])
+@pytest.mark.parametrize("model", [m for m in FEED_FORWARD if m.layer], ids=model_id)
+def test_layers_compile_without_graph_break(model: Model, per_neuron: bool, generator):
+    layer = model.layer(random_params(model, (5,), torch.float32, generator)) if per_neuron else model.layer()
+    for state in (None, random_state(model, (2, 5), torch.float32, generator)):
+        x = (3 * torch.rand(40, 2, 5, generator=generator)).requires_grad_()
+        output, final = layer(x, state)
+        fused, fused_final = compiled(layer)(x, state)
+        assert torch.equal(output, fused)
+        for name, value in fields(final).items():
+            assert torch.equal(value, fields(fused_final)[name])
+        gradient = torch.randn(x.shape, generator=generator)
+        expected = torch.autograd.grad(output, x, gradient)[0]
+        assert torch.equal(torch.autograd.grad(fused, x, gradient)[0], expected)
+
+
+@pytest.mark.parametrize("model", [m for m in FEED_FORWARD if m.cell], ids=model_id)
+def test_cells_compile_without_graph_break(model: Model, generator):
+    cell = model.cell()
+
+    def loop(x):
+        state, total = None, 0.0
+        for frame in x:
+            output, state = cell(frame, state)
+            total = total + output
+        return total
+
+    x = (3 * torch.rand(4, 2, 5, generator=generator)).requires_grad_()
+    expected, actual = loop(x), compiled(loop)(x)
+    assert torch.equal(expected, actual)
+    gradients = [torch.autograd.grad(y.sum(), x)[0] for y in (expected, actual)]
+    assert torch.equal(*gradients)
+
+
+def test_networks_compile_without_graph_break(generator):
+    model = nf.SequentialState(
+        torch.nn.Linear(4, 6), nf.LIF(), torch.nn.Linear(6, 5), nf.LIFRecurrent(5, 5), nf.LI(), torch.nn.Linear(5, 2)
+    )
+    x = torch.rand(6, 2, 4, generator=generator)
+    output, _ = model(x)
+    fused, _ = compiled(model)(x)
+    torch.testing.assert_close(fused, output)
+    expected = torch.autograd.grad(output.sum(), list(model.parameters()))
+    for actual, value in zip(torch.autograd.grad(fused.sum(), list(model.parameters())), expected):
+        torch.testing.assert_close(actual, value)
+
+
+def test_lengths_are_dynamic(generator):
+    """One graph serves sequences of any length."""
+    torch._dynamo.reset()
+    layer = nf.LIF()
+    counter = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
+    run = torch.compile(layer, fullgraph=True, dynamic=True, backend=counter)
+    counts = []
+    for steps in (40, 50, 70):
+        x = torch.rand(steps, 2, 5, generator=generator) * 3
+        assert torch.equal(run(x)[0], layer(x)[0])
+        counts.append(counter.frame_count)
+    assert counts[0] == counts[-1]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
+@pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning")
+def test_inductor(generator):
+    """The default compiler, once, because it takes long."""
+    torch._dynamo.reset()
+    layer = nf.LIF()
+    x = torch.rand(40, 2, 5, generator=generator, requires_grad=True)
+    fused, _ = torch.compile(layer, fullgraph=True)(x)
+    fused.sum().backward()
+    expected = torch.autograd.grad(layer(x)[0].sum(), x)[0]
+    assert torch.equal(x.grad, expected)

@@ -1,0 +1,61 @@
+"""The spike functions in PyTorch: exact steps, and the derivatives of the table."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+import norse_fast as nf
+from norse_fast.functional.threshold import SURROGATES, CircDist, Logistic, sign, threshold
+
+FORMULAS = {
+    "super": lambda x, a: 1 / (a * x.abs() + 1) ** 2,
+    "triangle": lambda x, a: a * (1 - x.abs()).clamp(min=0),
+    "tanh": lambda x, a: 1 - torch.tanh(a * x) ** 2,
+    "circ": lambda x, a: a**3 / (a * a + x * x) ** 1.5,
+    "heavi_erfc": lambda x, a: 2 * torch.exp(-((a * x) ** 2)) / math.sqrt(math.pi),
+}
+
+
+@pytest.mark.parametrize("method", SURROGATES)
+@pytest.mark.parametrize("as_tensor", [False, True])
+def test_threshold(method: str, as_tensor: bool):
+    x = torch.linspace(-2, 2, 41, dtype=torch.float64, requires_grad=True)
+    z = threshold(x, method, torch.tensor(2.0, requires_grad=True) if as_tensor else 2.0)
+    assert torch.equal(z, (x > 0).double())
+    if method == "heaviside":
+        assert not z.requires_grad
+        return
+    grad = torch.autograd.grad(3 * z.sum(), x)[0]
+    torch.testing.assert_close(grad, 3 * FORMULAS[method](x.detach(), 2.0), rtol=1e-7, atol=1e-12)
+
+
+def test_heaviside():
+    x = torch.tensor([-1.0, 0.0, -0.0, 1e-45, 1.0, float("nan"), float("inf")])
+    assert nf.heaviside(x).tolist() == [0, 0, 0, 1, 1, 0, 1]
+    assert nf.heaviside(x.half()).dtype == torch.float16
+
+
+def test_sign():
+    assert sign(torch.tensor([-1.0, 0.0, 1.0]), "super", 100.0).tolist() == [-1, -1, 1]
+
+
+@pytest.mark.parametrize(("function", "rate"), [(Logistic, lambda x: 0.5 + 0.5 * torch.tanh(x)), (CircDist, None)])
+def test_stochastic_spikes(function, rate):
+    x = torch.full((20_000,), 0.3, requires_grad=True)
+    z = function.apply(x, 1.0)
+    expected = rate(torch.tensor(0.3)) if rate else 0.5 + 0.5 * 0.3 / math.sqrt(0.3**2 + 1)
+    assert abs(z.mean().item() - float(expected)) < 0.02
+    assert set(z.unique().tolist()) == {0.0, 1.0}
+    z.sum().backward()
+    formula = FORMULAS["tanh" if function is Logistic else "circ"]
+    torch.testing.assert_close(x.grad, formula(x.detach(), 1.0))
+
+
+def test_resets():
+    z, v = torch.tensor([0.0, 1.0]), torch.tensor([0.5, 1.5])
+    reset, th = torch.tensor(0.25), torch.tensor(1.0)
+    assert nf.reset_value(z, v, reset, th).tolist() == [0.5, 0.25]
+    assert nf.reset_subtract(z, v, reset, th).tolist() == [0.5, 0.5]
