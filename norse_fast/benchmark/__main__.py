@@ -42,8 +42,7 @@ TABLES = [
 ]
 
 NO_NORSE = (
-    "Norse is not installed, so there is no comparison with it: "
-    "pip install --no-deps norse==1.1.0 nir nirtorch h5py torchvision"
+    "Norse is not installed, so there is no comparison with it: pip install --no-deps norse==1.1.0 nir nirtorch h5py"
 )
 
 

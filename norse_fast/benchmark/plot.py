@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .neurons import CLONE, FAST, NORSE, NORSE_CELL, PURE
-from .tables import case_name
+from .tables import case_name, format_number
 
 __all__ = ["plot"]
 
@@ -26,14 +26,20 @@ def _bars(axes: Any, rows: list[dict[str, Any]], value: str, label: str) -> None
         position = groups.index(_group(row)) + (contenders.index(row["contender"]) + 0.5) * height - 0.4
         axes.barh(position, row[value], height, color=COLORS[row["contender"]])
         axes.annotate(
-            f"{row[value]:.3g}", (row[value], position), (3, 0), textcoords="offset points", va="center", fontsize=7
+            format_number(row[value]),
+            (row[value], position),
+            (3, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=7,
         )
     axes.set_yticks(range(len(groups)), groups)
     axes.invert_yaxis()
     axes.set_xlabel(label)
     axes.set_xscale("log")
     values = [row[value] for row in rows]
-    axes.set_xlim(min(values) / 2, max(values) * 5)
+    # Room for the number beside the longest bar.
+    axes.set_xlim(min(values) / 2, max(values) * (max(values) / min(values)) ** 0.2 * 2)
     _legend(axes, contenders)
 
 
@@ -67,7 +73,7 @@ def _lengths(axes: Any, rows: list[dict[str, Any]]) -> None:
     axes.set_xlabel(f"time steps T, at {'x'.join(map(str, rows[0]['size'][1:]))} neurons")
     axes.set_ylabel("ns per neuron-step")
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=7)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=2, fontsize=8, frameon=False, handlelength=3)
 
 
 def _accuracy(axes: Any, train: dict[str, Any]) -> None:
@@ -95,7 +101,7 @@ def _panels(results: dict[str, Any]) -> dict[str, Callable[[Any], None]]:
             if layer := chosen("layer", mode):
                 panels[f"Layer, {mode}"] = partial(_bars, rows=layer, value="ms", label="ms")
         for mode in ("step", "step of 100 + backward"):
-            if cell := chosen("cell", mode):
+            if cell := [row for row in chosen("cell", mode) if row["contender"] != CLONE]:
                 panels[f"Cell, {mode}"] = partial(_bars, rows=cell, value="us", label="µs per step")
         first = results["neurons"]["times"][0]
         length = [

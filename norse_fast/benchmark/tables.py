@@ -10,7 +10,16 @@ from .neurons import CLONE, NORSE, NORSE_CELL
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["case_name", "check_table", "format_seconds", "length_table", "memory_table", "time_table", "train_table"]
+__all__ = [
+    "case_name",
+    "check_table",
+    "format_number",
+    "format_seconds",
+    "length_table",
+    "memory_table",
+    "time_table",
+    "train_table",
+]
 
 
 def _table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], text_columns: int = 1) -> Table:
@@ -42,11 +51,17 @@ def format_seconds(seconds: float) -> str:
     """
     for unit, scale in (("s", 1.0), ("ms", 1e3), ("µs", 1e6)):
         if seconds * scale >= 1:
-            return f"{_digits(seconds * scale)} {unit}"
-    return f"{_digits(seconds * 1e9)} ns"
+            return f"{format_number(seconds * scale)} {unit}"
+    return f"{format_number(seconds * 1e9)} ns"
 
 
-def _digits(number: float) -> str:
+def format_number(number: float) -> str:
+    """A number with at least three digits, without an exponent where it is large.
+
+    Example:
+        >>> format_number(1234.5), format_number(0.12345)
+        ('1234', '0.123')
+    """
     return f"{number:.0f}" if abs(number) >= 100 else f"{number:.3g}"
 
 
@@ -74,13 +89,17 @@ def check_table(checks: list[dict[str, Any]]) -> Table:
         (
             *case,
             ", ".join(row["against"] for row in group),
-            f"{max(row.get('gradient_difference', 0.0) for row in group):.0e}",
+            _largest([row["gradient_difference"] for row in group if "gradient_difference" in row]),
             f"{group[0]['mean_output']:.3f}",
         )
         for case, group in cases.items()
     ]
     columns = ("", "size", "outputs bit-equal to those of", "gradient\ndifference", "mean\noutput")
     return _table("Checked before timing", columns, rows, text_columns=3)
+
+
+def _largest(differences: list[float]) -> str:
+    return f"{max(differences):.0e}" if differences else "-"
 
 
 def time_table(title: str, times: list[dict[str, Any]]) -> Table:
@@ -96,8 +115,8 @@ def time_table(title: str, times: list[dict[str, Any]]) -> Table:
                 row["contender"],
                 format_seconds(row["median"]),
                 format_seconds(row["iqr"]),
-                _digits(over[CLONE]) if CLONE in over else "-",
-                *(_digits(1 / over[name]) if name in over else "-" for name in references),
+                format_number(over[CLONE]) if CLONE in over else "-",
+                *(format_number(1 / over[name]) if name in over else "-" for name in references),
             )
         )
     columns = ("", "", "median", "IQR", "time over\nx.clone()", *(f"speed-up\non {name}" for name in references))
