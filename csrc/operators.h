@@ -9,6 +9,7 @@
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
+#include <algorithm>
 #include <optional>
 #include <string>
 #include <vector>
@@ -132,22 +133,28 @@ inline Sizes with_leading(int64_t first, const Sizes& rest) {
   return sizes;
 }
 
-/// A contiguous tensor on the device of `like`. Straight to the allocator: this runs several times per time step of a
-/// cell.
-inline Tensor empty(const Sizes& sizes, ScalarType dtype, const Tensor& like) {
+struct DeviceId {
+  int32_t type = 0, index = 0;
+
+  explicit DeviceId(const Tensor& t) {
+    TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(t.get(), &type));
+    TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_index(t.get(), &index));
+  }
+  bool operator==(const DeviceId& other) const { return type == other.type && index == other.index; }
+};
+
+/// A contiguous tensor. Straight to the allocator: this runs several times per time step of a cell.
+inline Tensor empty(const Sizes& sizes, ScalarType dtype, DeviceId device) {
   Sizes strides(sizes.size());
   int64_t stride = 1;
   for (size_t d = sizes.size(); d-- > 0;) {
     strides[d] = stride;
     stride *= sizes[d] > 0 ? sizes[d] : 1;
   }
-  int32_t device_type = 0, device_index = 0;
-  TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(like.get(), &device_type));
-  TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_index(like.get(), &device_index));
   AtenTensorHandle handle = nullptr;
   TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(
       sizes.size(), sizes.data(), strides.data(),
-      torch::stable::detail::to<int32_t>(torch::stable::detail::from(dtype)), device_type, device_index, &handle));
+      torch::stable::detail::to<int32_t>(torch::stable::detail::from(dtype)), device.type, device.index, &handle));
   return Tensor(handle);
 }
 
@@ -171,13 +178,14 @@ inline Storage storage_of(const Tensor& t) {
   }
 }
 
-/// The shape of a call: T, the shape of one step, and the number of lanes in it.
+/// The shape of a call: T, the shape of one step, and the number of lanes in it; and its device.
 struct Shape {
   int64_t steps;
   Sizes step;
   int64_t lanes;
+  DeviceId device;
 
-  Shape(const Tensor& input, bool sequence) : steps(1), step(sizes_of(input)), lanes(1) {
+  Shape(const Tensor& input, bool sequence) : steps(1), step(sizes_of(input)), lanes(1), device(input) {
     if (sequence) {
       STD_TORCH_CHECK(!step.empty(), "norse_fast: a sequence needs a time dimension");
       steps = step.front();
@@ -205,17 +213,18 @@ inline Rows rows_of(Tensor& t, bool sequence) {
 }
 
 /// What an operator's caller must have ensured already; a violation would read or write out of bounds.
-inline void check_operand(const Tensor& t, const Sizes& sizes, ScalarType dtype, const Tensor& input,
-                          const char* what) {
-  STD_TORCH_CHECK(sizes_of(t) == sizes, "norse_fast: ", what, " has another shape than the input");
+inline void check_operand(const Tensor& t, const Sizes& sizes, ScalarType dtype, const Shape& shape, const char* what) {
+  const auto actual = t.sizes();
+  STD_TORCH_CHECK(actual.size() == sizes.size() && std::equal(actual.begin(), actual.end(), sizes.begin()),
+                  "norse_fast: ", what, " has another shape than the input");
   STD_TORCH_CHECK(t.scalar_type() == dtype, "norse_fast: ", what, " has another dtype than the computation");
-  STD_TORCH_CHECK(t.device() == input.device(), "norse_fast: ", what, " is on another device than the input");
+  STD_TORCH_CHECK(DeviceId(t) == shape.device, "norse_fast: ", what, " is on another device than the input");
 }
 
 /// A parameter as the kernels take it. `t` must stay alive until they have run; it is replaced where it is not
 /// contiguous.
 template <class T>
-Parameter<T> parameter_of(Tensor& t, bool rate, double dt, const Shape& shape, const Tensor& input) {
+Parameter<T> parameter_of(Tensor& t, bool rate, double dt, const Shape& shape) {
   t = as_contiguous(t);
   Parameter<T> p;
   p.values = t.data_ptr();
@@ -226,7 +235,7 @@ Parameter<T> parameter_of(Tensor& t, bool rate, double dt, const Shape& shape, c
     p.values = nullptr;
     return p;
   }
-  STD_TORCH_CHECK(t.device() == input.device(), "norse_fast: a parameter is on another device than the input");
+  STD_TORCH_CHECK(DeviceId(t) == shape.device, "norse_fast: a parameter is on another device than the input");
   int64_t d = t.dim() - 1;
   for (int64_t s = static_cast<int64_t>(shape.step.size()) - 1; d >= 0 && s >= 0; --d, --s) {
     if (t.size(d) != shape.step[s]) break;
@@ -236,9 +245,9 @@ Parameter<T> parameter_of(Tensor& t, bool rate, double dt, const Shape& shape, c
 }
 
 template <class Model, class T>
-void set_parameters(Problem<T>& problem, std::vector<Tensor>& params, const Shape& shape, const Tensor& input) {
+void set_parameters(Problem<T>& problem, std::vector<Tensor>& params, const Shape& shape) {
   for (int k = 0; k < kParamCount<Model>; ++k) {
-    problem.params[k] = parameter_of<T>(params[k], k < Model::kRates, problem.dt, shape, input);
+    problem.params[k] = parameter_of<T>(params[k], k < Model::kRates, problem.dt, shape);
   }
 }
 
@@ -261,9 +270,9 @@ struct ForwardCall {
     launch.storage = storage_of(a.input);
     launch.input = rows_of(a.input, a.sequence);
     launch.output = output.data_ptr();
-    set_parameters<Model>(launch, a.params, shape, a.input);
+    set_parameters<Model>(launch, a.params, shape);
     for (int k = 0; k < kStateCount<Model>; ++k) {
-      check_operand(a.state[k], shape.step, kScalarType<T>, a.input, Model::kStateNames[k]);
+      check_operand(a.state[k], shape.step, kScalarType<T>, shape, Model::kStateNames[k]);
       a.state[k] = as_contiguous(a.state[k]);
       launch.state[k] = static_cast<const T*>(a.state[k].data_ptr());
       launch.final_state[k] = keep(final_state, allocate(shape.step, kScalarType<T>));
@@ -307,13 +316,13 @@ struct BackwardCall {
     launch.dt = a.dt;
     launch.storage = storage_of(a.input);
     launch.input = rows_of(a.input, a.sequence);
-    set_parameters<Model>(launch, a.params, shape, a.input);
-    launch.alpha = parameter_of<T>(a.alpha, false, a.dt, shape, a.input);
+    set_parameters<Model>(launch, a.params, shape);
+    launch.alpha = parameter_of<T>(a.alpha, false, a.dt, shape);
     STD_TORCH_CHECK(a.surrogate >= 0 && a.surrogate < static_cast<int64_t>(Surrogate::kCount),
                     "norse_fast: surrogate is ", a.surrogate, ", which is none");
     launch.surrogate = static_cast<Surrogate>(a.surrogate);
     if (a.grad_output) {
-      check_operand(*a.grad_output, sizes_of(a.input), a.input.scalar_type(), a.input, "grad_output");
+      check_operand(*a.grad_output, sizes_of(a.input), a.input.scalar_type(), shape, "grad_output");
       launch.grad_output = rows_of(*a.grad_output, a.sequence);
     }
     if (a.want_input) launch.grad_input = grad_input.data_ptr();
@@ -324,10 +333,10 @@ struct BackwardCall {
     const Sizes trace_sizes = with_leading(shape.steps, shape.step);
     grad_state.reserve(kStateCount<Model>);
     for (int k = 0; k < kStateCount<Model>; ++k) {
-      launch.state[k] = read(a.state[k], shape.step, a.input, Model::kStateNames[k]);
-      if (checkpointed) launch.checkpoints[k] = read(a.checkpoints[k], checkpoint_sizes, a.input, "checkpoint");
-      if (!a.grad_trace.empty()) launch.grad_trace[k] = read(a.grad_trace[k], trace_sizes, a.input, "grad_trace");
-      if (a.grad_state[k]) launch.grad_final_state[k] = read(*a.grad_state[k], shape.step, a.input, "grad_state");
+      launch.state[k] = read(a.state[k], shape.step, shape, Model::kStateNames[k]);
+      if (checkpointed) launch.checkpoints[k] = read(a.checkpoints[k], checkpoint_sizes, shape, "checkpoint");
+      if (!a.grad_trace.empty()) launch.grad_trace[k] = read(a.grad_trace[k], trace_sizes, shape, "grad_trace");
+      if (a.grad_state[k]) launch.grad_final_state[k] = read(*a.grad_state[k], shape.step, shape, "grad_state");
       grad_state.push_back(allocate(shape.step, kScalarType<T>));
       launch.grad_state[k] = static_cast<T*>(grad_state.back().data_ptr());
     }
@@ -342,8 +351,8 @@ struct BackwardCall {
   }
 
  private:
-  static const T* read(Tensor& t, const Sizes& sizes, const Tensor& input, const char* what) {
-    check_operand(t, sizes, kScalarType<T>, input, what);
+  static const T* read(Tensor& t, const Sizes& sizes, const Shape& shape, const char* what) {
+    check_operand(t, sizes, kScalarType<T>, shape, what);
     t = as_contiguous(t);
     return static_cast<const T*>(t.data_ptr());
   }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
@@ -11,7 +11,7 @@ from ._ops import SEGMENT
 if TYPE_CHECKING:
     from ._neuron import Neuron
 
-__all__ = ["Fused", "TransformableFused", "in_transform"]
+__all__ = ["Fused", "in_transform", "run_fused"]
 
 
 def in_transform() -> bool:
@@ -19,10 +19,46 @@ def in_transform() -> bool:
     return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
 
 
-def _run(neuron: Neuron, surrogate: int, dt: float, sequence: bool, record: bool, *tensors: torch.Tensor) -> Any:
+class Call(NamedTuple):
+    """What a step or sequence is run with, besides the tensors that may need gradients."""
+
+    neuron: Neuron
+    surrogate: int
+    dt: float
+    sequence: bool
+    record: bool
+    # Parameters and alpha, where none of them needs a gradient: autograd then has that much less to look after, which
+    # is a third of the time of a small step. Their versions tell whether they are still the same in backward.
+    constants: tuple[torch.Tensor, ...] = ()
+    versions: tuple[int, ...] = ()
+
+
+def run_fused(
+    neuron: Neuron, surrogate: int, dt: float, sequence: bool, record: bool, tensors: Any, params: Any, alpha: Any
+) -> Any:
+    """``(output, *final state, *trace)`` with gradients; ``tensors`` are the input and the initial state."""
+    if not isinstance(alpha, torch.Tensor):
+        alpha = torch.tensor(alpha, dtype=torch.float64)
+    if torch.compiler.is_compiling():
+        return Fused.apply(Call(neuron, surrogate, dt, sequence, record), *tensors, *params, alpha)
+    if torch._C._are_functorch_transforms_active():
+        call = Call(neuron, surrogate, dt, sequence, record)
+        outputs = TransformableFused.apply(call, *tensors, *params, alpha)
+        return outputs[: 1 + len(neuron.state) * (2 if record else 1)]
+    for p in params:
+        if p.requires_grad:
+            return _apply(Call(neuron, surrogate, dt, sequence, record), *tensors, *params, alpha)
+    constants = (*params, alpha)
+    versions = tuple([t._version for t in constants])
+    return _apply(Call(neuron, surrogate, dt, sequence, record, constants, versions), *tensors)
+
+
+def _run(call: Call, *tensors: torch.Tensor) -> Any:
     """The outputs ``(output, *final state, *trace)``, and the states every SEGMENT steps, which backward starts from."""
+    neuron, _, dt, sequence, record, constants, _ = call
+    operands = (*tensors, *constants)[:-1]
     checkpoint = sequence and tensors[0].shape[0] > SEGMENT
-    *results, checkpoints, trace = neuron.forward_op(*tensors[:-1], dt, sequence, checkpoint, record)
+    *results, checkpoints, trace = neuron.forward_op(*operands, dt, sequence, checkpoint, record)
     return (*results, *trace), checkpoints
 
 
@@ -49,20 +85,26 @@ class _NoSecondDerivative(torch.autograd.Function):
 
 
 def _backward(ctx: Any, grad_output: Any, *grads: Any) -> Any:
-    neuron, surrogate, dt, sequence, record = ctx.arguments
+    neuron, surrogate, dt, sequence, record, constants, versions = ctx.call
     states, params = len(neuron.state), len(neuron.params)
-    needs = ctx.needs_input_grad[5:]
+    needs = ctx.needs_input_grad
     saved = ctx.saved_tensors
-    tensors, checkpoints = saved[: 2 + states + params], saved[2 + states + params :]
-    grad_trace = list(grads[states : 2 * states]) if record else []
-    if all(g is None for g in grad_trace):
-        grad_trace = []
-    elif None in grad_trace:
-        filler = tensors[1].new_zeros(()).expand(tensors[0].shape)
-        grad_trace = [filler if g is None else g for g in grad_trace]
-    want_params = True in needs[1 + states : -1]
+    if constants:
+        if tuple([t._version for t in constants]) != versions:
+            raise RuntimeError(
+                "p: got parameters that were modified by an inplace operation since forward, expected them unchanged "
+                "until backward; make new tensors instead."
+            )
+        operands, checkpoints = (*saved[: 1 + states], *constants), saved[1 + states :]
+    else:
+        operands, checkpoints = saved[: 2 + states + params], saved[2 + states + params :]
+    grad_trace = [g for g in grads[states : 2 * states] if g is not None] if record else []
+    if grad_trace and len(grad_trace) < states:
+        filler = operands[1].new_zeros(()).expand(operands[0].shape)
+        grad_trace = [filler if g is None else g for g in grads[states : 2 * states]]
+    want_params = not constants and True in needs[2 + states : -1]
     grad_input, *grad_state, grad_params = neuron.backward_op(
-        *tensors,
+        *operands,
         checkpoints,
         grad_output,
         *grads[:states],
@@ -70,55 +112,61 @@ def _backward(ctx: Any, grad_output: Any, *grads: Any) -> Any:
         surrogate,
         dt,
         sequence,
-        needs[0],
+        needs[1],
         want_params,
     )
+    found = (None, grad_input if needs[1] else None, *grad_state)
+    if constants:
+        return found
     reduced = [
-        _reduce(grad_params[k], tensors[1 + states + k]) if needs[1 + states + k] else None for k in range(params)
+        _reduce(grad_params[k], operands[1 + states + k]) if needs[2 + states + k] else None for k in range(params)
     ]
-    return (None, None, None, None, None, grad_input if needs[0] else None, *grad_state, *reduced, None)
+    return (*found, *reduced, None)
 
 
 class Fused(torch.autograd.Function):
-    """``apply(neuron, surrogate, dt, sequence, record, input, *state, *params, alpha)``.
+    """``apply(call, input, *state)`` or, where parameters may need gradients, ``apply(call, input, *state, *params, alpha)``.
 
-    Returns ``(output, *final state, *trace)``. Saves the input, the initial state and the states every SEGMENT steps, which
-    is less than a byte per neuron-step; backward recomputes the rest.
+    Returns ``(output, *final state, *trace)``. Saves the input, the initial state and the states every SEGMENT steps,
+    which is less than a byte per neuron-step; backward recomputes the rest.
     """
 
     @staticmethod
-    def forward(ctx: Any, *args: Any) -> Any:
+    def forward(ctx: Any, call: Call, *tensors: torch.Tensor) -> Any:
         ctx.set_materialize_grads(False)
-        outputs, checkpoints = _run(*args)
-        ctx.save_for_backward(*args[5:], *checkpoints)
-        ctx.arguments = args[:5]
+        outputs, checkpoints = _run(call, *tensors)
+        ctx.save_for_backward(*tensors, *checkpoints)
+        ctx.call = call
         return outputs
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
-        if not torch.is_grad_enabled() or torch.compiler.is_compiling():
+        if torch.compiler.is_compiling() or not torch.is_grad_enabled():
             return _backward(ctx, *grads)
         with torch.no_grad():
             results = _backward(ctx, *grads)
         return _NoSecondDerivative.apply(torch.zeros((), requires_grad=True), *results)
 
 
+# What Fused.apply comes to outside of torch.compile and torch.func, without its checks for them.
+_apply = super(torch.autograd.Function, Fused).apply
+
+
 class TransformableFused(torch.autograd.Function):
     """:class:`Fused` in the form that torch.func demands, which takes longer to call: what is saved must be an output."""
 
     @staticmethod
-    def forward(*args: Any) -> Any:
-        outputs, checkpoints = _run(*args)
+    def forward(call: Call, *tensors: torch.Tensor) -> Any:
+        outputs, checkpoints = _run(call, *tensors)
         return (*outputs, *checkpoints)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
         ctx.set_materialize_grads(False)
-        neuron, record = inputs[0], inputs[4]
-        checkpoints = output[1 + len(neuron.state) * (2 if record else 1) :]
-        ctx.save_for_backward(*inputs[5:], *checkpoints)
+        ctx.call, *tensors = inputs
+        checkpoints = output[1 + len(ctx.call.neuron.state) * (2 if ctx.call.record else 1) :]
+        ctx.save_for_backward(*tensors, *checkpoints)
         ctx.mark_non_differentiable(*checkpoints)
-        ctx.arguments = inputs[:5]
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 import torch
 
-from ._autograd import Fused, TransformableFused, in_transform
+from ._autograd import run_fused
 from ._extension import has_kernels
 from ._ops import register_fakes
 from .functional.threshold import surrogate_index, threshold
@@ -20,6 +20,7 @@ __all__ = ["SEQUENCES", "Neuron"]
 
 _HALF = (torch.float16, torch.bfloat16)
 _STORABLE = (torch.float32, torch.float64, *_HALF)
+_READABLE = (*_STORABLE, torch.int64)  # some of the reference's default parameters are integers
 
 #: A pure-PyTorch step: (input, state, params, spike, dt) -> (output, new state).
 Step = Callable[[torch.Tensor, Any, Any, Callable[[torch.Tensor], torch.Tensor], float], tuple[torch.Tensor, Any]]
@@ -30,10 +31,21 @@ SEQUENCES: dict[Callable[..., Any], Neuron] = {}
 
 def _fields(names: Sequence[str]) -> Callable[[Any], tuple[Any, ...]]:
     """A function that reads the (dotted) fields of a state or parameter tuple."""
-    if any("." in name for name in names):
-        getters = [attrgetter(name) for name in names]
-        return lambda source: tuple(get(source) for get in getters)
-    return lambda source: tuple([getattr(source, name) for name in names])
+    read_all = attrgetter(*names)
+
+    def read(source: Any) -> tuple[Any, ...]:
+        if torch.compiler.is_compiling():
+            return tuple([_descend(source, name) for name in names])
+        # One getter for all fields is several times faster, but gives no tuple for a single one.
+        return read_all(source) if len(names) > 1 else (read_all(source),)
+
+    return read
+
+
+def _descend(source: Any, name: str) -> Any:
+    for part in name.split("."):
+        source = getattr(source, part)
+    return source
 
 
 class Neuron:
@@ -88,14 +100,11 @@ class Neuron:
             return self._run_in_pytorch(input, state_values, params, method, alpha, dt, sequence, record)
 
         states = len(state_values)
-        tensors = (input, *state_values, *params)
-        if torch.is_grad_enabled() and any([t.requires_grad for t in tensors]):
-            if not isinstance(alpha, torch.Tensor):
-                alpha = torch.tensor(alpha, dtype=torch.float64)
-            function = TransformableFused if in_transform() else Fused
-            output, *rest = function.apply(self, surrogate, dt, sequence, record, *tensors, alpha)
-            return output, self.pack(*(rest[states : 2 * states] if record else rest[:states]))
-        output, *rest = self.forward_op(*tensors, dt, sequence, False, record)
+        tensors = (input, *state_values)
+        if torch.is_grad_enabled() and _any_requires_grad(tensors, params):
+            output, *rest = run_fused(self, surrogate, dt, sequence, record, tensors, params, alpha)
+            return output, self.pack(*(rest[states:] if record else rest))
+        output, *rest = self.forward_op(*tensors, *params, dt, sequence, False, record)
         return output, self.pack(*(rest[-1] if record else rest[:states]))
 
     @staticmethod
@@ -116,7 +125,7 @@ class Neuron:
                     return False
             # The values of 0-dim CPU parameters are read by the host, whatever the device, without waiting for it.
             for p in params:
-                if p.dim() or not p.is_cpu or p.dtype not in _STORABLE:
+                if p.dim() or not p.is_cpu or p.dtype not in _READABLE:
                     return False
         except AttributeError:
             return False
@@ -178,10 +187,8 @@ class Neuron:
             raise TypeError(f"{name}: got {type(value).__name__}, expected a number or a tensor.")
         if value.is_complex():
             raise TypeError(f"{name}: got dtype {value.dtype}, expected a real one; take .real or .abs().")
-        if not value.dim() and not value.is_floating_point():
+        if value.dtype not in _READABLE:
             value = value.to(torch.get_default_dtype())
-        elif value.dtype not in _STORABLE:
-            value = value.to(torch.float32)
         if not value.dim() and (value.is_cpu or value.device == input.device):
             return value
         _check_broadcast(name, value, shape, "use one value, or one per neuron")
@@ -243,6 +250,13 @@ class Neuron:
             return stacked, self.pack(*state)
         empty = [wide.new_empty((0, *s.shape)) for s in state]
         return stacked, self.pack(*([torch.stack(s) for s in zip(*states)] if states else empty))
+
+
+def _any_requires_grad(tensors: tuple[torch.Tensor, ...], params: tuple[torch.Tensor, ...]) -> bool:
+    for t in tensors:
+        if t.requires_grad:
+            return True
+    return any([p.requires_grad for p in params])
 
 
 def _check_broadcast(name: str, value: torch.Tensor, shape: torch.Size, fix: str) -> None:

@@ -8,7 +8,7 @@ import torch
 from hypothesis import strategies as st
 
 import norse_fast as nf
-from norse_fast._autograd import Fused
+from norse_fast import _autograd
 from norse_fast._extension import kernels_disabled
 from norse_fast.functional.threshold import SURROGATES
 
@@ -168,6 +168,14 @@ def test_input_changed_in_place_is_noticed():
         z.sum().backward()
 
 
+def test_parameter_changed_in_place_is_noticed():
+    p = nf.LIFParameters(v_th=torch.tensor(0.5))
+    z, _ = nf.lif_feed_forward_step(torch.ones(2, requires_grad=True), nf.LIFFeedForwardState(*torch.zeros(2, 2)), p)
+    p.v_th.add_(1)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        z.sum().backward()
+
+
 def test_bare_cell_and_layer_can_run_backward():
     for z in (nf.LIFCell()(torch.ones(2, 3))[0], nf.LIF()(torch.ones(4, 2, 3))[0]):
         z.sum().backward()
@@ -206,6 +214,6 @@ def test_functorch_grad(generator):
 
 
 def test_no_grad_skips_the_function(monkeypatch):
-    monkeypatch.setattr(Fused, "apply", None)
+    monkeypatch.setattr(_autograd, "_apply", None)
     with torch.no_grad():
         nf.LIF()(torch.ones(3, 2))

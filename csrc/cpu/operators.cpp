@@ -24,10 +24,10 @@ void advise_huge_pages(void* data, int64_t bytes) {
 
 /// Allocates on the device of the input.
 struct Allocator {
-  const Tensor& input;
+  DeviceId device;
 
   Tensor operator()(const Sizes& sizes, ScalarType dtype) const {
-    Tensor t = empty(sizes, dtype, input);
+    Tensor t = empty(sizes, dtype, device);
     advise_huge_pages(t.data_ptr(), t.numel() * t.element_size());
     return t;
   }
@@ -62,7 +62,7 @@ inline constexpr int kIndex = [] {
 template <class Model, class T>
 void forward_as(ForwardArguments& a, StableIValue* stack) {
   const Shape shape(a.input, a.sequence);
-  ForwardCall<Model, T> call(a, shape, Allocator{a.input});
+  ForwardCall<Model, T> call(a, shape, Allocator{shape.device});
   run(kernels<T>(kIndex<Model>).forward, call.launch);
   call.put(stack);
 }
@@ -77,7 +77,7 @@ void forward(StableIValue* stack, uint64_t count, uint64_t) {
 template <class Model, class T>
 void backward_as(BackwardArguments& a, StableIValue* stack) {
   const Shape shape(a.input, a.sequence);
-  BackwardCall<Model, T> call(a, shape, Allocator{a.input});
+  BackwardCall<Model, T> call(a, shape, Allocator{shape.device});
   run(kernels<T>(kIndex<Model>).backward, call.launch);
   call.put(stack);
 }

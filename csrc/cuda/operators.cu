@@ -10,9 +10,9 @@ namespace norse_fast::cuda {
 namespace {
 
 struct Allocator {
-  const Tensor& input;
+  DeviceId device;
 
-  Tensor operator()(const Sizes& sizes, ScalarType dtype) const { return empty(sizes, dtype, input); }
+  Tensor operator()(const Sizes& sizes, ScalarType dtype) const { return empty(sizes, dtype, device); }
 };
 
 void check(cudaError_t status, const char* name) {
@@ -58,7 +58,8 @@ void forward(StableIValue* stack, uint64_t count, uint64_t) {
   const torch::stable::accelerator::DeviceGuard guard(a.input.get_device_index());
   dispatch_dtype(a.input, [&](auto stored, auto computing) {
     using T = decltype(computing);
-    ForwardCall<Model, T> call(a, Shape(a.input, a.sequence), Allocator{a.input});
+    const Shape shape(a.input, a.sequence);
+    ForwardCall<Model, T> call(a, shape, Allocator{shape.device});
     run(forward_kernel<Model, T, decltype(stored)>, call.launch, kThreads, 0, a.input, Model::kName);
     call.put(stack);
   });
@@ -70,8 +71,9 @@ void backward(StableIValue* stack, uint64_t count, uint64_t) {
   const torch::stable::accelerator::DeviceGuard guard(a.input.get_device_index());
   dispatch_dtype(a.input, [&](auto stored, auto computing) {
     using T = decltype(computing);
+    const Shape shape(a.input, a.sequence);
     using Stored = decltype(stored);
-    BackwardCall<Model, T> call(a, Shape(a.input, a.sequence), Allocator{a.input});
+    BackwardCall<Model, T> call(a, shape, Allocator{shape.device});
     constexpr int kBlock = kBackwardThreads<Model, T>;
     constexpr size_t kShared = sizeof(T) * kColumnValues<Model, T> * kBlock;
     auto kernel = a.want_params ? backward_kernel<Model, T, Stored, true> : backward_kernel<Model, T, Stored, false>;
