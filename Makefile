@@ -2,11 +2,15 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 ENVIRONMENT := build/bench-venv
 
-# An absolute path, first in PATH: the build calls cmake and ninja by name.
-bench: export PATH := $(CURDIR)/$(ENVIRONMENT)/bin:$(PATH)
+.PHONY: test bench
+
+# Everything, from nothing: environment, build, lint, types, tests.
+test:
+	PYTHON=$(PYTHON) TORCH='$(TORCH)' bash .ci/run
 
 # Compares with Norse in an environment of its own; options for the benchmark go into ARGS.
-.PHONY: bench
+# An absolute path, first in PATH: the build calls cmake and ninja by name.
+bench: export PATH := $(CURDIR)/$(ENVIRONMENT)/bin:$(PATH)
 bench:
 	$(PYTHON) -m venv $(ENVIRONMENT)
 	pip install $(TORCH)
