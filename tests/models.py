@@ -58,6 +58,8 @@ MODELS = [
     Model(nf.lif_step, nf.LIFState, nf.LIFParameters, "rec", nf.LIFRecurrent, nf.LIFRecurrentCell),
     Model(nf.li_feed_forward_step, nf.LIState, nf.LIParameters, "ff", nf.LI, nf.LICell),
     Model(nf.li_step, nf.LIState, nf.LIParameters, "lin", None, nf.LILinearCell),
+    Model(nf.lsnn_feed_forward_step, nf.LSNNFeedForwardState, nf.LSNNParameters, "ff", nf.LSNN, nf.LSNNCell),
+    Model(nf.lsnn_step, nf.LSNNState, nf.LSNNParameters, "rec", nf.LSNNRecurrent, nf.LSNNRecurrentCell),
 ]
 FEED_FORWARD = [model for model in MODELS if model.kind == "ff"]
 WEIGHTS = ("input_weights", "recurrent_weights", "g_coupling")

@@ -5,6 +5,7 @@ from types import ModuleType as _ModuleType
 from .heaviside import *
 from .leaky_integrator import *
 from .lif import *
+from .lsnn import *
 from .parameter import *
 from .reset import *
 from .superspike import *

@@ -4,6 +4,7 @@ from types import ModuleType as _ModuleType
 
 from .leaky_integrator import *
 from .lif import *
+from .lsnn import *
 from .sequential import *
 from .snn import *
 

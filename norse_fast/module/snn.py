@@ -28,6 +28,25 @@ def leaf(v: torch.Tensor) -> torch.Tensor:
     return v if torch.compiler.is_compiling() else v.requires_grad_()
 
 
+def float_dtype(input_tensor: torch.Tensor) -> torch.dtype:
+    """The dtype of a state: that of the input, or the default one where the input is of integers or booleans."""
+    return input_tensor.dtype if input_tensor.is_floating_point() else torch.get_default_dtype()
+
+
+def zeros(shape: tuple[int, ...], input_tensor: torch.Tensor) -> torch.Tensor:
+    """Zeros of a shape, on the device and in the float dtype of the input."""
+    return torch.zeros(shape, device=input_tensor.device, dtype=float_dtype(input_tensor))
+
+
+def filled(value: Any, shape: tuple[int, ...] | None, input_tensor: torch.Tensor) -> torch.Tensor:
+    """A copy of a parameter, filled to a shape or in its own, on the device and in the float dtype of the input.
+
+    It shares neither memory nor history with the parameter, which may be a number or one value per neuron.
+    """
+    copy = torch.as_tensor(value).detach().to(input_tensor.device, float_dtype(input_tensor), copy=True)
+    return copy if shape is None else copy.expand(shape).clone()
+
+
 def _check_time(input_tensor: torch.Tensor) -> None:
     if not isinstance(input_tensor, torch.Tensor):
         raise TypeError(
