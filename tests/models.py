@@ -29,6 +29,8 @@ class Model:
     cell: Callable[..., torch.nn.Module] | None = None
     nested: dict[str, type] = field(default_factory=dict)  # types of state and parameter fields that are tuples themselves
     exact: bool = True  # forward results equal eager PyTorch bit for bit
+    tolerance: float = 1e-5  # relative, of float32 values where they are not exact
+    default: Callable[[], Any] | None = None  # makes parameters, where their type has no defaults
 
     @property
     def name(self) -> str:
@@ -53,6 +55,20 @@ class Model:
         return self.step(x, state, *weights, p, dt)
 
 
+def _tonic(cls: type[torch.nn.Module]) -> Callable[..., torch.nn.Module]:
+    """A constructor like those of the other classes, with parameters in place of a firing pattern."""
+
+    def make(*sizes: int, p: Any = nf.tonic_spiking.p, **kwargs: Any) -> torch.nn.Module:
+        return cls(*sizes, nf.tonic_spiking._replace(p=p), **kwargs)
+
+    return make
+
+
+def _tonic_tensors() -> Any:
+    p = nf.tonic_spiking.p
+    return nf.IzhikevichParameters(*(torch.tensor(float(value)) for value in p[:-2]), p.method, p.alpha)
+
+
 MODELS = [
     Model(nf.lif_feed_forward_step, nf.LIFFeedForwardState, nf.LIFParameters, "ff", nf.LIF, nf.LIFCell),
     Model(nf.lif_step, nf.LIFState, nf.LIFParameters, "rec", nf.LIFRecurrent, nf.LIFRecurrentCell),
@@ -60,6 +76,25 @@ MODELS = [
     Model(nf.li_step, nf.LIState, nf.LIParameters, "lin", None, nf.LILinearCell),
     Model(nf.lsnn_feed_forward_step, nf.LSNNFeedForwardState, nf.LSNNParameters, "ff", nf.LSNN, nf.LSNNCell),
     Model(nf.lsnn_step, nf.LSNNState, nf.LSNNParameters, "rec", nf.LSNNRecurrent, nf.LSNNRecurrentCell),
+    Model(
+        nf.izhikevich_feed_forward_step,
+        nf.IzhikevichState,
+        nf.IzhikevichParameters,
+        "ff",
+        _tonic(nf.Izhikevich),
+        _tonic(nf.IzhikevichCell),
+        default=_tonic_tensors,
+    ),
+    Model(
+        nf.izhikevich_recurrent_step,
+        nf.IzhikevichRecurrentState,
+        nf.IzhikevichParameters,
+        "rec",
+        _tonic(nf.IzhikevichRecurrent),
+        _tonic(nf.IzhikevichRecurrentCell),
+        tolerance=1e-4,  # the quadratic term multiplies the rounding of W x + R z in every step
+        default=_tonic_tensors,
+    ),
 ]
 FEED_FORWARD = [model for model in MODELS if model.kind == "ff"]
 WEIGHTS = ("input_weights", "recurrent_weights", "g_coupling")
@@ -148,7 +183,7 @@ def random_params(model: Model, shape: tuple[int, ...], dtype: torch.dtype, gene
         noise = torch.rand(shape, generator=generator, dtype=torch.float64)
         return ((value.double() + 0.1) * (0.8 + 0.4 * noise)).to(dtype)
 
-    return vary(model.params())
+    return vary((model.default or model.params)())
 
 
 def random_state(model: Model, shape: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator) -> Any:

@@ -3,6 +3,7 @@
 from types import ModuleType as _ModuleType
 
 from .heaviside import *
+from .izhikevich import *
 from .leaky_integrator import *
 from .lif import *
 from .lsnn import *

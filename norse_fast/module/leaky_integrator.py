@@ -8,13 +8,9 @@ from typing import Any
 import torch
 
 from ..functional.leaky_integrator import LIParameters, LIState, li_feed_forward_step, li_step
-from .snn import SNN, SNNCell, leaf, zeros
+from .snn import SNN, SNNCell, copied, leaf, zeros
 
 __all__ = ["LI", "LICell", "LILinearCell"]
-
-
-def _initial_voltage(p: LIParameters, input_tensor: torch.Tensor) -> torch.Tensor:
-    return torch.as_tensor(p.v_leak).detach().to(input_tensor.device, copy=True)
 
 
 class LICell(SNNCell):
@@ -38,7 +34,7 @@ class LICell(SNNCell):
 
     def initial_state(self, input_tensor: torch.Tensor) -> LIState:
         """The state before the first step."""
-        return LIState(v=leaf(_initial_voltage(self.p, input_tensor)), i=zeros(input_tensor.shape, input_tensor))
+        return LIState(v=leaf(copied(self.p.v_leak, input_tensor)), i=zeros(input_tensor.shape, input_tensor))
 
 
 class LI(SNN):
@@ -63,7 +59,7 @@ class LI(SNN):
     def initial_state(self, input_tensor: torch.Tensor) -> LIState:
         """The state before the first step."""
         shape = input_tensor.shape[1:]
-        v = _initial_voltage(self.p, input_tensor).to(torch.float32)
+        v = copied(self.p.v_leak, input_tensor).to(torch.float32)
         i = torch.zeros(shape, device=input_tensor.device, dtype=torch.float32)
         return LIState(v=leaf(v.expand(shape).clone()), i=i)
 
@@ -107,7 +103,7 @@ class LILinearCell(torch.nn.Module):
     def initial_state(self, input_tensor: torch.Tensor) -> LIState:
         """The state before the first step."""
         shape = (*input_tensor.shape[:-1], self.hidden_size)
-        return LIState(v=leaf(_initial_voltage(self.p, input_tensor)), i=zeros(shape, input_tensor))
+        return LIState(v=leaf(copied(self.p.v_leak, input_tensor)), i=zeros(shape, input_tensor))
 
     def forward(self, input_tensor: torch.Tensor, state: LIState | None = None) -> tuple[torch.Tensor, LIState]:
         """Run one step.

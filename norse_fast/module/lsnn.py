@@ -13,7 +13,7 @@ from ..functional.lsnn import (
     lsnn_feed_forward_step,
     lsnn_step,
 )
-from .snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell, filled, leaf, zeros
+from .snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell, copied, filled, leaf, zeros
 
 __all__ = ["LSNN", "LSNNCell", "LSNNRecurrent", "LSNNRecurrentCell"]
 
@@ -26,14 +26,12 @@ def _reject_adjoint(adjoint: bool) -> None:
         )
 
 
-def _initial_recurrent_state(
-    p: LSNNParameters, shape: tuple[int, ...], input_tensor: torch.Tensor, b_shape: tuple[int, ...] | None = None
-) -> LSNNState:
+def _initial_recurrent_state(p: LSNNParameters, shape: tuple[int, ...], input_tensor: torch.Tensor) -> LSNNState:
     return LSNNState(
         z=zeros(shape, input_tensor),
         v=leaf(filled(p.v_leak, shape, input_tensor)),
         i=zeros(shape, input_tensor),
-        b=filled(p.v_th, b_shape, input_tensor),
+        b=filled(p.v_th, shape, input_tensor),
     )
 
 
@@ -66,7 +64,11 @@ class LSNNCell(SNNCell):
 
     def initial_state(self, input_tensor: torch.Tensor) -> LSNNFeedForwardState:
         """The state before the first step."""
-        return LSNNFeedForwardState(*_initial_recurrent_state(self.p, input_tensor.shape, input_tensor)[1:])
+        return LSNNFeedForwardState(
+            v=leaf(filled(self.p.v_leak, input_tensor.shape, input_tensor)),
+            i=zeros(input_tensor.shape, input_tensor),
+            b=copied(self.p.v_th, input_tensor),
+        )
 
 
 class LSNN(SNN):
@@ -96,8 +98,7 @@ class LSNN(SNN):
 
     def initial_state(self, input_tensor: torch.Tensor) -> LSNNFeedForwardState:
         """The state before the first step."""
-        shape = input_tensor.shape[1:]
-        return LSNNFeedForwardState(*_initial_recurrent_state(self.p, shape, input_tensor, shape)[1:])
+        return LSNNFeedForwardState(*_initial_recurrent_state(self.p, input_tensor.shape[1:], input_tensor)[1:])
 
 
 class LSNNRecurrentCell(SNNRecurrentCell):
@@ -135,7 +136,8 @@ class LSNNRecurrentCell(SNNRecurrentCell):
 
     def initial_state(self, input_tensor: torch.Tensor) -> LSNNState:
         """The state before the first step."""
-        return _initial_recurrent_state(self.p, (*input_tensor.shape[:-1], int(self.hidden_size)), input_tensor)
+        state = _initial_recurrent_state(self.p, (*input_tensor.shape[:-1], int(self.hidden_size)), input_tensor)
+        return state._replace(b=copied(self.p.v_th, input_tensor))
 
 
 class LSNNRecurrent(SNNRecurrent):
@@ -175,4 +177,4 @@ class LSNNRecurrent(SNNRecurrent):
     def initial_state(self, input_tensor: torch.Tensor) -> LSNNState:
         """The state before the first step."""
         shape = (*input_tensor.shape[1:-1], int(self.hidden_size))
-        return _initial_recurrent_state(self.p, shape, input_tensor, shape)
+        return _initial_recurrent_state(self.p, shape, input_tensor)

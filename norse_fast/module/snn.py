@@ -28,9 +28,9 @@ def leaf(v: torch.Tensor) -> torch.Tensor:
     return v if torch.compiler.is_compiling() else v.requires_grad_()
 
 
-def float_dtype(input_tensor: torch.Tensor) -> torch.dtype:
-    """The dtype of a state: that of the input, or the default one where the input is of integers or booleans."""
-    return input_tensor.dtype if input_tensor.is_floating_point() else torch.get_default_dtype()
+def float_dtype(x: torch.Tensor) -> torch.dtype:
+    """The dtype of a tensor, or the default one where it holds integers or booleans."""
+    return x.dtype if x.is_floating_point() else torch.get_default_dtype()
 
 
 def zeros(shape: tuple[int, ...], input_tensor: torch.Tensor) -> torch.Tensor:
@@ -38,13 +38,15 @@ def zeros(shape: tuple[int, ...], input_tensor: torch.Tensor) -> torch.Tensor:
     return torch.zeros(shape, device=input_tensor.device, dtype=float_dtype(input_tensor))
 
 
-def filled(value: Any, shape: tuple[int, ...] | None, input_tensor: torch.Tensor) -> torch.Tensor:
-    """A copy of a parameter, filled to a shape or in its own, on the device and in the float dtype of the input.
+def copied(value: Any, input_tensor: torch.Tensor) -> torch.Tensor:
+    """A parameter, a number or a tensor, without its memory and history, on the device of the input."""
+    value = torch.as_tensor(value).detach()
+    return value.to(input_tensor.device, float_dtype(value), copy=True)
 
-    It shares neither memory nor history with the parameter, which may be a number or one value per neuron.
-    """
-    copy = torch.as_tensor(value).detach().to(input_tensor.device, float_dtype(input_tensor), copy=True)
-    return copy if shape is None else copy.expand(shape).clone()
+
+def filled(value: Any, shape: tuple[int, ...], input_tensor: torch.Tensor) -> torch.Tensor:
+    """A parameter as :func:`copied`, filled to a shape, in the float dtype of the input."""
+    return copied(value, input_tensor).to(float_dtype(input_tensor)).expand(shape).clone()
 
 
 def _check_time(input_tensor: torch.Tensor) -> None:
