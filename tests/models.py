@@ -95,6 +95,15 @@ MODELS = [
         tolerance=1e-4,  # the quadratic term multiplies the rounding of W x + R z in every step
         default=_tonic_tensors,
     ),
+    Model(
+        nf.coba_lif_feed_forward_step,
+        nf.CobaLIFFeedForwardState,
+        nf.CobaLIFParameters,
+        "ff",
+        nf.CobaLIF,
+        nf.CobaLIFFeedForwardCell,
+    ),
+    Model(nf.coba_lif_step, nf.CobaLIFState, nf.CobaLIFParameters, "rec", nf.CobaLIFRecurrent, nf.CobaLIFCell),
 ]
 FEED_FORWARD = [model for model in MODELS if model.kind == "ff"]
 WEIGHTS = ("input_weights", "recurrent_weights", "g_coupling")

@@ -178,7 +178,7 @@ inhibition_induced_bursting = create_izhikevich_spiking_behavior(-0.026, -1.0, -
 
 
 def _coefficients(params: tuple[Any, ...], dt: float) -> tuple[Any, ...]:
-    """The kernel's parameters. Rates are products of what the user gave, which rounds as numbers do, or as tensors do."""
+    """The kernel's parameters: rates are products of what the user gave, and round as numbers or as tensors do."""
     tau_inv, a, *others = params
     rate = tau_inv * dt
     return rate, rate * a, *others

@@ -2,6 +2,7 @@
 
 from types import ModuleType as _ModuleType
 
+from .coba_lif import *
 from .izhikevich import *
 from .leaky_integrator import *
 from .lif import *
