@@ -24,7 +24,7 @@ class Model:
     step: Callable[..., Any]
     state: type
     params: type
-    kind: str  # ff: input; lin: input and weights; rec: input, input weights, recurrent weights
+    kind: str  # ff: input; lin: and input weights; rec: and recurrent weights; mcff, mc: as ff, rec, with coupling
     layer: Callable[..., torch.nn.Module] | None = None
     cell: Callable[..., torch.nn.Module] | None = None
     nested: dict[str, type] = field(default_factory=dict)  # types of state and parameter fields that are tuples themselves
@@ -104,6 +104,8 @@ MODELS = [
         nf.CobaLIFFeedForwardCell,
     ),
     Model(nf.coba_lif_step, nf.CobaLIFState, nf.CobaLIFParameters, "rec", nf.CobaLIFRecurrent, nf.CobaLIFCell),
+    Model(nf.lif_mc_feed_forward_step, nf.LIFFeedForwardState, nf.LIFParameters, "mcff"),
+    Model(nf.lif_mc_step, nf.LIFState, nf.LIFParameters, "mc", None, nf.LIFMCRecurrentCell),
 ]
 FEED_FORWARD = [model for model in MODELS if model.kind == "ff"]
 WEIGHTS = ("input_weights", "recurrent_weights", "g_coupling")

@@ -218,8 +218,8 @@ class _Weights(torch.nn.Module):
             input_weights = torch.nn.Parameter(_initial_weights(int(hidden_size), int(input_size)))
         if recurrent_weights is None:
             recurrent_weights = torch.nn.Parameter(_initial_weights(int(hidden_size), int(hidden_size)))
-        _check_weight("input_weights", input_weights, (int(hidden_size), int(input_size)))
-        _check_weight("recurrent_weights", recurrent_weights, (int(hidden_size), int(hidden_size)))
+        check_weight("input_weights", input_weights, (int(hidden_size), int(input_size)))
+        check_weight("recurrent_weights", recurrent_weights, (int(hidden_size), int(hidden_size)))
         self.input_weights = input_weights
         self.recurrent_weights = recurrent_weights
         if not autapses:
@@ -246,7 +246,7 @@ def _without_diagonal(gradient: torch.Tensor) -> torch.Tensor:
 _without_diagonal.__torch_unserializable__ = True  # type: ignore[attr-defined]
 
 
-def _check_weight(name: str, weight: Any, shape: tuple[int, int]) -> None:
+def check_weight(name: str, weight: Any, shape: tuple[int, int]) -> None:
     if not isinstance(weight, torch.Tensor):
         raise TypeError(f"{name}: got {type(weight).__name__}, expected a tensor of shape {shape}.")
     if tuple(weight.shape) != shape:

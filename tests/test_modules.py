@@ -1,0 +1,169 @@
+"""What every module promises, over the table of models."""
+
+from __future__ import annotations
+
+import copy
+import io
+import pickle
+
+import pytest
+import torch
+
+import norse_fast as nf
+
+from .models import MODELS, Model, fields, model_id, random_params
+
+LAYERS = [model for model in MODELS if model.layer is not None]
+CELLS = [model for model in MODELS if model.cell is not None]
+MODULES = [
+    pytest.param(model, cell, id=f"{model.name}-{'cell' if cell else 'layer'}")
+    for model in CELLS
+    for cell in (True, False)
+    if cell or model.layer is not None
+]
+INPUTS, NEURONS = 5, 7
+
+
+def make(model: Model, cell: bool, **kwargs):
+    torch.manual_seed(7)
+    sizes = () if model.kind == "ff" else (INPUTS, NEURONS)
+    factory = model.cell if cell else model.layer
+    assert factory is not None
+    return factory(*sizes, **kwargs)
+
+
+def make_input(model: Model, *shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(3)
+    width = NEURONS if model.kind == "ff" else INPUTS
+    return 60 * torch.randn(*shape, width, generator=generator, dtype=dtype)
+
+
+def numbers(p):
+    """Parameters with every 0-dim tensor as a Python number."""
+    return type(p)(
+        *(
+            numbers(value) if hasattr(value, "_fields") else value.item() if isinstance(value, torch.Tensor) else value
+            for value in p
+        )
+    )
+
+
+def default_params(model: Model):
+    return (model.default or model.params)()
+
+
+@pytest.mark.parametrize("model", LAYERS, ids=model_id)
+def test_layer_is_its_cell_over_time(model: Model):
+    p = random_params(model, (NEURONS,), torch.float64, torch.Generator().manual_seed(1))
+    layer, cell = make(model, False, p=p).double(), make(model, True, p=p).double()
+    x = make_input(model, 40, 3, dtype=torch.float64)
+    output, final = layer(x)
+    state, outputs = layer.state_fallback(x), []
+    for step in x:
+        z, state = cell(step, state)
+        outputs.append(z)
+    # Only matrix products round differently, because those of the layer are over all steps at once.
+    tolerance = {"rtol": 0.0, "atol": 0.0} if model.kind == "ff" else {"rtol": 1e-9, "atol": 1e-9}
+    torch.testing.assert_close(output, torch.stack(outputs), **tolerance)
+    for name, value in fields(state).items():
+        torch.testing.assert_close(fields(final)[name], value, msg=name, **tolerance)
+
+
+@pytest.mark.parametrize("model", LAYERS, ids=model_id)
+def test_record_states(model: Model):
+    x = make_input(model, 4, 3)
+    output, states = make(model, False, record_states=True)(x)
+    _, final = make(model, False)(x)
+    assert type(states) is model.state
+    for name, value in fields(states).items():
+        assert value.shape == (4, 3, NEURONS)
+        torch.testing.assert_close(value[-1], fields(final)[name], rtol=0, atol=0)
+    if "z" in states._fields:
+        assert torch.equal(states.z, output)
+
+
+@pytest.mark.parametrize(("model", "cell"), MODULES)
+@pytest.mark.parametrize("kind", ["default", "numbers", "per_neuron", "parameter"])
+def test_kinds_of_parameters(model: Model, cell: bool, kind: str):
+    p = default_params(model)
+    if kind == "numbers":
+        p = numbers(p)
+    elif kind == "per_neuron":
+        p = random_params(model, (NEURONS,), torch.float32, torch.Generator().manual_seed(1))
+    learnt = torch.nn.Parameter(torch.full((NEURONS,), 0.9))
+    if kind == "parameter":
+        field = next(name for name in ("v_th", "v_thresh", "v_leak") if name in p._fields)
+        p = p._replace(**{field: learnt})
+    module = make(model, cell, p=p)
+    x = make_input(model, 3) if cell else make_input(model, 4, 3)
+    output, state = module(x)
+    if cell:
+        output, state = module(x, state)
+    output.sum().backward()
+    assert output.shape == (*x.shape[:-1], NEURONS)
+    assert torch.isfinite(output).all()
+    if kind == "parameter":
+        assert learnt.grad is not None
+        assert learnt.grad.shape == (NEURONS,)
+
+
+@pytest.mark.parametrize("model", CELLS, ids=model_id)
+def test_defaults_stay_untouched(model: Model):
+    shared = [nf.tonic_spiking.s.v, nf.tonic_spiking.s.u]
+    if model.default is None:
+        shared = [value for value in fields(model.params()).values() if isinstance(value, torch.Tensor)]
+    before = [(value, value.clone(), value.requires_grad) for value in shared]
+    output, state = make(model, True)(make_input(model, 3))
+    (output.sum() + state.v.sum()).backward()
+    for value, copied, required in before:
+        assert torch.equal(value, copied)
+        assert value.requires_grad == required
+        assert value.grad is None
+
+
+@pytest.mark.parametrize("model", CELLS, ids=model_id)
+def test_initial_states_are_independent(model: Model):
+    cell, x = make(model, True), make_input(model, 3)
+    first, second = cell.initial_state(x), cell.initial_state(x)
+    for name, value in fields(first).items():
+        assert value.data_ptr() != fields(second)[name].data_ptr()
+    assert first.v.requires_grad
+    assert first.v.is_leaf
+
+
+@pytest.mark.parametrize(("model", "cell"), MODULES)
+def test_copies(model: Model, cell: bool):
+    module = make(model, cell)
+    x = make_input(model, 3) if cell else make_input(model, 4, 3)
+    expected, state = module(x)
+    saved = io.BytesIO()
+    torch.save(module, saved)
+    saved.seek(0)
+    copies = [pickle.loads(pickle.dumps(module)), copy.deepcopy(module), torch.load(saved, weights_only=False)]
+    for other in copies:
+        assert torch.equal(other(x)[0], expected)
+        if hasattr(other, "recurrent_weights") and not other.autapses:
+            other(x)[0].sum().backward()
+            assert other.recurrent_weights.grad is None or not other.recurrent_weights.grad.diagonal().any()
+    detached = type(state)(*(value.detach() for value in state))
+    loaded = pickle.loads(pickle.dumps(detached))
+    assert all(torch.equal(a, b) for a, b in zip(loaded, detached))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("model", CELLS, ids=model_id)
+def test_dtypes(model: Model, dtype: torch.dtype):
+    cell = make(model, True).to(dtype)
+    x = make_input(model, 3).to(dtype)
+    output, state = cell(x)
+    output, state = cell(x, state)
+    assert output.dtype == dtype
+    assert state.v.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+
+
+@pytest.mark.parametrize("model", [model for model in CELLS if model.kind == "ff"], ids=model_id)
+def test_integers_and_booleans(model: Model):
+    for x in (torch.ones(3, NEURONS, dtype=torch.bool), torch.ones(3, NEURONS, dtype=torch.int64)):
+        output, _ = make(model, True)(x)
+        assert output.dtype == torch.float32
+        assert output.shape == x.shape
