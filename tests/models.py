@@ -27,7 +27,7 @@ class Model:
     kind: str  # ff: input; lin: and input weights; rec: and recurrent weights; mcff, mc: as ff, rec, with coupling
     layer: Callable[..., torch.nn.Module] | None = None
     cell: Callable[..., torch.nn.Module] | None = None
-    nested: dict[str, type] = field(default_factory=dict)  # types of state and parameter fields that are tuples themselves
+    nested: dict[str, type] = field(default_factory=dict)  # types of state fields that are tuples themselves
     exact: bool = True  # forward results equal eager PyTorch bit for bit
     tolerance: float = 1e-5  # relative, of float32 values where they are not exact
     default: Callable[[], Any] | None = None  # makes parameters, where their type has no defaults
@@ -42,14 +42,14 @@ class Model:
 
     def pack(self, kind: type, values: dict[str, Any]) -> Any:
         """A (nested) named tuple from values under dotted names."""
-        return kind(**self._nest(values))
-
-    def _nest(self, values: dict[str, Any]) -> dict[str, Any]:
+        nested = self.nested
+        if kind is self.params:
+            nested = {name: type(value) for name, value in (self.default or self.params)()._asdict().items()}
         flat = {name: value for name, value in values.items() if "." not in name}
         for prefix in {name.split(".")[0] for name in values if "." in name}:
             inner = {name.split(".", 1)[1]: v for name, v in values.items() if name.startswith(f"{prefix}.")}
-            flat[prefix] = self.nested[prefix](**inner)
-        return flat
+            flat[prefix] = nested[prefix](**inner)
+        return kind(**flat)
 
     def call(self, x: Any, state: Any, weights: tuple[Any, ...], p: Any, dt: float) -> Any:
         return self.step(x, state, *weights, p, dt)
