@@ -58,6 +58,7 @@ class Neuron:
         pack: builds the user's state tuple from the state variables.
         step: the pure-PyTorch step, in the reference's order of operations.
         surrogate: field prefix of ``method`` and ``alpha`` in the parameters; None for models without spikes.
+        coefficients: where the kernel wants others than the user's parameters, makes them from those and dt.
     """
 
     def __init__(
@@ -68,9 +69,10 @@ class Neuron:
         pack: Callable[..., Any],
         step: Step,
         surrogate: str | None = "",
+        coefficients: Callable[[tuple[Any, ...], float], tuple[Any, ...]] | None = None,
     ) -> None:
         self.name, self.state, self.params, self.pack, self.step = name, state, params, pack, step
-        self.read_state, self.read_params = _fields(state), _fields(params)
+        self.read_state, self.read_params, self.coefficients = _fields(state), _fields(params), coefficients
         self.read_surrogate = None if surrogate is None else _fields((f"{surrogate}method", f"{surrogate}alpha"))
         if has_kernels("cpu"):
             register_fakes(name, len(state), len(params))
@@ -94,6 +96,8 @@ class Neuron:
         except AttributeError as error:
             self._reject_fields(state, p, error)
         surrogate = surrogate_index(method)
+        if self.coefficients is not None:
+            params = self.coefficients(params, dt)
         if not self._is_ready(input, state_values, params, sequence):
             input, state_values, params, alpha = self._prepare(input, state_values, params, alpha, sequence)
         if not has_kernels(input.device.type):

@@ -55,10 +55,19 @@ def stack_states(states: list[Any]) -> Any:
 
 
 class Recurrent:
-    """A recurrent layer: ``step(projected input, state, recurrent weights, p, dt)`` gives output and new state."""
+    """A recurrent layer.
 
-    def __init__(self, step: Callable[..., tuple[torch.Tensor, Any]]) -> None:
-        self.step = step
+    Args:
+        step: ``step(projected input, state, recurrent weights, p, dt)`` gives output and new state.
+        prepare: makes of each weight matrix what the projection and the step use instead; once for all steps.
+    """
+
+    def __init__(
+        self,
+        step: Callable[..., tuple[torch.Tensor, Any]],
+        prepare: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    ) -> None:
+        self.step, self.prepare = step, prepare
 
     def __call__(
         self,
@@ -81,6 +90,8 @@ class Recurrent:
                 "put time in the first dimension."
             )
         check_weights(input, state, input_weights, recurrent_weights)
+        if self.prepare is not None:
+            input_weights, recurrent_weights = self.prepare(input_weights), self.prepare(recurrent_weights)
         outputs, states = [], []
         for projected in torch.nn.functional.linear(input, input_weights).unbind(0):
             output, state = self.step(projected, state, recurrent_weights, p, dt)

@@ -24,11 +24,13 @@ class Model:
     step: Callable[..., Any]
     state: type
     params: type
-    kind: str  # ff: input; lin: input and weights; rec: input, input weights, recurrent weights
+    kind: str  # ff: input; lin: and input weights; rec: and recurrent weights; mcff, mc: as ff, rec, with coupling
     layer: Callable[..., torch.nn.Module] | None = None
     cell: Callable[..., torch.nn.Module] | None = None
-    nested: dict[str, type] = field(default_factory=dict)  # types of fields that are tuples themselves
+    nested: dict[str, type] = field(default_factory=dict)  # types of state fields that are tuples themselves
     exact: bool = True  # forward results equal eager PyTorch bit for bit
+    tolerance: float = 1e-5  # relative, of float32 values where they are not exact
+    default: Callable[[], Any] | None = None  # makes parameters, where their type has no defaults
 
     @property
     def name(self) -> str:
@@ -38,19 +40,37 @@ class Model:
     def neuron(self) -> Neuron:
         return SEQUENCES[self.step]
 
+    def defaults(self) -> Any:
+        """Default parameters."""
+        return (self.default or self.params)()
+
     def pack(self, kind: type, values: dict[str, Any]) -> Any:
         """A (nested) named tuple from values under dotted names."""
-        return kind(**self._nest(values))
-
-    def _nest(self, values: dict[str, Any]) -> dict[str, Any]:
+        nested = self.nested
+        if kind is self.params:
+            nested = {name: type(value) for name, value in self.defaults()._asdict().items()}
         flat = {name: value for name, value in values.items() if "." not in name}
         for prefix in {name.split(".")[0] for name in values if "." in name}:
             inner = {name.split(".", 1)[1]: v for name, v in values.items() if name.startswith(f"{prefix}.")}
-            flat[prefix] = self.nested[prefix](**inner)
-        return flat
+            flat[prefix] = nested[prefix](**inner)
+        return kind(**flat)
 
     def call(self, x: Any, state: Any, weights: tuple[Any, ...], p: Any, dt: float) -> Any:
         return self.step(x, state, *weights, p, dt)
+
+
+def _tonic(cls: type[torch.nn.Module]) -> Callable[..., torch.nn.Module]:
+    """A constructor like those of the other classes, with parameters in place of a firing pattern."""
+
+    def make(*sizes: int, p: Any = nf.tonic_spiking.p, **kwargs: Any) -> torch.nn.Module:
+        return cls(*sizes, nf.tonic_spiking._replace(p=p), **kwargs)
+
+    return make
+
+
+def _tonic_tensors() -> Any:
+    p = nf.tonic_spiking.p
+    return nf.IzhikevichParameters(*(torch.tensor(float(value)) for value in p[:-2]), p.method, p.alpha)
 
 
 MODELS = [
@@ -58,6 +78,38 @@ MODELS = [
     Model(nf.lif_step, nf.LIFState, nf.LIFParameters, "rec", nf.LIFRecurrent, nf.LIFRecurrentCell),
     Model(nf.li_feed_forward_step, nf.LIState, nf.LIParameters, "ff", nf.LI, nf.LICell),
     Model(nf.li_step, nf.LIState, nf.LIParameters, "lin", None, nf.LILinearCell),
+    Model(nf.lsnn_feed_forward_step, nf.LSNNFeedForwardState, nf.LSNNParameters, "ff", nf.LSNN, nf.LSNNCell),
+    Model(nf.lsnn_step, nf.LSNNState, nf.LSNNParameters, "rec", nf.LSNNRecurrent, nf.LSNNRecurrentCell),
+    Model(
+        nf.izhikevich_feed_forward_step,
+        nf.IzhikevichState,
+        nf.IzhikevichParameters,
+        "ff",
+        _tonic(nf.Izhikevich),
+        _tonic(nf.IzhikevichCell),
+        default=_tonic_tensors,
+    ),
+    Model(
+        nf.izhikevich_recurrent_step,
+        nf.IzhikevichRecurrentState,
+        nf.IzhikevichParameters,
+        "rec",
+        _tonic(nf.IzhikevichRecurrent),
+        _tonic(nf.IzhikevichRecurrentCell),
+        tolerance=1e-4,  # the quadratic term multiplies the rounding of W x + R z in every step
+        default=_tonic_tensors,
+    ),
+    Model(
+        nf.coba_lif_feed_forward_step,
+        nf.CobaLIFFeedForwardState,
+        nf.CobaLIFParameters,
+        "ff",
+        nf.CobaLIF,
+        nf.CobaLIFFeedForwardCell,
+    ),
+    Model(nf.coba_lif_step, nf.CobaLIFState, nf.CobaLIFParameters, "rec", nf.CobaLIFRecurrent, nf.CobaLIFCell),
+    Model(nf.lif_mc_feed_forward_step, nf.LIFFeedForwardState, nf.LIFParameters, "mcff"),
+    Model(nf.lif_mc_step, nf.LIFState, nf.LIFParameters, "mc", None, nf.LIFMCRecurrentCell),
 ]
 FEED_FORWARD = [model for model in MODELS if model.kind == "ff"]
 WEIGHTS = ("input_weights", "recurrent_weights", "g_coupling")
@@ -146,7 +198,7 @@ def random_params(model: Model, shape: tuple[int, ...], dtype: torch.dtype, gene
         noise = torch.rand(shape, generator=generator, dtype=torch.float64)
         return ((value.double() + 0.1) * (0.8 + 0.4 * noise)).to(dtype)
 
-    return vary(model.params())
+    return vary(model.defaults())
 
 
 def random_state(model: Model, shape: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator) -> Any:

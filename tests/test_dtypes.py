@@ -20,8 +20,8 @@ def test_half_is_storage(model: Model, dtype: torch.dtype, generator):
     state = random_state(model, (3, 11), torch.float32, generator)
     wide = x.float().requires_grad_()
     narrow = x.clone().requires_grad_()
-    output, final = model.neuron(narrow, state, model.params(), 0.001, sequence=True)
-    expected, expected_final = model.neuron(wide, state, model.params(), 0.001, sequence=True)
+    output, final = model.neuron(narrow, state, model.defaults(), 0.001, sequence=True)
+    expected, expected_final = model.neuron(wide, state, model.defaults(), 0.001, sequence=True)
     assert output.dtype == dtype
     assert torch.equal(output, expected.to(dtype))
     for name, value in fields(final).items():
@@ -92,7 +92,7 @@ def test_layouts(model: Model, layout: str, generator):
     results = []
     for value, g in ((x, gradient), (strange, LAYOUTS[layout](gradient))):
         value.requires_grad_()
-        output, _ = model.neuron(value, state, model.params(), 0.001, sequence=True)
+        output, _ = model.neuron(value, state, model.defaults(), 0.001, sequence=True)
         output.backward(g)
         results.append((output, value.grad))
     assert torch.equal(results[0][0], results[1][0])
@@ -117,7 +117,7 @@ def test_expanded_input_and_gradient(shape: tuple[int, ...], generator):
 def test_empty(model: Model, shape: tuple[int, ...]):
     x = torch.ones(shape, requires_grad=True)
     values = {name: torch.full(shape[1:], 0.5, requires_grad=True) for name in model.neuron.state}
-    params = model.params()._replace(**{model.params._fields[0]: torch.tensor(150.0, requires_grad=True)})
+    params = model.defaults()._replace(**{model.params._fields[0]: torch.tensor(150.0, requires_grad=True)})
     output, state = model.neuron(x, model.pack(model.state, values), params, 0.001, sequence=True)
     assert output.shape == shape
     total = output.sum() + sum(value.sum() for value in fields(state).values())

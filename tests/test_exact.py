@@ -37,7 +37,7 @@ def test_lengths_and_widths(model: Model, steps: int, dtype: torch.dtype, genera
             width = 2_000
         x = 3 * torch.rand(steps, width, generator=generator, dtype=dtype)
         state = random_state(model, (width,), dtype, generator)
-        params = model.params()
+        params = model.defaults()
         output = assert_same(model, x, state, params)
         assert output.dtype == dtype
         assert output.shape == x.shape
@@ -65,7 +65,7 @@ def test_single_precision_parameters_with_double_input(model: Model, generator):
 def test_steps_equal_sequence(model: Model, generator):
     x = 3 * torch.rand(70, 2, 9, generator=generator)
     state = random_state(model, (2, 9), torch.float32, generator)
-    params = model.params()
+    params = model.defaults()
     whole, final = model.neuron(x, state, params, 0.001, sequence=True)
     outputs, stepped = [], state
     for frame in x:
@@ -80,9 +80,9 @@ def test_steps_equal_sequence(model: Model, generator):
 def test_special_values(model: Model):
     x = torch.tensor([0.0, -0.0, 1e38, -1e38, float("inf"), -float("inf"), float("nan"), 1e-45]).repeat(5, 1)
     state = model.pack(model.state, {name: torch.zeros(8) for name in model.neuron.state})
-    output, final = model.neuron(x, state, model.params(), 0.001, sequence=True)
+    output, final = model.neuron(x, state, model.defaults(), 0.001, sequence=True)
     with kernels_disabled():
-        expected, expected_final = model.neuron(x, state, model.params(), 0.001, sequence=True)
+        expected, expected_final = model.neuron(x, state, model.defaults(), 0.001, sequence=True)
     torch.testing.assert_close(output, expected, rtol=0, atol=0, equal_nan=True)
     for name, value in fields(expected_final).items():
         torch.testing.assert_close(fields(final)[name], value, rtol=0 if model.exact else 1e-5, atol=0, equal_nan=True)

@@ -34,7 +34,7 @@ def check_values(case: GoldenCase, output, final):
         if case.model.exact and case.model.kind == "ff":
             assert torch.equal(actual[name], value), name
         else:
-            tolerance = 1e-9 if double else 1e-5
+            tolerance = 1e-9 if double else case.model.tolerance
             torch.testing.assert_close(actual[name], value, rtol=tolerance, atol=tolerance * 1e-3, msg=name)
     if case.meta["rate"] is not None:
         assert torch.equal(output, expected["out"]), "a spike differs"

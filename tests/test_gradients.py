@@ -107,7 +107,7 @@ def test_only_what_is_needed(model: Model, needs: str, generator):
 def test_scalar_broadcast_state_gets_its_gradient(model: Model, generator):
     x = 3 * torch.rand(5, 2, 4, generator=generator, dtype=torch.float64)
     state = requiring_grad(random_state(model, (), torch.float64, generator))
-    assert_gradients_match(model, x, state, model.params(), generator)
+    assert_gradients_match(model, x, state, model.defaults(), generator)
 
 
 @pytest.mark.parametrize("steps", [1, 10, 40])

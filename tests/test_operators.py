@@ -21,6 +21,8 @@ def forward_arguments(
     state = fields(random_state(model, shape, compute, generator)).values()
     p = random_params(model, shape[-1:] if per_neuron else (), compute, generator)
     params = model.neuron.read_params(p)
+    if model.neuron.coefficients is not None:
+        params = model.neuron.coefficients(params, 0.001)
     return (x, *state, *(torch.as_tensor(v) for v in params), 0.001, sequence, checkpoint, record)
 
 

@@ -1,8 +1,11 @@
 #pragma once
 // The list of all models: both backends and the core's own tests are generated from it. One line per model.
 
+#include "coba_lif.h"
+#include "izhikevich.h"
 #include "li.h"
 #include "lif.h"
+#include "lsnn.h"
 #include "model.h"
 
 namespace norse_fast {
@@ -21,6 +24,10 @@ struct ModelList {
 using AllModels = ModelList<  //
     LIF<false>,               //
     LIF<true>,                //
-    LI>;
+    LI,                       //
+    LSNN<false>,              //
+    LSNN<true>,               //
+    Izhikevich,               //
+    CobaLIF>;
 
 }  // namespace norse_fast

@@ -2,9 +2,15 @@
 
 from types import ModuleType as _ModuleType
 
+from .coba_lif import *
+from .correlation_sensor import *
 from .heaviside import *
+from .izhikevich import *
 from .leaky_integrator import *
 from .lif import *
+from .lif_correlation import *
+from .lif_mc import *
+from .lsnn import *
 from .parameter import *
 from .reset import *
 from .superspike import *

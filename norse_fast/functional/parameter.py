@@ -21,6 +21,7 @@ _MEMBRANE = {
 DEFAULT_BIO_PARAMS: dict[str, dict[str, Any]] = {
     "li": {k: _MEMBRANE[k] for k in ("tau_syn_inv", "tau_mem_inv", "v_leak")},
     "lif": dict(_MEMBRANE),
+    "lsnn": {**_MEMBRANE, "tau_adapt_inv": torch.tensor(1 / 100.0), "beta": torch.tensor(0.5)},
 }
 
 

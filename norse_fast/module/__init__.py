@@ -2,8 +2,13 @@
 
 from types import ModuleType as _ModuleType
 
+from .coba_lif import *
+from .izhikevich import *
 from .leaky_integrator import *
 from .lif import *
+from .lif_correlation import *
+from .lif_mc import *
+from .lsnn import *
 from .sequential import *
 from .snn import *
 

@@ -29,6 +29,27 @@ def leaf(v: torch.Tensor) -> torch.Tensor:
     return v if torch.compiler.is_compiling() or in_transform() else v.requires_grad_()
 
 
+def float_dtype(x: torch.Tensor) -> torch.dtype:
+    """The dtype of a tensor, or the default one where it holds integers or booleans."""
+    return x.dtype if x.is_floating_point() else torch.get_default_dtype()
+
+
+def zeros(shape: tuple[int, ...], input_tensor: torch.Tensor) -> torch.Tensor:
+    """Zeros of a shape, on the device and in the float dtype of the input."""
+    return torch.zeros(shape, device=input_tensor.device, dtype=float_dtype(input_tensor))
+
+
+def copied(value: Any, input_tensor: torch.Tensor) -> torch.Tensor:
+    """A parameter, a number or a tensor, without its memory and history, on the device of the input."""
+    value = torch.as_tensor(value).detach()
+    return value.to(input_tensor.device, float_dtype(value), copy=True)
+
+
+def filled(value: Any, shape: tuple[int, ...], input_tensor: torch.Tensor) -> torch.Tensor:
+    """A parameter as :func:`copied`, filled to a shape, in the float dtype of the input."""
+    return copied(value, input_tensor).to(float_dtype(input_tensor)).expand(shape).clone()
+
+
 def _check_time(input_tensor: torch.Tensor) -> None:
     if not isinstance(input_tensor, torch.Tensor):
         raise TypeError(
@@ -198,8 +219,8 @@ class _Weights(torch.nn.Module):
             input_weights = torch.nn.Parameter(_initial_weights(int(hidden_size), int(input_size)))
         if recurrent_weights is None:
             recurrent_weights = torch.nn.Parameter(_initial_weights(int(hidden_size), int(hidden_size)))
-        _check_weight("input_weights", input_weights, (int(hidden_size), int(input_size)))
-        _check_weight("recurrent_weights", recurrent_weights, (int(hidden_size), int(hidden_size)))
+        check_weight("input_weights", input_weights, (int(hidden_size), int(input_size)))
+        check_weight("recurrent_weights", recurrent_weights, (int(hidden_size), int(hidden_size)))
         self.input_weights = input_weights
         self.recurrent_weights = recurrent_weights
         if not autapses:
@@ -226,7 +247,7 @@ def _without_diagonal(gradient: torch.Tensor) -> torch.Tensor:
 _without_diagonal.__torch_unserializable__ = True  # type: ignore[attr-defined]
 
 
-def _check_weight(name: str, weight: Any, shape: tuple[int, int]) -> None:
+def check_weight(name: str, weight: Any, shape: tuple[int, int]) -> None:
     if not isinstance(weight, torch.Tensor):
         raise TypeError(f"{name}: got {type(weight).__name__}, expected a tensor of shape {shape}.")
     if tuple(weight.shape) != shape:

@@ -1,0 +1,94 @@
+#pragma once
+// Long short-term memory spiking neuron: a LIF neuron whose threshold adapts to its own spikes.
+//
+//   vd = v + dt tau_mem_inv ((v_leak - v) + i)
+//   id = i - dt tau_syn_inv i
+//   bd = b + dt tau_adapt_inv (v_th - b)
+//   z  = H(vd - bd)
+//   v' = (1 - z) vd + z v_reset
+//   b' = bd + z beta
+//   i' = id + x                                 the input jumps the synaptic current last
+//
+// G. Bellec, D. Salaj, A. Subramoney, R. Legenstein, W. Maass: Long short-term memory and learning-to-learn in networks
+// of spiking neurons, 2018. As in Norse, b is the whole threshold, which relaxes to v_th. The reset and the adaptation
+// are detached from the gradient in the recurrent step (kDetachReset): v' and b' then send no gradient into the spike.
+
+#include "../elementary.h"
+
+namespace norse_fast {
+
+template <bool kDetachReset>
+struct LSNN {
+  static constexpr const char* kName = kDetachReset ? "lsnn_detached" : "lsnn";
+  static constexpr const char* kStateNames[] = {"v", "i", "b"};
+  static constexpr const char* kParamNames[] = {"tau_syn_inv", "tau_mem_inv", "tau_adapt_inv", "v_leak",
+                                                "v_th",        "v_reset",     "beta"};
+  static constexpr int kRates = 3;
+  static constexpr int kThresholds = 1;
+
+  template <class T>
+  struct State {
+    T v, i, b;
+  };
+
+  template <class T>
+  struct Params {
+    T dt_tau_syn, dt_tau_mem, dt_tau_adapt, v_leak, v_th, v_reset, beta;
+  };
+
+  template <class T>
+  NORSE_FAST_INLINE static T decayed_voltage(const State<T>& s, const Params<T>& p) {
+    return s.v + p.dt_tau_mem * ((p.v_leak - s.v) + s.i);
+  }
+
+  template <class T>
+  NORSE_FAST_INLINE static T decayed_threshold(const State<T>& s, const Params<T>& p) {
+    return s.b + p.dt_tau_adapt * (p.v_th - s.b);
+  }
+
+  template <class T>
+  NORSE_FAST_INLINE static void thresholds(const State<T>& s, T, const Params<T>& p, T (&u)[1]) {
+    u[0] = decayed_voltage(s, p) - decayed_threshold(s, p);
+  }
+
+  template <class T>
+  NORSE_FAST_INLINE static T step(State<T>& s, T x, const Params<T>& p) {
+    const T vd = decayed_voltage(s, p);
+    const T bd = decayed_threshold(s, p);
+    const T z = heaviside(vd - bd);
+    s.v = (T(1) - z) * vd + z * p.v_reset;
+    s.i = (s.i - p.dt_tau_syn * s.i) + x;
+    s.b = bd + z * p.beta;
+    return z;
+  }
+
+  template <class T>
+  NORSE_FAST_INLINE static T vjp(const State<T>& s, T, const Params<T>& p, const T (&surrogate)[1], T grad_out,
+                                 State<T>& grad, Params<T>& grad_params) {
+    const T drive = (p.v_leak - s.v) + s.i;
+    const T vd = s.v + p.dt_tau_mem * drive;
+    const T z = heaviside(vd - decayed_threshold(s, p));
+    const T grad_z = kDetachReset ? grad_out : grad_out + grad.v * (p.v_reset - vd) + grad.b * p.beta;
+    const T grad_u = grad_z * surrogate[0];
+    const T grad_vd = grad.v * (T(1) - z) + grad_u;
+    const T grad_bd = grad.b - grad_u;
+    const T grad_drive = grad_vd * p.dt_tau_mem;
+    const T grad_relax = grad_bd * p.dt_tau_adapt;
+    const T grad_x = grad.i;
+
+    grad_params.dt_tau_syn -= grad.i * s.i;
+    grad_params.dt_tau_mem += grad_vd * drive;
+    grad_params.dt_tau_adapt += grad_bd * (p.v_th - s.b);
+    grad_params.v_leak += grad_drive;
+    grad_params.v_th += grad_relax;
+    grad_params.v_reset += grad.v * z;
+    grad_params.beta += grad.b * z;
+
+    grad.v = grad_vd - grad_drive;
+    grad.i = (grad.i - grad.i * p.dt_tau_syn) + grad_drive;
+    grad.b = grad_bd - grad_relax;
+    return grad_x;
+  }
+};
+
+}  // namespace norse_fast

@@ -1,0 +1,244 @@
+r"""Conductance-based LIF neurons with an excitatory and an inhibitory synapse.
+
+.. math::
+    \dot v   &= C^{-1} (g_l (v_{rest} - v) + g_e (E_{rev,E} - v) + g_i (E_{rev,I} - v)) \\
+    \dot g_e &= -\tau_{syn,exc}^{-1} g_e \\
+    \dot g_i &= -\tau_{syn,inh}^{-1} g_i
+
+with a spike :math:`z = H(v - v_{thresh})`, after which :math:`v` is set to :math:`v_{reset}`. Positive input raises the
+excitatory conductance, negative input the inhibitory one. Potentials are in mV; the default rates are per ms.
+
+Source: W. Gerstner, W. Kistler, R. Naud, L. Paninski, *Neuronal Dynamics*, Cambridge University Press, 2014, chapter
+3.1; R. Brette et al., *Simulation of networks of spiking neurons*, Journal of Computational Neuroscience 23 (2007).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+
+from .._neuron import SEQUENCES, Neuron
+from .._recurrent import RECURRENT, Recurrent, check_weights
+
+__all__ = [
+    "CobaLIFFeedForwardState",
+    "CobaLIFParameters",
+    "CobaLIFState",
+    "coba_lif_feed_forward_step",
+    "coba_lif_step",
+]
+
+
+class CobaLIFParameters(NamedTuple):
+    r"""Parameters of a conductance-based LIF neuron.
+
+    Each is a number, a 0-dim tensor, or any shape that broadcasts to the neurons of one time step (for example
+    ``(N,)``); each floating-point tensor may require grad.
+
+    Args:
+        tau_syn_exc_inv: inverse time constant of the excitatory synapse.
+        tau_syn_inh_inv: inverse time constant of the inhibitory synapse.
+        c_m_inv: inverse membrane capacitance :math:`C^{-1}`.
+        g_l: leak conductance.
+        e_rev_I: reversal potential of the inhibitory synapse.
+        e_rev_E: reversal potential of the excitatory synapse.
+        v_rest: resting potential.
+        v_reset: reset potential.
+        v_thresh: threshold potential.
+        method: surrogate derivative, see :func:`norse_fast.functional.threshold.threshold`.
+        alpha: its steepness; it gets no gradient.
+
+    Example:
+        >>> CobaLIFParameters(v_thresh=-50.0).v_rest
+        tensor(-20)
+    """
+
+    tau_syn_exc_inv: Any = torch.as_tensor(1.0 / 5)
+    tau_syn_inh_inv: Any = torch.as_tensor(1.0 / 5)
+    c_m_inv: Any = torch.as_tensor(1.0 / 0.2)
+    g_l: Any = torch.as_tensor(1.0 / 4)
+    e_rev_I: Any = torch.as_tensor(-100)
+    e_rev_E: Any = torch.as_tensor(60)
+    v_rest: Any = torch.as_tensor(-20)
+    v_reset: Any = torch.as_tensor(-70)
+    v_thresh: Any = torch.as_tensor(-10)
+    method: str = "super"
+    alpha: Any = 100.0
+
+
+class CobaLIFState(NamedTuple):
+    """State of a recurrent layer of conductance-based LIF neurons, each of the neurons' shape ``(B, N)``.
+
+    Args:
+        z: spikes of the last step.
+        v: membrane potential.
+        g_e: excitatory conductance.
+        g_i: inhibitory conductance.
+    """
+
+    z: torch.Tensor
+    v: torch.Tensor
+    g_e: torch.Tensor
+    g_i: torch.Tensor
+
+
+class CobaLIFFeedForwardState(NamedTuple):
+    """State of conductance-based LIF neurons without recurrence, each of the neurons' shape, for example ``(B, N)``.
+
+    Args:
+        v: membrane potential.
+        g_e: excitatory conductance.
+        g_i: inhibitory conductance.
+    """
+
+    v: torch.Tensor
+    g_e: torch.Tensor
+    g_i: torch.Tensor
+
+
+# Not among the exported names: the function of functional/parameter.py has the same.
+#: A state at rest in biological units.
+default_bio_state = CobaLIFState(
+    z=torch.tensor(0.0), v=torch.tensor(-65.0), g_e=torch.tensor(0.0), g_i=torch.tensor(0.0)
+)
+#: Parameters in biological units, to go with it.
+default_bio_parameters = CobaLIFParameters(
+    tau_syn_exc_inv=torch.tensor(1 / 0.3),
+    tau_syn_inh_inv=torch.tensor(1 / 0.5),
+    e_rev_E=torch.tensor(0.0),
+    e_rev_I=torch.tensor(-70.0),
+    v_thresh=torch.tensor(-50.0),
+    v_reset=torch.tensor(-65.0),
+    v_rest=torch.tensor(-65.0),
+)
+
+
+def _step(
+    x: torch.Tensor, state: Any, p: Any, spike: Callable[[torch.Tensor], torch.Tensor], dt: float
+) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+    v, g_e, g_i = state
+    tau_syn_exc_inv, tau_syn_inh_inv, c_m_inv, g_l, e_rev_i, e_rev_e, v_rest, v_reset, v_thresh = p
+    g_e = g_e + torch.relu(x)
+    g_i = g_i + torch.relu(-x)
+    g_e = g_e - dt * tau_syn_exc_inv * g_e
+    g_i = g_i - dt * tau_syn_inh_inv * g_i
+    v_decayed = v + dt * c_m_inv * (g_l * (v_rest - v) + g_e * (e_rev_e - v) + g_i * (e_rev_i - v))
+    z = spike(v_decayed - v_thresh)
+    return z, ((1 - z) * v_decayed + z * v_reset, g_e, g_i)
+
+
+_coba_lif = Neuron(
+    "coba_lif",
+    ("v", "g_e", "g_i"),
+    ("tau_syn_exc_inv", "tau_syn_inh_inv", "c_m_inv", "g_l", "e_rev_I", "e_rev_E", "v_rest", "v_reset", "v_thresh"),
+    CobaLIFFeedForwardState,
+    _step,
+)
+
+
+def coba_lif_feed_forward_step(
+    input_tensor: torch.Tensor,
+    state: CobaLIFFeedForwardState,
+    p: CobaLIFParameters = CobaLIFParameters(),  # noqa: B008
+    dt: float = 0.001,
+) -> tuple[torch.Tensor, CobaLIFFeedForwardState]:
+    r"""One time step of conductance-based LIF neurons, each driven by its own input.
+
+    .. math::
+        j_e  &= g_e + \mathrm{relu}(x), \quad g_e' = j_e - dt\, \tau_{syn,exc}^{-1} j_e \\
+        j_i  &= g_i + \mathrm{relu}(-x), \quad g_i' = j_i - dt\, \tau_{syn,inh}^{-1} j_i \\
+        v_d  &= v + dt\, C^{-1} (g_l (v_{rest} - v) + g_e' (E_{rev,E} - v) + g_i' (E_{rev,I} - v)) \\
+        z    &= H(v_d - v_{thresh}) \\
+        v'   &= (1 - z) v_d + z v_{reset}
+
+    Args:
+        input_tensor: input :math:`x`, any shape, for example ``(B, N)``. float16 and bfloat16 are computed in float32;
+            integers and booleans are converted to the default dtype.
+        state: membrane potential and conductances, of shapes that broadcast to the input's.
+        p: parameters.
+        dt: length of the step, in the unit of the time constants.
+
+    Returns:
+        Spikes in the shape and dtype of the input, and the new state.
+
+    Raises:
+        TypeError: an argument is of the wrong type or a complex dtype.
+        ValueError: shapes or devices do not fit, or the surrogate is unknown.
+
+    Example:
+        >>> state = CobaLIFFeedForwardState(v=torch.full((2,), -20.0), g_e=torch.zeros(2), g_i=torch.zeros(2))
+        >>> z, state = coba_lif_feed_forward_step(torch.tensor([50.0, -50.0]), state)
+        >>> z, state.v
+        (tensor([1., 0.]), tensor([-70.0000, -39.9960]))
+    """
+    return _coba_lif(input_tensor, state, p, dt)
+
+
+def _by_sign(weights: torch.Tensor) -> torch.Tensor:
+    """Excitatory over inhibitory weights, both positive: one product then feeds both synapses."""
+    return torch.cat((torch.relu(weights), torch.relu(-weights)))
+
+
+def _recurrent_step(
+    projected: torch.Tensor, state: CobaLIFState, recurrent_weights: torch.Tensor, p: Any, dt: float
+) -> tuple[torch.Tensor, CobaLIFState]:
+    excitation, inhibition = projected.chunk(2, -1)
+    recurrent_excitation, recurrent_inhibition = torch.nn.functional.linear(state.z, recurrent_weights).chunk(2, -1)
+    # The conductances jump before the kernel, which then has no input left to split by sign.
+    before = CobaLIFFeedForwardState(
+        state.v, state.g_e + excitation + recurrent_excitation, state.g_i + inhibition + recurrent_inhibition
+    )
+    no_input = projected.new_zeros(()).expand(excitation.shape)
+    z, after = _coba_lif(no_input, before, p, dt)
+    return z, CobaLIFState(z, after.v, after.g_e, after.g_i)
+
+
+def coba_lif_step(
+    input_spikes: torch.Tensor,
+    state: CobaLIFState,
+    input_weights: torch.Tensor,
+    recurrent_weights: torch.Tensor,
+    p: CobaLIFParameters = CobaLIFParameters(),  # noqa: B008
+    dt: float = 0.001,
+) -> tuple[torch.Tensor, CobaLIFState]:
+    r"""One time step of a recurrent layer of conductance-based LIF neurons.
+
+    As :func:`coba_lif_feed_forward_step` with
+
+    .. math::
+        j_e &= g_e + \mathrm{relu}(W) x + \mathrm{relu}(R) z \\
+        j_i &= g_i + \mathrm{relu}(-W) x + \mathrm{relu}(-R) z
+
+    where :math:`z` are the spikes of the last step.
+
+    Args:
+        input_spikes: input :math:`x`, shape ``(..., inputs)``; conductances are positive where it is.
+        state: state of the neurons, shape ``(..., N)``.
+        input_weights: :math:`W`, shape ``(N, inputs)``; positive weights excite, negative ones inhibit.
+        recurrent_weights: :math:`R`, shape ``(N, N)``; likewise.
+        p: parameters.
+        dt: length of the step, in the unit of the time constants.
+
+    Returns:
+        Spikes of shape ``(..., N)`` and the new state.
+
+    Raises:
+        TypeError: an argument is of the wrong type.
+        ValueError: widths, shapes or devices do not fit, or the surrogate is unknown.
+
+    Example:
+        >>> zeros = torch.zeros(1, 2)
+        >>> state = CobaLIFState(z=zeros, v=torch.full((1, 2), -20.0), g_e=zeros, g_i=zeros)
+        >>> weights = torch.tensor([[50.0], [-50.0]]), torch.zeros(2, 2)
+        >>> coba_lif_step(torch.ones(1, 1), state, *weights)[0]
+        tensor([[1., 0.]])
+    """
+    check_weights(input_spikes, state, input_weights, recurrent_weights)
+    projected = torch.nn.functional.linear(input_spikes, _by_sign(input_weights))
+    return _recurrent_step(projected, state, _by_sign(recurrent_weights), p, dt)
+
+
+SEQUENCES[coba_lif_feed_forward_step] = _coba_lif
+RECURRENT[coba_lif_step] = Recurrent(_recurrent_step, prepare=_by_sign)

@@ -1,0 +1,289 @@
+r"""Izhikevich's neuron: a quadratic membrane equation with a recovery variable, which fires in many patterns.
+
+.. math::
+    \dot v &= \tau^{-1} (sq\, v^2 + mn\, v + bias - u + I) \\
+    \dot u &= \tau^{-1} a (b v - u)
+
+with a spike :math:`z = H(v - v_{th})`, after which :math:`v` is set to :math:`c` and :math:`u` grows by :math:`d`.
+Potentials are in mV; the equations are per millisecond times :math:`\tau^{-1}`, in 1/s.
+
+Source: E. Izhikevich, *Simple Model of Spiking Neurons*, IEEE Transactions on Neural Networks 14 (2003), 1569-1572. The
+parameters of the named firing patterns: E. Izhikevich, *Which Model to Use for Cortical Spiking Neurons?*, IEEE
+Transactions on Neural Networks 15 (2004), 1063-1070.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+
+from .._neuron import SEQUENCES, Neuron
+from .._recurrent import RECURRENT, Recurrent, check_weights
+
+__all__ = [
+    "IzhikevichParameters",
+    "IzhikevichRecurrentState",
+    "IzhikevichSpikingBehavior",
+    "IzhikevichState",
+    "accomodation",
+    "bistability",
+    "class_1_exc",
+    "class_2_exc",
+    "create_izhikevich_spiking_behavior",
+    "dap",
+    "inhibition_induced_bursting",
+    "inhibition_induced_spiking",
+    "integrator",
+    "izhikevich_feed_forward_step",
+    "izhikevich_recurrent_step",
+    "mixed_mode",
+    "phasic_bursting",
+    "phasic_spiking",
+    "rebound_burst",
+    "rebound_spike",
+    "resonator",
+    "spike_frequency_adaptation",
+    "spike_latency",
+    "subthreshold_oscillation",
+    "threshold_variability",
+    "tonic_bursting",
+    "tonic_spiking",
+]
+
+
+class IzhikevichParameters(NamedTuple):
+    r"""Parameters of an Izhikevich neuron.
+
+    Each is a number, a 0-dim tensor, or any shape that broadcasts to the neurons of one time step (for example
+    ``(N,)``); each tensor may require grad.
+
+    Args:
+        a: rate of recovery relative to that of the membrane.
+        b: how strongly recovery follows the membrane potential.
+        c: membrane potential after a spike in mV.
+        d: what a spike adds to the recovery variable.
+        sq: factor of :math:`v^2`.
+        mn: factor of :math:`v`.
+        bias: constant drive.
+        v_th: potential at which a spike is emitted in mV.
+        tau_inv: inverse time constant in 1/s.
+        method: surrogate derivative, see :func:`norse_fast.functional.threshold.threshold`.
+        alpha: its steepness; it gets no gradient.
+
+    Example:
+        >>> IzhikevichParameters(a=0.02, b=0.2, c=-65, d=6).v_th
+        30
+    """
+
+    a: Any
+    b: Any
+    c: Any
+    d: Any
+    sq: Any = 0.04
+    mn: Any = 5
+    bias: Any = 140
+    v_th: Any = 30
+    tau_inv: Any = 250
+    method: str = "super"
+    alpha: Any = 100.0
+
+
+class IzhikevichState(NamedTuple):
+    """State of Izhikevich neurons without recurrence, each of the neurons' shape, for example ``(B, N)``.
+
+    Args:
+        v: membrane potential.
+        u: recovery variable.
+    """
+
+    v: torch.Tensor
+    u: torch.Tensor
+
+
+class IzhikevichRecurrentState(NamedTuple):
+    """State of a recurrent layer of Izhikevich neurons, each of the neurons' shape ``(B, N)``.
+
+    Args:
+        z: spikes of the last step.
+        v: membrane potential.
+        u: recovery variable.
+    """
+
+    z: torch.Tensor
+    v: torch.Tensor
+    u: torch.Tensor
+
+
+class IzhikevichSpikingBehavior(NamedTuple):
+    """A firing pattern: parameters, and the state at rest.
+
+    Args:
+        p: parameters.
+        s: state at rest.
+    """
+
+    p: IzhikevichParameters
+    s: IzhikevichState
+
+
+def create_izhikevich_spiking_behavior(
+    a: Any, b: Any, c: Any, d: Any, v_rest: float, u_rest: float, tau_inv: Any = 250
+) -> IzhikevichSpikingBehavior:
+    """A firing pattern from its parameters and its state at rest.
+
+    Args:
+        a, b, c, d: as in :class:`IzhikevichParameters`.
+        v_rest: membrane potential at rest in mV.
+        u_rest: recovery variable at rest.
+        tau_inv: inverse time constant in 1/s.
+
+    Example:
+        >>> create_izhikevich_spiking_behavior(0.02, 0.2, -65, 6, -70, -14.0).s.u
+        tensor(-14.)
+    """
+    return IzhikevichSpikingBehavior(
+        p=IzhikevichParameters(a=a, b=b, c=c, d=d, tau_inv=tau_inv),
+        s=IzhikevichState(v=torch.tensor(float(v_rest), requires_grad=True), u=torch.tensor(u_rest)),
+    )
+
+
+def _type_1_behavior() -> IzhikevichSpikingBehavior:
+    """Integrators, whose excitability is of type 1, have their own membrane polynomial."""
+    behavior = create_izhikevich_spiking_behavior(0.02, -0.1, -55, 6, -60, 6.0)
+    return behavior._replace(p=behavior.p._replace(mn=4.1, bias=108))
+
+
+tonic_spiking = create_izhikevich_spiking_behavior(0.02, 0.2, -65, 6, -70, -14.0)
+tonic_bursting = create_izhikevich_spiking_behavior(0.02, 0.2, -50, 2, -70, -14.0)
+phasic_spiking = create_izhikevich_spiking_behavior(0.02, 0.25, -65, 6, -64, -16.0)
+phasic_bursting = create_izhikevich_spiking_behavior(0.02, 0.25, -55, 0.05, -64, -16.0, tau_inv=200)
+mixed_mode = create_izhikevich_spiking_behavior(0.02, 0.2, -55, 4, -70, -14.0)
+spike_frequency_adaptation = create_izhikevich_spiking_behavior(0.01, 0.2, -65, 8, -70, -14.0)
+class_1_exc = _type_1_behavior()
+class_2_exc = create_izhikevich_spiking_behavior(0.2, 0.26, -65, 0, -64, -16.64)
+spike_latency = create_izhikevich_spiking_behavior(0.02, 0.2, -65, 6, -70, -14.0)
+subthreshold_oscillation = create_izhikevich_spiking_behavior(0.05, 0.26, -60, 0, -62, -16.12)
+resonator = create_izhikevich_spiking_behavior(0.1, 0.26, -60, -1, -62, -16.12)
+integrator = _type_1_behavior()
+rebound_spike = create_izhikevich_spiking_behavior(0.03, 0.25, -60, 4, -64, -16.0, tau_inv=200)
+rebound_burst = create_izhikevich_spiking_behavior(0.03, 0.25, -52, 0, -64, -16.0, tau_inv=200)
+threshold_variability = create_izhikevich_spiking_behavior(0.03, 0.25, -60, 4, -64, -16.0)
+bistability = create_izhikevich_spiking_behavior(0.1, 0.26, -60, 0, -61, -15.86)
+dap = create_izhikevich_spiking_behavior(1.0, 0.2, -60, -21, -70, -14.0, tau_inv=100)
+accomodation = create_izhikevich_spiking_behavior(0.02, 1.0, -55, 4, -65, -16, tau_inv=500)
+inhibition_induced_spiking = create_izhikevich_spiking_behavior(-0.02, -1.0, -60, 8, -63.8, 63.8)
+inhibition_induced_bursting = create_izhikevich_spiking_behavior(-0.026, -1.0, -45, -2, -63.8, 63.8)
+
+
+def _coefficients(params: tuple[Any, ...], dt: float) -> tuple[Any, ...]:
+    """The kernel's parameters: rates are products of what the user gave, and round as numbers or as tensors do."""
+    tau_inv, a, *others = params
+    rate = tau_inv * dt
+    return rate, rate * a, *others
+
+
+def _step(
+    x: torch.Tensor, state: Any, p: Any, spike: Callable[[torch.Tensor], torch.Tensor], dt: float
+) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
+    v, u = state
+    rate, recovery_rate, b, c, d, sq, mn, bias, v_th = p
+    v_decayed = v + rate * (sq * v**2 + mn * v + bias - u + x)
+    u_decayed = u + recovery_rate * (b * v - u)
+    z = spike(v_decayed - v_th)
+    return z, ((1 - z) * v_decayed + z * c, (1 - z) * u_decayed + z * (u_decayed + d))
+
+
+_izhikevich = Neuron(
+    "izhikevich",
+    ("v", "u"),
+    ("tau_inv", "a", "b", "c", "d", "sq", "mn", "bias", "v_th"),
+    IzhikevichState,
+    _step,
+    coefficients=_coefficients,
+)
+
+
+def izhikevich_feed_forward_step(
+    input_current: torch.Tensor, s: IzhikevichState, p: IzhikevichParameters, dt: float = 0.001
+) -> tuple[torch.Tensor, IzhikevichState]:
+    r"""One time step of Izhikevich neurons, each driven by its own current.
+
+    .. math::
+        v_d &= v + dt\, \tau^{-1} (sq\, v^2 + mn\, v + bias - u + I) \\
+        u_d &= u + dt\, \tau^{-1} a (b v - u) \\
+        z   &= H(v_d - v_{th}) \\
+        v'  &= (1 - z) v_d + z c \\
+        u'  &= (1 - z) u_d + z (u_d + d)
+
+    Args:
+        input_current: current :math:`I`, any shape, for example ``(B, N)``. float16 and bfloat16 are computed in
+            float32; integers and booleans are converted to the default dtype.
+        s: membrane potential and recovery variable, of shapes that broadcast to the input's.
+        p: parameters.
+        dt: length of the step in seconds.
+
+    Returns:
+        Spikes in the shape and dtype of the input, and the new state.
+
+    Raises:
+        TypeError: an argument is of the wrong type or a complex dtype.
+        ValueError: shapes or devices do not fit, or the surrogate is unknown.
+
+    Example:
+        >>> p, s = tonic_spiking
+        >>> z, s = izhikevich_feed_forward_step(torch.tensor([0.0, 500.0]), s, p)
+        >>> z.detach(), s.v.detach()
+        (tensor([0., 1.]), tensor([-70., -65.]))
+    """
+    return _izhikevich(input_current, s, p, dt)
+
+
+def _recurrent_step(
+    projected: torch.Tensor, s: IzhikevichRecurrentState, recurrent_weights: torch.Tensor, p: Any, dt: float
+) -> tuple[torch.Tensor, IzhikevichRecurrentState]:
+    current = projected + torch.nn.functional.linear(s.z, recurrent_weights)
+    z, after = _izhikevich(current, IzhikevichState(s.v, s.u), p, dt)
+    return z, IzhikevichRecurrentState(z, after.v, after.u)
+
+
+def izhikevich_recurrent_step(
+    input_current: torch.Tensor,
+    s: IzhikevichRecurrentState,
+    input_weights: torch.Tensor,
+    recurrent_weights: torch.Tensor,
+    p: IzhikevichParameters,
+    dt: float = 0.001,
+) -> tuple[torch.Tensor, IzhikevichRecurrentState]:
+    r"""One time step of a recurrent layer of Izhikevich neurons.
+
+    As :func:`izhikevich_feed_forward_step` with :math:`I = W x + R z`, where :math:`z` are the spikes of the last step.
+
+    Args:
+        input_current: input :math:`x`, shape ``(..., inputs)``.
+        s: state of the neurons, shape ``(..., N)``.
+        input_weights: :math:`W`, shape ``(N, inputs)``.
+        recurrent_weights: :math:`R`, shape ``(N, N)``.
+        p: parameters.
+        dt: length of the step in seconds.
+
+    Returns:
+        Spikes of shape ``(..., N)`` and the new state.
+
+    Raises:
+        TypeError: an argument is of the wrong type.
+        ValueError: widths, shapes or devices do not fit, or the surrogate is unknown.
+
+    Example:
+        >>> s = IzhikevichRecurrentState(torch.zeros(1, 2), torch.full((1, 2), -70.0), torch.full((1, 2), -14.0))
+        >>> weights = torch.tensor([[1.0], [500.0]]), torch.zeros(2, 2)
+        >>> izhikevich_recurrent_step(torch.ones(1, 1), s, *weights, tonic_spiking.p)[0]
+        tensor([[0., 1.]])
+    """
+    check_weights(input_current, s, input_weights, recurrent_weights)
+    return _recurrent_step(torch.nn.functional.linear(input_current, input_weights), s, recurrent_weights, p, dt)
+
+
+SEQUENCES[izhikevich_feed_forward_step] = _izhikevich
+RECURRENT[izhikevich_recurrent_step] = Recurrent(_recurrent_step)

@@ -1,0 +1,265 @@
+r"""Long short-term memory spiking neurons (LSNN): LIF neurons whose threshold adapts to their own spikes.
+
+.. math::
+    \dot v &= \tau_{mem}^{-1} (v_{leak} - v + i) \\
+    \dot i &= -\tau_{syn}^{-1} i \\
+    \dot b &= \tau_{adapt}^{-1} (v_{th} - b)
+
+with a spike :math:`z = H(v - b)`, after which :math:`v` is set to :math:`v_{reset}` and :math:`b` grows by
+:math:`\beta`. As in Norse, :math:`b` is the whole threshold, which relaxes to :math:`v_{th}`, and the input reaches the
+synaptic current at the end of a step: an LSNN answers one step later than a LIF neuron.
+
+Source: G. Bellec, D. Salaj, A. Subramoney, R. Legenstein, W. Maass, *Long short-term memory and learning-to-learn in
+networks of spiking neurons*, NeurIPS 2018.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+
+from .._neuron import SEQUENCES, Neuron
+from .._recurrent import RECURRENT, Recurrent, check_weights
+from .parameter import default_bio_parameters
+from .threshold import threshold
+
+__all__ = [
+    "LSNNFeedForwardState",
+    "LSNNParameters",
+    "LSNNState",
+    "ada_lif_step",
+    "lsnn_feed_forward_step",
+    "lsnn_step",
+]
+
+
+class LSNNParameters(NamedTuple):
+    r"""Parameters of an LSNN.
+
+    Each is a number, a 0-dim tensor, or any shape that broadcasts to the neurons of one time step (for example
+    ``(N,)``); each tensor may require grad.
+
+    Args:
+        tau_syn_inv: inverse synaptic time constant :math:`1/\tau_{syn}` in 1/s.
+        tau_mem_inv: inverse membrane time constant :math:`1/\tau_{mem}` in 1/s.
+        tau_adapt_inv: inverse time constant of the threshold :math:`1/\tau_{adapt}` in 1/s. The default is that of the
+            reference, 1/800 s, with which the threshold hardly relaxes.
+        v_leak: leak potential.
+        v_th: the threshold at rest.
+        v_reset: reset potential.
+        beta: what a spike adds to the threshold.
+        method: surrogate derivative, see :func:`norse_fast.functional.threshold.threshold`.
+        alpha: its steepness; it gets no gradient.
+
+    Example:
+        >>> LSNNParameters(beta=torch.tensor(0.5)).beta
+        tensor(0.5000)
+    """
+
+    tau_syn_inv: Any = torch.as_tensor(1.0 / 5e-3)
+    tau_mem_inv: Any = torch.as_tensor(1.0 / 1e-2)
+    tau_adapt_inv: Any = torch.as_tensor(1.0 / 800)
+    v_leak: Any = torch.as_tensor(0.0)
+    v_th: Any = torch.as_tensor(1.0)
+    v_reset: Any = torch.as_tensor(0.0)
+    beta: Any = torch.as_tensor(1.8)
+    method: str = "super"
+    alpha: Any = 100.0
+
+    @classmethod
+    def bio_default(cls, **kwargs: Any) -> LSNNParameters:
+        """Parameters in mV and 1/ms; steps of 1 ms then need ``dt=1``. Keywords override single ones."""
+        return cls(**default_bio_parameters("lsnn", **kwargs))
+
+
+class LSNNState(NamedTuple):
+    """State of a recurrent LSNN layer, each of the neurons' shape ``(B, N)``.
+
+    Args:
+        z: spikes of the last step.
+        v: membrane potential.
+        i: synaptic current.
+        b: threshold.
+    """
+
+    z: torch.Tensor
+    v: torch.Tensor
+    i: torch.Tensor
+    b: torch.Tensor
+
+
+class LSNNFeedForwardState(NamedTuple):
+    """State of LSNN neurons without recurrence, each of the neurons' shape, for example ``(B, N)``.
+
+    Args:
+        v: membrane potential.
+        i: synaptic current.
+        b: threshold.
+    """
+
+    v: torch.Tensor
+    i: torch.Tensor
+    b: torch.Tensor
+
+
+def _step(
+    x: torch.Tensor, state: Any, p: Any, spike: Callable[[torch.Tensor], torch.Tensor], dt: float, detach_reset: bool
+) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+    v, i, b = state
+    tau_syn_inv, tau_mem_inv, tau_adapt_inv, v_leak, v_th, v_reset, beta = p
+    v_decayed = v + dt * tau_mem_inv * ((v_leak - v) + i)
+    i_decayed = i - dt * tau_syn_inv * i
+    b_decayed = b + dt * tau_adapt_inv * (v_th - b)
+    z = spike(v_decayed - b_decayed)
+    z_reset = z.detach() if detach_reset else z
+    return z, ((1 - z_reset) * v_decayed + z_reset * v_reset, i_decayed + x, b_decayed + z_reset * beta)
+
+
+_STATE = ("v", "i", "b")
+_PARAMS = ("tau_syn_inv", "tau_mem_inv", "tau_adapt_inv", "v_leak", "v_th", "v_reset", "beta")
+_lsnn = Neuron("lsnn", _STATE, _PARAMS, LSNNFeedForwardState, partial(_step, detach_reset=False))
+_lsnn_detached = Neuron("lsnn_detached", _STATE, _PARAMS, LSNNFeedForwardState, partial(_step, detach_reset=True))
+
+
+def lsnn_feed_forward_step(
+    input_tensor: torch.Tensor,
+    state: LSNNFeedForwardState,
+    p: LSNNParameters = LSNNParameters(),  # noqa: B008
+    dt: float = 0.001,
+) -> tuple[torch.Tensor, LSNNFeedForwardState]:
+    r"""One time step of LSNN neurons, each driven by its own input.
+
+    .. math::
+        v_d &= v + dt\, \tau_{mem}^{-1} ((v_{leak} - v) + i) \\
+        b_d &= b + dt\, \tau_{adapt}^{-1} (v_{th} - b) \\
+        z   &= H(v_d - b_d) \\
+        v'  &= (1 - z) v_d + z v_{reset} \\
+        b'  &= b_d + z \beta \\
+        i'  &= i - dt\, \tau_{syn}^{-1} i + x
+
+    Args:
+        input_tensor: input :math:`x`, any shape, for example ``(B, N)``. float16 and bfloat16 are computed in float32;
+            integers and booleans are converted to the default dtype.
+        state: membrane potential, synaptic current and threshold, of shapes that broadcast to the input's.
+        p: parameters.
+        dt: length of the step in seconds.
+
+    Returns:
+        Spikes in the shape and dtype of the input, and the new state.
+
+    Raises:
+        TypeError: an argument is of the wrong type or a complex dtype.
+        ValueError: shapes or devices do not fit, or the surrogate is unknown.
+
+    Example:
+        >>> state = LSNNFeedForwardState(v=torch.zeros(2), i=torch.tensor([0.0, 20.0]), b=torch.ones(2))
+        >>> z, state = lsnn_feed_forward_step(torch.zeros(2), state)
+        >>> z, state.i
+        (tensor([0., 1.]), tensor([ 0., 16.]))
+    """
+    return _lsnn(input_tensor, state, p, dt)
+
+
+def _recurrent_step(
+    projected: torch.Tensor, state: LSNNState, recurrent_weights: torch.Tensor, p: Any, dt: float
+) -> tuple[torch.Tensor, LSNNState]:
+    # The current takes the input first and the recurrent spikes second, which is the reference's order of rounding.
+    z, after = _lsnn_detached(projected, LSNNFeedForwardState(state.v, state.i, state.b), p, dt)
+    return z, LSNNState(z, after.v, after.i + torch.nn.functional.linear(state.z, recurrent_weights), after.b)
+
+
+def lsnn_step(
+    input_tensor: torch.Tensor,
+    state: LSNNState,
+    input_weights: torch.Tensor,
+    recurrent_weights: torch.Tensor,
+    p: LSNNParameters = LSNNParameters(),  # noqa: B008
+    dt: float = 0.001,
+) -> tuple[torch.Tensor, LSNNState]:
+    r"""One time step of a recurrent LSNN layer.
+
+    As :func:`lsnn_feed_forward_step` with :math:`i' = i - dt\, \tau_{syn}^{-1} i + W x + R z`, where :math:`z` are the
+    spikes of the last step. The reset is detached: :math:`v'` and :math:`b'` send no gradient into the spikes.
+
+    Args:
+        input_tensor: input :math:`x`, shape ``(..., inputs)``.
+        state: state of the neurons, shape ``(..., N)``.
+        input_weights: :math:`W`, shape ``(N, inputs)``.
+        recurrent_weights: :math:`R`, shape ``(N, N)``.
+        p: parameters.
+        dt: length of the step in seconds.
+
+    Returns:
+        Spikes of shape ``(..., N)`` and the new state.
+
+    Raises:
+        TypeError: an argument is of the wrong type.
+        ValueError: widths, shapes or devices do not fit, or the surrogate is unknown.
+
+    Example:
+        >>> zeros = torch.zeros(1, 2)
+        >>> state = LSNNState(z=zeros, v=zeros, i=zeros, b=torch.ones(1, 2))
+        >>> for _ in range(2):
+        ...     z, state = lsnn_step(torch.ones(1, 3), state, torch.full((2, 3), 7.0), torch.zeros(2, 2))
+        >>> z
+        tensor([[1., 1.]])
+    """
+    check_weights(input_tensor, state, input_weights, recurrent_weights)
+    return _recurrent_step(torch.nn.functional.linear(input_tensor, input_weights), state, recurrent_weights, p, dt)
+
+
+def ada_lif_step(
+    input_tensor: torch.Tensor,
+    state: LSNNState,
+    input_weights: torch.Tensor,
+    recurrent_weights: torch.Tensor,
+    p: LSNNParameters = LSNNParameters(),  # noqa: B008
+    dt: float = 0.001,
+) -> tuple[torch.Tensor, LSNNState]:
+    r"""One time step of a recurrent layer of LIF neurons with an adaptation current; composed of PyTorch operations.
+
+    .. math::
+        v_d &= v + dt\, \tau_{mem}^{-1} ((v_{leak} - v) + i - b) \\
+        b_d &= b - dt\, \tau_{adapt}^{-1} b \\
+        z'  &= H(v_d - v_{th}) \\
+        v'  &= v_d - z' (v_{th} - v_{reset}) \\
+        b'  &= b_d + z' \beta \\
+        i'  &= i - dt\, \tau_{syn}^{-1} i + W x + R z
+
+    Args:
+        input_tensor: input :math:`x`, shape ``(..., inputs)``.
+        state: state of the neurons, shape ``(..., N)``; here :math:`b` is a current.
+        input_weights: :math:`W`, shape ``(N, inputs)``.
+        recurrent_weights: :math:`R`, shape ``(N, N)``.
+        p: parameters.
+        dt: length of the step in seconds.
+
+    Returns:
+        Spikes of shape ``(..., N)`` and the new state.
+
+    Raises:
+        TypeError: an argument is of the wrong type.
+        ValueError: widths do not fit, or the surrogate is unknown.
+
+    Example:
+        >>> zeros = torch.zeros(1, 1)
+        >>> state = LSNNState(z=zeros, v=zeros, i=torch.full((1, 1), 20.0), b=zeros)
+        >>> z, state = ada_lif_step(zeros, state, zeros, zeros)
+        >>> z, state.b
+        (tensor([[1.]]), tensor([[1.8000]]))
+    """
+    check_weights(input_tensor, state, input_weights, recurrent_weights)
+    v_decayed = state.v + dt * p.tau_mem_inv * ((p.v_leak - state.v) + state.i - state.b)
+    i_decayed = state.i - dt * p.tau_syn_inv * state.i
+    b_decayed = state.b - dt * p.tau_adapt_inv * state.b
+    z = threshold(v_decayed - p.v_th, p.method, p.alpha)
+    i_new = i_decayed + torch.nn.functional.linear(input_tensor, input_weights)
+    i_new = i_new + torch.nn.functional.linear(state.z, recurrent_weights)
+    return z, LSNNState(z, v_decayed - z * (p.v_th - p.v_reset), i_new, b_decayed + z * p.beta)
+
+
+SEQUENCES[lsnn_feed_forward_step] = _lsnn
+RECURRENT[lsnn_step] = Recurrent(_recurrent_step)

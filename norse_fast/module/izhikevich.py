@@ -1,0 +1,154 @@
+"""Modules of Izhikevich neurons; the equations are in :mod:`norse_fast.functional.izhikevich`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from ..functional.izhikevich import (
+    IzhikevichRecurrentState,
+    IzhikevichSpikingBehavior,
+    IzhikevichState,
+    izhikevich_feed_forward_step,
+    izhikevich_recurrent_step,
+)
+from .snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell, copied, filled, leaf, zeros
+
+__all__ = ["Izhikevich", "IzhikevichCell", "IzhikevichRecurrent", "IzhikevichRecurrentCell"]
+
+
+def _initial_state(rest: IzhikevichState, input_tensor: torch.Tensor) -> IzhikevichState:
+    return IzhikevichState(v=leaf(copied(rest.v, input_tensor)), u=copied(rest.u, input_tensor))
+
+
+def _initial_recurrent_state(
+    rest: IzhikevichState, shape: tuple[int, ...], input_tensor: torch.Tensor
+) -> IzhikevichRecurrentState:
+    return IzhikevichRecurrentState(
+        z=zeros(shape, input_tensor),
+        v=leaf(filled(rest.v, shape, input_tensor)),
+        u=filled(rest.u, shape, input_tensor),
+    )
+
+
+class IzhikevichCell(SNNCell):
+    """One time step of Izhikevich neurons without weights.
+
+    See :func:`norse_fast.functional.izhikevich.izhikevich_feed_forward_step`. The state starts as a copy of the firing
+    pattern's state at rest. Input and output have the same shape, for example ``(B, N)``.
+
+    Args:
+        spiking_method: firing pattern, for example :data:`norse_fast.tonic_spiking`; its parameters may be numbers,
+            tensors of any shape that broadcasts to the neurons, or ``nn.Parameter``, which the user registers where an
+            optimiser should find it.
+        dt: length of a step in seconds, by default 0.001.
+
+    Example:
+        >>> from norse_fast.functional.izhikevich import tonic_spiking
+        >>> z, state = IzhikevichCell(tonic_spiking)(torch.tensor([[0.0, 500.0]]))
+        >>> z.detach()
+        tensor([[0., 1.]])
+    """
+
+    def __init__(self, spiking_method: IzhikevichSpikingBehavior, **kwargs: Any) -> None:
+        super().__init__(izhikevich_feed_forward_step, self.initial_state, spiking_method.p, **kwargs)
+        self.spiking_method = spiking_method
+
+    def initial_state(self, input_tensor: torch.Tensor) -> IzhikevichState:
+        """The state before the first step."""
+        return _initial_state(self.spiking_method.s, input_tensor)
+
+
+class Izhikevich(SNN):
+    """All time steps of Izhikevich neurons without weights, in one kernel.
+
+    The state starts as a copy of the firing pattern's state at rest. Input and output are ``(T, ...)``, for example
+    ``(T, B, N)``.
+
+    Args:
+        spiking_method: firing pattern, as for :class:`IzhikevichCell`.
+        dt: length of a step in seconds, by default 0.001.
+        record_states: return the states of all steps, stacked over time, instead of the last state.
+
+    Example:
+        >>> from norse_fast.functional.izhikevich import tonic_spiking
+        >>> z, state = Izhikevich(tonic_spiking)(torch.full((200, 1, 1), 14.0))
+        >>> z.sum().detach()
+        tensor(4.)
+    """
+
+    def __init__(self, spiking_method: IzhikevichSpikingBehavior, **kwargs: Any) -> None:
+        super().__init__(izhikevich_feed_forward_step, self.initial_state, spiking_method.p, **kwargs)
+        self.spiking_method = spiking_method
+
+    def initial_state(self, input_tensor: torch.Tensor) -> IzhikevichState:
+        """The state before the first step."""
+        return _initial_state(self.spiking_method.s, input_tensor)
+
+
+class IzhikevichRecurrentCell(SNNRecurrentCell):
+    """One time step of a recurrent layer of Izhikevich neurons.
+
+    See :func:`norse_fast.functional.izhikevich.izhikevich_recurrent_step`. The state starts at rest without spikes.
+    Input is ``(..., inputs)``, output ``(..., N)``.
+
+    Args:
+        input_size: number of inputs.
+        hidden_size: number of neurons N.
+        spiking_method: firing pattern, as for :class:`IzhikevichCell`.
+        *args: input_weights, recurrent_weights, autapses and dt, as for
+            :class:`norse_fast.module.snn.SNNRecurrentCell`; also by keyword.
+
+    Example:
+        >>> from norse_fast.functional.izhikevich import tonic_spiking
+        >>> z, state = IzhikevichRecurrentCell(2, 4, tonic_spiking)(torch.ones(3, 2))
+        >>> z.shape
+        torch.Size([3, 4])
+    """
+
+    def __init__(
+        self, input_size: int, hidden_size: int, spiking_method: IzhikevichSpikingBehavior, *args: Any, **kwargs: Any
+    ) -> None:
+        super().__init__(
+            izhikevich_recurrent_step, self.initial_state, input_size, hidden_size, spiking_method.p, *args, **kwargs
+        )
+        self.spiking_method = spiking_method
+
+    def initial_state(self, input_tensor: torch.Tensor) -> IzhikevichRecurrentState:
+        """The state before the first step."""
+        shape = (*input_tensor.shape[:-1], int(self.hidden_size))
+        return _initial_recurrent_state(self.spiking_method.s, shape, input_tensor)
+
+
+class IzhikevichRecurrent(SNNRecurrent):
+    """All time steps of a recurrent layer of Izhikevich neurons.
+
+    The state starts at rest without spikes. Input is ``(T, ..., inputs)``, output ``(T, ..., N)``.
+
+    Args:
+        input_size: number of inputs.
+        hidden_size: number of neurons N.
+        spiking_method: firing pattern, as for :class:`IzhikevichCell`.
+        *args: input_weights, recurrent_weights, autapses, dt and record_states, as for
+            :class:`norse_fast.module.snn.SNNRecurrent`; also by keyword.
+
+    Example:
+        >>> from norse_fast.functional.izhikevich import tonic_spiking
+        >>> z, state = IzhikevichRecurrent(2, 4, tonic_spiking)(torch.ones(5, 3, 2))
+        >>> z.shape
+        torch.Size([5, 3, 4])
+    """
+
+    def __init__(
+        self, input_size: int, hidden_size: int, spiking_method: IzhikevichSpikingBehavior, *args: Any, **kwargs: Any
+    ) -> None:
+        super().__init__(
+            izhikevich_recurrent_step, self.initial_state, input_size, hidden_size, spiking_method.p, *args, **kwargs
+        )
+        self.spiking_method = spiking_method
+
+    def initial_state(self, input_tensor: torch.Tensor) -> IzhikevichRecurrentState:
+        """The state before the first step."""
+        shape = (*input_tensor.shape[1:-1], int(self.hidden_size))
+        return _initial_recurrent_state(self.spiking_method.s, shape, input_tensor)

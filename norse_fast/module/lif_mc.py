@@ -1,0 +1,102 @@
+"""Modules of coupled LIF neurons; the equations are in :mod:`norse_fast.functional.lif_mc`."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+
+from .._recurrent import check_weights
+from ..functional.lif import LIFParameters, LIFState
+from ..functional.lif_mc import lif_mc_step
+from .snn import Activation, SNNRecurrentCell, check_weight, filled, leaf, zeros
+
+__all__ = ["LIFMCRecurrentCell"]
+
+
+class CoupledCell(SNNRecurrentCell):
+    """A recurrent cell with a coupling matrix: ``activation`` takes ``g_coupling`` after the weights."""
+
+    def __init__(
+        self,
+        activation: Activation,
+        input_size: int,
+        hidden_size: int,
+        p: Any,
+        g_coupling: torch.Tensor | None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(activation, self.initial_state, input_size, hidden_size, p, **kwargs)
+        if g_coupling is None:
+            g_coupling = torch.nn.Parameter(torch.randn(hidden_size, hidden_size) / math.sqrt(hidden_size))
+        check_weight("g_coupling", g_coupling, (hidden_size, hidden_size))
+        self.g_coupling = g_coupling
+
+    def forward(self, input_tensor: torch.Tensor, state: Any = None) -> tuple[torch.Tensor, Any]:
+        """Run one step.
+
+        Args:
+            input_tensor: input of one step, ``(..., inputs)``.
+            state: state of the neurons, or None for the initial one.
+
+        Returns:
+            The spikes, ``(..., N)``, and the new state.
+
+        Raises:
+            ValueError: the input has another width.
+        """
+        check_weights(input_tensor, state, self.input_weights)
+        if state is None:
+            state = self.state_fallback(input_tensor)
+        weights = (self.input_weights, self.recurrent_weights, self.g_coupling)
+        return self.activation(input_tensor, state, *weights, self.p, self.dt)
+
+    def initial_state(self, input_tensor: torch.Tensor) -> Any:
+        """The state before the first step."""
+        raise NotImplementedError
+
+    def initial_lif_state(self, p: LIFParameters, input_tensor: torch.Tensor) -> LIFState:
+        """The state of LIF neurons before the first step."""
+        shape = (*input_tensor.shape[:-1], int(self.hidden_size))
+        return LIFState(
+            z=zeros(shape, input_tensor), v=leaf(filled(p.v_leak, shape, input_tensor)), i=zeros(shape, input_tensor)
+        )
+
+
+class LIFMCRecurrentCell(CoupledCell):
+    """One time step of a recurrent layer of coupled LIF neurons; see :func:`norse_fast.functional.lif_mc.lif_mc_step`.
+
+    The state starts at ``v = v_leak``, ``i = 0`` and ``z = 0``. Input is ``(..., inputs)``, output ``(..., N)``.
+
+    Args:
+        input_size: number of inputs.
+        hidden_size: number of neurons N.
+        p: parameters; they may be numbers, tensors of any shape that broadcasts to the neurons, or ``nn.Parameter``,
+            which the user registers where an optimiser should find it.
+        g_coupling: coupling, shape ``(N, N)``; by default a parameter, normal with variance ``1 / N``.
+        input_weights, recurrent_weights, autapses, dt: as for :class:`norse_fast.module.snn.SNNRecurrentCell`.
+
+    Raises:
+        TypeError: a weight is not a tensor.
+        ValueError: a weight has another shape.
+
+    Example:
+        >>> z, state = LIFMCRecurrentCell(2, 4)(torch.ones(3, 2))
+        >>> z.shape
+        torch.Size([3, 4])
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        p: LIFParameters = LIFParameters(),  # noqa: B008
+        g_coupling: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(lif_mc_step, input_size, hidden_size, p, g_coupling, **kwargs)
+
+    def initial_state(self, input_tensor: torch.Tensor) -> LIFState:
+        """The state before the first step."""
+        return self.initial_lif_state(self.p, input_tensor)
