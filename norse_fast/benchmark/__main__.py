@@ -32,6 +32,9 @@ from .train import Training, check_equal, run_training
 SIZES = [(1000, 32, 1024), (100, 32, 512), (1, 10), (32, 512)]
 LENGTHS = [(100, 32, 512), (200, 32, 512), (1000, 32, 512), (4000, 32, 512)]
 MEMORY = (1000, 32, 512)
+# Processes that were running in the last minute, beside which a benchmark is not alone.
+BUSY_LOAD = 0.5
+
 # Title, part and mode of the tables of times.
 TABLES = [
     ("Layers, inference", "layer", "inference"),
@@ -107,6 +110,7 @@ def _describe_machine(argv: Sequence[str], devices: Sequence[str]) -> dict[str, 
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "cpu": _cpu(),
         "cores": os.cpu_count(),
+        "load": round(os.getloadavg()[0], 2),
         "cpu_capability": torch.ops.norse_fast.cpu_capability() if has_kernels("cpu") else None,
         "gpus": [torch.cuda.get_device_name(device) for device in devices if torch.device(device).type == "cuda"],
         "python": platform.python_version(),
@@ -126,15 +130,15 @@ def _train(arguments: argparse.Namespace, device: str, console: Console) -> dict
     if arguments.quick:
         training = training._replace(hidden=16, steps=20, epochs=1, samples=128)
     batches = training.epochs * -(-training.samples // training.batch)
-    results = {}
+    sides = (NORSE, FAST) if import_norse() else (FAST,)
     with _progress(console) as progress:
-        for side in (NORSE, FAST) if import_norse() else (FAST,):
-            task = progress.add_task(f"train {side} ({device})", total=batches)
-            results[side] = run_training(side, training, lambda task=task: progress.advance(task))  # type: ignore[misc]
-            results[side]["epoch_seconds"] = statistics.median(results[side]["seconds"])
+        tasks = {side: progress.add_task(f"train {side} ({device})", total=batches) for side in sides}
+        results = run_training(sides, training, lambda side: progress.advance(tasks[side]))
     check = check_equal(results) if len(results) == 2 else {}
     for result in results.values():
-        result.pop("hidden_spikes", None), result.pop("logits", None)
+        result["epoch_seconds"] = statistics.median(result["seconds"])
+        for compared in ("hidden_spikes", "logits"):
+            result.pop(compared, None)
     return {"settings": training._asdict(), "check": check, "sides": results}
 
 
@@ -176,12 +180,23 @@ def main(argv: Sequence[str]) -> None:
     console = Console(width=100)
     results: dict[str, Any] = {"machine": _describe_machine(argv, arguments.devices)}
     console.print({key: value for key, value in results["machine"].items() if value})
+    if results["machine"]["load"] > BUSY_LOAD:
+        console.print("Other programs are running: threads that wait for each other stall, times are unreliable.")
     if import_norse() is None:
         console.print(NO_NORSE)
     if "train" in arguments.parts:
         results["train"] = [_train(arguments, device, console) for device in arguments.devices]
         for train in results["train"]:
             console.print(train_table(train))
+            settings, check = train["settings"], train["check"]
+            console.print(
+                f"Linear({settings['hidden']}) - LIF - Linear(10) - LI, {settings['steps']} steps, "
+                f"{settings['epochs']} epochs on {settings['device']}."
+            )
+            if check:
+                console.print(
+                    f"Before training: all hidden spikes equal, logits differ by at most {check['logit_difference']:.1e}."
+                )
     if "neurons" in arguments.parts:
         results["neurons"] = neurons = _neurons(arguments, console)
         console.print(check_table(neurons["checks"]))

@@ -150,17 +150,13 @@ def memory_table(rows: list[dict[str, Any]]) -> Table:
 
 def train_table(train: dict[str, Any]) -> Table:
     """Accuracy, time and memory of training, side by side."""
-    settings, sides = train["settings"], train["sides"]
+    sides = train["sides"]
     rows = [
         ("test accuracy", *(f"{side['accuracies'][-1]:.1%}" for side in sides.values())),
         ("time per epoch", *(format_seconds(side["epoch_seconds"]) for side in sides.values())),
         ("peak memory", *(_mebibytes(side["peak_bytes"]) for side in sides.values())),
     ]
-    title = (
-        f"Handwritten digits: Linear({settings['hidden']}) - LIF - Linear(10) - LI, {settings['steps']} steps, "
-        f"{settings['epochs']} epochs on {settings['device']}"
-    )
-    return _table(title, ("", *sides), rows)
+    return _table("Handwritten digits", ("", *sides), rows)
 
 
 def _mebibytes(count: int | None) -> str:

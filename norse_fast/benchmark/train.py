@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -97,8 +97,11 @@ def _memory_meter(device: torch.device) -> Callable[[], int | None]:
     return peak
 
 
-def _train(side: str, training: Training, report: Callable[[str, Any], None]) -> None:
-    """Train one side, reporting ``("batch", None)`` after each update and ``("result", {...})`` at the end."""
+def _train(side: str, training: Training, connection: Connection) -> None:
+    """Run one side, an epoch for each message that it receives.
+
+    It sends the outputs and the accuracy before training; then None after each update and a result after each epoch.
+    """
     torch.manual_seed(training.seed)
     torch.set_num_threads(training.threads)
     device = torch.device(training.device)
@@ -121,8 +124,9 @@ def _train(side: str, training: Training, report: Callable[[str, Any], None]) ->
 
     with torch.no_grad():
         hidden_spikes, logits = (output.cpu().numpy() for output in forward(test[0]))
-    accuracies, seconds = [accuracy()], []
+    connection.send({"hidden_spikes": hidden_spikes, "logits": logits, "accuracies": [accuracy()], "seconds": []})
     for _ in range(training.epochs):
+        connection.recv()
         synchronize()
         start = time.perf_counter()
         for indices in torch.randperm(training.samples).split(training.batch):
@@ -130,64 +134,64 @@ def _train(side: str, training: Training, report: Callable[[str, Any], None]) ->
             loss = torch.nn.functional.cross_entropy(forward(indices)[1], labels[indices].to(device))
             loss.backward()
             optimizer.step()
-            report("batch", None)
+            connection.send(None)
         synchronize()
-        seconds.append(time.perf_counter() - start)
-        accuracies.append(accuracy())
-    result = {
-        "hidden_spikes": hidden_spikes,
-        "logits": logits,
-        "accuracies": accuracies,
-        "seconds": seconds,
-        "peak_bytes": peak(),
-    }
-    report("result", result)
+        seconds = time.perf_counter() - start
+        connection.send({"seconds": seconds, "accuracy": accuracy(), "peak_bytes": peak()})
 
 
-def _run_in_child(side: str, training: Training, connection: Connection) -> None:
-    _train(side, training, lambda *message: connection.send(message))
-
-
-def run_training(side: str, training: Training, advance: Callable[[], None]) -> dict[str, Any]:
-    """Train one side in a process of its own, whose memory is not touched by anything else.
-
-    Args:
-        side: ``"norse_fast"`` or ``"Norse"``.
-        training: what to train.
-        advance: called after each update.
-
-    Returns:
-        Test accuracies before training and after each epoch, seconds of each epoch, peak memory in bytes or None where
-        it is unknown, and the spikes and logits of one batch before training.
-
-    Raises:
-        RuntimeError: the process ended without a result.
-    """
-    context = multiprocessing.get_context("spawn")
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_run_in_child, args=(side, training, sender))
-    process.start()
-    # Only the child may hold the sending end, or its death would go unnoticed.
-    sender.close()
-    result = None
+def _receive(side: str, connection: Connection, advance: Callable[[str], None]) -> dict[str, Any]:
     try:
-        while result is None:
-            message, content = receiver.recv()
-            if message == "batch":
-                advance()
-            else:
-                result = content
+        while (message := connection.recv()) is None:
+            advance(side)
     except EOFError:
         raise RuntimeError(f"training with {side} ended without a result; its error is printed above.") from None
+    result: dict[str, Any] = message
+    return result
+
+
+def run_training(sides: Sequence[str], training: Training, advance: Callable[[str], None]) -> dict[str, dict[str, Any]]:
+    """Train each side in a process of its own, whose memory nothing else touches; the sides take turns, by epochs.
+
+    Args:
+        sides: ``"norse_fast"``, ``"Norse"``.
+        training: what to train.
+        advance: called with the side after each update.
+
+    Returns:
+        Per side, test accuracies before training and after each epoch, seconds of each epoch, peak memory in bytes or
+        None where it is unknown, and the spikes and logits of one batch before training.
+
+    Raises:
+        RuntimeError: a process ended without a result.
+    """
+    context = multiprocessing.get_context("spawn")
+    connections, processes = {}, []
+    for side in sides:
+        connections[side], theirs = context.Pipe()
+        processes.append(context.Process(target=_train, args=(side, training, theirs)))
+        processes[-1].start()
+        # Only the child may hold its end, or its death would go unnoticed.
+        theirs.close()
+    try:
+        results = {side: _receive(side, connection, advance) for side, connection in connections.items()}
+        for _ in range(training.epochs):
+            for side, connection in connections.items():
+                connection.send("epoch")
+                epoch = _receive(side, connection, advance)
+                results[side]["seconds"].append(epoch["seconds"])
+                results[side]["accuracies"].append(epoch["accuracy"])
+                results[side]["peak_bytes"] = epoch["peak_bytes"]
     finally:
-        receiver.close()
-        process.join()
-    answer: dict[str, Any] = result
-    return answer
+        for connection in connections.values():
+            connection.close()
+        for process in processes:
+            process.join()
+    return results
 
 
 def check_equal(results: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """Compare the two models before training, and take the compared outputs out of the results.
+    """Compare the two models before training.
 
     Args:
         results: what :func:`run_training` returned, per side.
@@ -198,8 +202,8 @@ def check_equal(results: dict[str, dict[str, Any]]) -> dict[str, Any]:
     Raises:
         RuntimeError: the spikes differ.
     """
-    spikes = [result.pop("hidden_spikes") for result in results.values()]
-    logits = [result.pop("logits") for result in results.values()]
+    spikes = [result["hidden_spikes"] for result in results.values()]
+    logits = [result["logits"] for result in results.values()]
     different = int((spikes[0] != spikes[-1]).sum())
     if different:
         raise RuntimeError(f"train: {different} of {spikes[0].size} hidden spikes of {' and '.join(results)} differ.")
