@@ -1,9 +1,15 @@
 #pragma once
 // The list of all models: both backends and the core's own tests are generated from it. One line per model.
 
+#include "iaf.h"
 #include "li.h"
+#include "li_box.h"
 #include "lif.h"
+#include "lif_adex.h"
+#include "lif_box.h"
+#include "lif_ex.h"
 #include "model.h"
+#include "refrac.h"
 
 namespace norse_fast {
 
@@ -21,6 +27,15 @@ struct ModelList {
 using AllModels = ModelList<  //
     LIF<false>,               //
     LIF<true>,                //
-    LI>;
+    LI,                       //
+    LIBox,                    //
+    IAF,                      //
+    LIFBox<false>,            //
+    LIFBox<true>,             //
+    LIFEx,                    //
+    LIFAdEx,                  //
+    Refrac<LIF<false>>,       //
+    Refrac<LIF<true>>,        //
+    Refrac<LIFAdEx>>;
 
 }  // namespace norse_fast
