@@ -8,17 +8,9 @@ from typing import Any
 import torch
 
 from ..functional.leaky_integrator import LIParameters, LIState, li_feed_forward_step, li_step
-from .snn import SNN, SNNCell, leaf
+from .snn import SNN, SNNCell, initial_voltage, zeros
 
 __all__ = ["LI", "LICell", "LILinearCell"]
-
-
-def _initial_voltage(p: LIParameters, input_tensor: torch.Tensor) -> torch.Tensor:
-    return torch.as_tensor(p.v_leak).detach().to(input_tensor.device, copy=True)
-
-
-def _float_dtype(input_tensor: torch.Tensor) -> torch.dtype:
-    return input_tensor.dtype if input_tensor.is_floating_point() else torch.get_default_dtype()
 
 
 class LICell(SNNCell):
@@ -42,8 +34,7 @@ class LICell(SNNCell):
 
     def initial_state(self, input_tensor: torch.Tensor) -> LIState:
         """The state before the first step."""
-        i = torch.zeros(input_tensor.shape, device=input_tensor.device, dtype=_float_dtype(input_tensor))
-        return LIState(v=leaf(_initial_voltage(self.p, input_tensor)), i=i)
+        return LIState(v=initial_voltage(self.p.v_leak, input_tensor), i=zeros(input_tensor.shape, input_tensor))
 
 
 class LI(SNN):
@@ -67,10 +58,11 @@ class LI(SNN):
 
     def initial_state(self, input_tensor: torch.Tensor) -> LIState:
         """The state before the first step."""
-        shape = input_tensor.shape[1:]
-        v = _initial_voltage(self.p, input_tensor).to(torch.float32)
-        i = torch.zeros(shape, device=input_tensor.device, dtype=torch.float32)
-        return LIState(v=leaf(v.expand(shape).clone()), i=i)
+        shape = self._neuron_shape(input_tensor)
+        return LIState(
+            v=initial_voltage(self.p.v_leak, input_tensor, shape, torch.float32),
+            i=zeros(shape, input_tensor, torch.float32),
+        )
 
 
 class LILinearCell(torch.nn.Module):
@@ -112,8 +104,7 @@ class LILinearCell(torch.nn.Module):
     def initial_state(self, input_tensor: torch.Tensor) -> LIState:
         """The state before the first step."""
         shape = (*input_tensor.shape[:-1], self.hidden_size)
-        i = torch.zeros(shape, device=input_tensor.device, dtype=_float_dtype(input_tensor))
-        return LIState(v=leaf(_initial_voltage(self.p, input_tensor)), i=i)
+        return LIState(v=initial_voltage(self.p.v_leak, input_tensor), i=zeros(shape, input_tensor))
 
     def forward(self, input_tensor: torch.Tensor, state: LIState | None = None) -> tuple[torch.Tensor, LIState]:
         """Run one step.

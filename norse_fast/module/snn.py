@@ -7,7 +7,7 @@ time steps; any other callable with the same signature is called once per step.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -26,6 +26,37 @@ def leaf(v: torch.Tensor) -> torch.Tensor:
     Inside torch.compile a new tensor cannot require grad, and nothing there needs it to.
     """
     return v if torch.compiler.is_compiling() else v.requires_grad_()
+
+
+def float_dtype(input_tensor: torch.Tensor) -> torch.dtype:
+    """The dtype of a state that follows the input: the input's, or the default one for integers and booleans."""
+    return input_tensor.dtype if input_tensor.is_floating_point() else torch.get_default_dtype()
+
+
+def zeros(shape: Sequence[int], input_tensor: torch.Tensor, dtype: torch.dtype | None = None) -> torch.Tensor:
+    """An initial state variable on the input's device, by default in the input's dtype."""
+    return torch.zeros(shape, device=input_tensor.device, dtype=dtype or float_dtype(input_tensor))
+
+
+def initial_voltage(
+    value: Any,
+    input_tensor: torch.Tensor,
+    shape: Sequence[int] | None = None,
+    dtype: torch.dtype | None = None,
+    detach: bool = True,
+) -> torch.Tensor:
+    """An initial membrane potential that requires grad: a copy of a parameter (number or tensor) on the input's device.
+
+    With ``shape`` it is filled to that, by default in the input's dtype; without, it keeps its own shape and dtype.
+    """
+    dtype = dtype or float_dtype(input_tensor)
+    v = value if isinstance(value, torch.Tensor) else torch.tensor(value, dtype=dtype)
+    if detach:
+        v = v.detach()
+    if shape is None:
+        own = v.dtype if v.is_floating_point() else dtype
+        return leaf(v.to(input_tensor.device, own, copy=True))
+    return leaf(v.to(input_tensor.device, dtype).expand(shape).clone())
 
 
 def _check_time(input_tensor: torch.Tensor) -> None:
@@ -86,6 +117,9 @@ class SNNCell(torch.nn.Module):
         self.p = p
         self.dt = dt
 
+    def _neuron_shape(self, input_tensor: torch.Tensor) -> Sequence[int]:
+        return input_tensor.shape
+
     def extra_repr(self) -> str:
         """The parameters and the time step."""
         return f"p={self.p}, dt={self.dt}"
@@ -142,6 +176,9 @@ class SNN(torch.nn.Module):
         self.p = p
         self.dt = dt
         self.record_states = record_states
+
+    def _neuron_shape(self, input_tensor: torch.Tensor) -> Sequence[int]:
+        return input_tensor.shape[1:]
 
     def extra_repr(self) -> str:
         """The parameters and the time step."""
@@ -285,6 +322,9 @@ class SNNRecurrentCell(_Weights):
         self.dt = dt
         self._set_weights(input_size, hidden_size, input_weights, recurrent_weights, autapses)
 
+    def _neuron_shape(self, input_tensor: torch.Tensor) -> Sequence[int]:
+        return (*input_tensor.shape[:-1], int(self.hidden_size))
+
     def extra_repr(self) -> str:
         """Sizes, parameters and the time step."""
         return (
@@ -367,6 +407,9 @@ class SNNRecurrent(_Weights):
         self.dt = dt
         self.record_states = record_states
         self._set_weights(input_size, hidden_size, input_weights, recurrent_weights, autapses)
+
+    def _neuron_shape(self, input_tensor: torch.Tensor) -> Sequence[int]:
+        return (*input_tensor.shape[1:-1], int(self.hidden_size))
 
     def extra_repr(self) -> str:
         """Sizes, parameters and the time step."""
