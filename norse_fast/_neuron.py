@@ -20,6 +20,8 @@ __all__ = ["SEQUENCES", "Neuron"]
 
 _HALF = (torch.float16, torch.bfloat16)
 _STORABLE = (torch.float32, torch.float64, *_HALF)
+# Some of the reference's default parameters are integers.
+_PARAMETER = (*_STORABLE, torch.int64)
 
 #: A pure-PyTorch step: (input, state, params, spike, dt) -> (output, new state).
 Step = Callable[[torch.Tensor, Any, Any, Callable[[torch.Tensor], torch.Tensor], float], tuple[torch.Tensor, Any]]
@@ -40,7 +42,7 @@ class Neuron:
     """A neuron model: names of its state and parameters, its operators, and the same step in plain PyTorch.
 
     Args:
-        name: prefix of the operators, kName in the model's header.
+        name: prefix of the operators, kName in the model's header; None where there is only the PyTorch step.
         state: state variables in the order of the kernel; dotted where the user's state tuple is nested.
         params: parameters in the order of the kernel, likewise.
         pack: builds the user's state tuple from the state variables.
@@ -50,7 +52,7 @@ class Neuron:
 
     def __init__(
         self,
-        name: str,
+        name: str | None,
         state: tuple[str, ...],
         params: tuple[str, ...],
         pack: Callable[..., Any],
@@ -62,7 +64,7 @@ class Neuron:
         self.read_surrogate = (
             None if surrogate is None else _fields((f"{surrogate}method", f"{surrogate}alpha"))
         )
-        if has_kernels("cpu"):
+        if name is not None and has_kernels("cpu"):
             register_fakes(name, len(state), len(params))
             self.forward_op = getattr(torch.ops.norse_fast, f"{name}_forward").default
             self.backward_op = getattr(torch.ops.norse_fast, f"{name}_backward").default
@@ -86,7 +88,7 @@ class Neuron:
         surrogate = surrogate_index(method)
         if not self._is_ready(input, state_values, params, sequence):
             input, state_values, params, alpha = self._prepare(input, state_values, params, alpha, sequence)
-        if not has_kernels(input.device.type):
+        if self.name is None or not has_kernels(input.device.type):
             return self._run_in_pytorch(input, state_values, params, method, alpha, dt, sequence, record)
 
         states = len(state_values)
@@ -117,7 +119,7 @@ class Neuron:
                     return False
             # The values of 0-dim CPU parameters are read by the host, whatever the device, without waiting for it.
             for p in params:
-                if p.dim() or not p.is_cpu or p.dtype not in _STORABLE:
+                if p.dim() or not p.is_cpu or p.dtype not in _PARAMETER:
                     return False
         except AttributeError:
             return False

@@ -1,7 +1,7 @@
 #pragma once
 // Leaky integrator without a synapse: the input is a current that drives the voltage directly.
 //
-//   v' = v + dt tau_mem_inv ((x + v_leak) - v)  the output
+//   v' = v + dt tau_mem_inv ((v_leak - v) + x)  the output
 //
 // W. Gerstner, W. Kistler, R. Naud, L. Paninski: Neuronal Dynamics, 2014, chapter 1.3.
 
@@ -28,7 +28,7 @@ struct LIBox {
 
   template <class T>
   NORSE_FAST_INLINE static T step(State<T>& s, T x, const Params<T>& p) {
-    s.v = s.v + p.dt_tau_mem * ((x + p.v_leak) - s.v);
+    s.v = s.v + p.dt_tau_mem * ((p.v_leak - s.v) + x);
     return s.v;
   }
 
@@ -38,7 +38,7 @@ struct LIBox {
     const T grad_v = grad.v + grad_out;
     const T grad_drive = grad_v * p.dt_tau_mem;
 
-    grad_params.dt_tau_mem += grad_v * ((x + p.v_leak) - s.v);
+    grad_params.dt_tau_mem += grad_v * ((p.v_leak - s.v) + x);
     grad_params.v_leak += grad_drive;
 
     grad.v = grad_v - grad_drive;

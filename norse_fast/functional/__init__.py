@@ -3,8 +3,15 @@
 from types import ModuleType as _ModuleType
 
 from .heaviside import *
+from .iaf import *
 from .leaky_integrator import *
+from .leaky_integrator_box import *
 from .lif import *
+from .lif_adex import *
+from .lif_adex_refrac import *
+from .lif_box import *
+from .lif_ex import *
+from .lif_refrac import *
 from .parameter import *
 from .reset import *
 from .superspike import *

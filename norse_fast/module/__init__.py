@@ -2,8 +2,15 @@
 
 from types import ModuleType as _ModuleType
 
+from .iaf import *
 from .leaky_integrator import *
+from .leaky_integrator_box import *
 from .lif import *
+from .lif_adex import *
+from .lif_adex_refrac import *
+from .lif_box import *
+from .lif_ex import *
+from .lif_refrac import *
 from .sequential import *
 from .snn import *
 
