@@ -27,7 +27,7 @@ class Model:
     kind: str  # ff: input; lin: input and weights; rec: input, input weights, recurrent weights
     layer: Callable[..., torch.nn.Module] | None = None
     cell: Callable[..., torch.nn.Module] | None = None
-    nested: dict[str, type] = field(default_factory=dict)  # types of state and parameter fields that are tuples themselves
+    nested: dict[type, type] = field(default_factory=dict)  # by state or parameter type: that of its tuple field
     exact: bool = True  # forward results equal eager PyTorch bit for bit
 
     @property
@@ -40,14 +40,11 @@ class Model:
 
     def pack(self, kind: type, values: dict[str, Any]) -> Any:
         """A (nested) named tuple from values under dotted names."""
-        return kind(**self._nest(values))
-
-    def _nest(self, values: dict[str, Any]) -> dict[str, Any]:
         flat = {name: value for name, value in values.items() if "." not in name}
         for prefix in {name.split(".")[0] for name in values if "." in name}:
             inner = {name.split(".", 1)[1]: v for name, v in values.items() if name.startswith(f"{prefix}.")}
-            flat[prefix] = self.nested[prefix](**inner)
-        return flat
+            flat[prefix] = self.nested[kind](**inner)
+        return kind(**flat)
 
     def call(self, x: Any, state: Any, weights: tuple[Any, ...], p: Any, dt: float) -> Any:
         return self.step(x, state, *weights, p, dt)
@@ -58,6 +55,82 @@ MODELS = [
     Model(nf.lif_step, nf.LIFState, nf.LIFParameters, "rec", nf.LIFRecurrent, nf.LIFRecurrentCell),
     Model(nf.li_feed_forward_step, nf.LIState, nf.LIParameters, "ff", nf.LI, nf.LICell),
     Model(nf.li_step, nf.LIState, nf.LIParameters, "lin", None, nf.LILinearCell),
+    Model(nf.li_box_feed_forward_step, nf.LIBoxState, nf.LIBoxParameters, "ff", nf.LIBox, nf.LIBoxCell),
+    Model(nf.li_box_step, nf.LIBoxState, nf.LIBoxParameters, "lin"),
+    Model(nf.iaf_feed_forward_step, nf.IAFFeedForwardState, nf.IAFParameters, "ff", nf.IAF, nf.IAFCell),
+    Model(nf.iaf_step, nf.IAFState, nf.IAFParameters, "rec"),
+    Model(nf.lif_box_feed_forward_step, nf.LIFBoxFeedForwardState, nf.LIFBoxParameters, "ff", nf.LIFBox, nf.LIFBoxCell),
+    Model(
+        nf.lif_ex_feed_forward_step,
+        nf.LIFExFeedForwardState,
+        nf.LIFExParameters,
+        "ff",
+        nf.LIFEx,
+        nf.LIFExCell,
+        exact=False,
+    ),
+    Model(
+        nf.lif_ex_step, nf.LIFExState, nf.LIFExParameters, "rec", nf.LIFExRecurrent, nf.LIFExRecurrentCell, exact=False
+    ),
+    Model(
+        nf.lif_adex_feed_forward_step,
+        nf.LIFAdExFeedForwardState,
+        nf.LIFAdExParameters,
+        "ff",
+        nf.LIFAdEx,
+        nf.LIFAdExCell,
+        exact=False,
+    ),
+    Model(
+        nf.lif_adex_step,
+        nf.LIFAdExState,
+        nf.LIFAdExParameters,
+        "rec",
+        nf.LIFAdExRecurrent,
+        nf.LIFAdExRecurrentCell,
+        exact=False,
+    ),
+    Model(
+        nf.lif_refrac_feed_forward_step,
+        nf.LIFRefracFeedForwardState,
+        nf.LIFRefracParameters,
+        "ff",
+        nf.LIFRefrac,
+        nf.LIFRefracCell,
+        {nf.LIFRefracFeedForwardState: nf.LIFFeedForwardState, nf.LIFRefracParameters: nf.LIFParameters},
+    ),
+    Model(
+        nf.lif_refrac_step,
+        nf.LIFRefracState,
+        nf.LIFRefracParameters,
+        "rec",
+        nf.LIFRefracRecurrent,
+        nf.LIFRefracRecurrentCell,
+        {nf.LIFRefracState: nf.LIFState, nf.LIFRefracParameters: nf.LIFParameters},
+    ),
+    Model(
+        nf.lif_adex_refrac_feed_forward_step,
+        nf.LIFAdExRefracFeedForwardState,
+        nf.LIFAdExRefracParameters,
+        "ff",
+        nf.LIFAdExRefrac,
+        nf.LIFAdExRefracCell,
+        {
+            nf.LIFAdExRefracFeedForwardState: nf.LIFAdExFeedForwardState,
+            nf.LIFAdExRefracParameters: nf.LIFAdExParameters,
+        },
+        exact=False,
+    ),
+    Model(
+        nf.lif_adex_refrac_step,
+        nf.LIFAdExRefracState,
+        nf.LIFAdExRefracParameters,
+        "rec",
+        nf.LIFAdExRefracRecurrent,
+        nf.LIFAdExRefracRecurrentCell,
+        {nf.LIFAdExRefracState: nf.LIFAdExState, nf.LIFAdExRefracParameters: nf.LIFAdExParameters},
+        exact=False,
+    ),
 ]
 FEED_FORWARD = [model for model in MODELS if model.kind == "ff"]
 WEIGHTS = ("input_weights", "recurrent_weights", "g_coupling")
@@ -101,7 +174,10 @@ class GoldenCase:
         state = self.model.pack(self.model.state, named("state."))
         params = self.model.pack(self.model.params, named("param."))
         weights = tuple(leaves[w] for w in WEIGHTS if w in leaves)
-        return state, weights, self.with_surrogate(params)
+        params = self.with_surrogate(params)
+        if "reset_method" in params._fields:
+            params = params._replace(reset_method=getattr(nf, self.meta["reset_method"]))
+        return state, weights, params
 
     def with_surrogate(self, params: Any) -> Any:
         if "method" in params._fields:
@@ -115,14 +191,15 @@ def golden_cases(models: list[Model]) -> list[Any]:
     import pytest
 
     cases = []
-    for model in models:
-        with np.load(GOLDEN / f"{model.name}.npz") as file:
+    # A function that takes its reset as a parameter has a file per reset, <function>.<reset>.npz.
+    for model, path in [(m, path) for m in models for path in sorted(GOLDEN.glob(f"{m.name}.*npz"))]:
+        with np.load(path) as file:
             groups: dict[str, dict[str, Any]] = {}
             for key in file.files:
                 case, array = key.split("/", 1)
                 groups.setdefault(case, {})[array] = file[key]
         for name, arrays in sorted(groups.items()):
-            cases.append(pytest.param(GoldenCase(model, name, arrays), id=f"{model.name}-{name}"))
+            cases.append(pytest.param(GoldenCase(model, name, arrays), id=f"{path.stem}-{name}"))
     return cases
 
 
