@@ -24,6 +24,12 @@ NORSE_FAST_INLINE T heaviside(T x) {
   return x > T(0) ? T(1) : T(0);
 }
 
+/// max(x, 0), with NaN passed on as torch.relu does.
+template <class T>
+NORSE_FAST_INLINE T relu(T x) {
+  return x < T(0) ? T(0) : x;
+}
+
 namespace detail {
 
 // exp(x) = 2^k exp(r) with k = round(x / ln 2) and |r| <= ln(2)/2. k is found by adding 1.5 * 2^(mantissa bits), which

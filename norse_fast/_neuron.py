@@ -16,7 +16,7 @@ from ._extension import has_kernels
 from ._ops import register_fakes
 from .functional.threshold import surrogate_index, threshold
 
-__all__ = ["SEQUENCES", "Neuron"]
+__all__ = ["SEQUENCES", "Neuron", "descend"]
 
 _HALF = (torch.float16, torch.bfloat16)
 _STORABLE = (torch.float32, torch.float64, *_HALF)
@@ -35,14 +35,15 @@ def _fields(names: Sequence[str]) -> Callable[[Any], tuple[Any, ...]]:
 
     def read(source: Any) -> tuple[Any, ...]:
         if torch.compiler.is_compiling():
-            return tuple([_descend(source, name) for name in names])
+            return tuple([descend(source, name) for name in names])
         # One getter for all fields is several times faster, but gives no tuple for a single one.
         return read_all(source) if len(names) > 1 else (read_all(source),)
 
     return read
 
 
-def _descend(source: Any, name: str) -> Any:
+def descend(source: Any, name: str) -> Any:
+    """The field of a tuple, or of a tuple in it where the name is dotted; torch.compile sees through it."""
     for part in name.split("."):
         source = getattr(source, part)
     return source
@@ -52,7 +53,7 @@ class Neuron:
     """A neuron model: names of its state and parameters, its operators, and the same step in plain PyTorch.
 
     Args:
-        name: prefix of the operators, kName in the model's header.
+        name: prefix of the operators, kName in the model's header; None where there is only the PyTorch step.
         state: state variables in the order of the kernel; dotted where the user's state tuple is nested.
         params: parameters in the order of the kernel, likewise.
         pack: builds the user's state tuple from the state variables.
@@ -63,7 +64,7 @@ class Neuron:
 
     def __init__(
         self,
-        name: str,
+        name: str | None,
         state: tuple[str, ...],
         params: tuple[str, ...],
         pack: Callable[..., Any],
@@ -74,7 +75,7 @@ class Neuron:
         self.name, self.state, self.params, self.pack, self.step = name, state, params, pack, step
         self.read_state, self.read_params, self.coefficients = _fields(state), _fields(params), coefficients
         self.read_surrogate = None if surrogate is None else _fields((f"{surrogate}method", f"{surrogate}alpha"))
-        if has_kernels("cpu"):
+        if name is not None and has_kernels("cpu"):
             register_fakes(name, len(state), len(params))
             self.forward_op = getattr(torch.ops.norse_fast, f"{name}_forward").default
             self.backward_op = getattr(torch.ops.norse_fast, f"{name}_backward").default
@@ -100,7 +101,7 @@ class Neuron:
             params = self.coefficients(params, dt)
         if not self._is_ready(input, state_values, params, sequence):
             input, state_values, params, alpha = self._prepare(input, state_values, params, alpha, sequence)
-        if not has_kernels(input.device.type):
+        if self.name is None or not has_kernels(input.device.type):
             return self._run_in_pytorch(input, state_values, params, method, alpha, dt, sequence, record)
 
         states = len(state_values)

@@ -27,7 +27,7 @@ class Model:
     kind: str  # ff: input; lin: and input weights; rec: and recurrent weights; mcff, mc: as ff, rec, with coupling
     layer: Callable[..., torch.nn.Module] | None = None
     cell: Callable[..., torch.nn.Module] | None = None
-    nested: dict[str, type] = field(default_factory=dict)  # types of state fields that are tuples themselves
+    nested: dict[type, type] = field(default_factory=dict)  # by state or parameter type: that of its tuple field
     exact: bool = True  # forward results equal eager PyTorch bit for bit
     tolerance: float = 1e-5  # relative, of float32 values where they are not exact
     default: Callable[[], Any] | None = None  # makes parameters, where their type has no defaults
@@ -46,13 +46,10 @@ class Model:
 
     def pack(self, kind: type, values: dict[str, Any]) -> Any:
         """A (nested) named tuple from values under dotted names."""
-        nested = self.nested
-        if kind is self.params:
-            nested = {name: type(value) for name, value in self.defaults()._asdict().items()}
         flat = {name: value for name, value in values.items() if "." not in name}
         for prefix in {name.split(".")[0] for name in values if "." in name}:
             inner = {name.split(".", 1)[1]: v for name, v in values.items() if name.startswith(f"{prefix}.")}
-            flat[prefix] = nested[prefix](**inner)
+            flat[prefix] = self.nested[kind](**inner)
         return kind(**flat)
 
     def call(self, x: Any, state: Any, weights: tuple[Any, ...], p: Any, dt: float) -> Any:
@@ -62,7 +59,9 @@ class Model:
 def _tonic(cls: type[torch.nn.Module]) -> Callable[..., torch.nn.Module]:
     """A constructor like those of the other classes, with parameters in place of a firing pattern."""
 
-    def make(*sizes: int, p: Any = nf.tonic_spiking.p, **kwargs: Any) -> torch.nn.Module:
+    def make(*arguments: Any, p: Any = nf.tonic_spiking.p, **kwargs: Any) -> torch.nn.Module:
+        sizes = [a for a in arguments if isinstance(a, int)]
+        p = next((a for a in arguments if isinstance(a, tuple)), p)
         return cls(*sizes, nf.tonic_spiking._replace(p=p), **kwargs)
 
     return make
@@ -78,6 +77,82 @@ MODELS = [
     Model(nf.lif_step, nf.LIFState, nf.LIFParameters, "rec", nf.LIFRecurrent, nf.LIFRecurrentCell),
     Model(nf.li_feed_forward_step, nf.LIState, nf.LIParameters, "ff", nf.LI, nf.LICell),
     Model(nf.li_step, nf.LIState, nf.LIParameters, "lin", None, nf.LILinearCell),
+    Model(nf.li_box_feed_forward_step, nf.LIBoxState, nf.LIBoxParameters, "ff", nf.LIBox, nf.LIBoxCell),
+    Model(nf.li_box_step, nf.LIBoxState, nf.LIBoxParameters, "lin"),
+    Model(nf.iaf_feed_forward_step, nf.IAFFeedForwardState, nf.IAFParameters, "ff", nf.IAF, nf.IAFCell),
+    Model(nf.iaf_step, nf.IAFState, nf.IAFParameters, "rec"),
+    Model(nf.lif_box_feed_forward_step, nf.LIFBoxFeedForwardState, nf.LIFBoxParameters, "ff", nf.LIFBox, nf.LIFBoxCell),
+    Model(
+        nf.lif_ex_feed_forward_step,
+        nf.LIFExFeedForwardState,
+        nf.LIFExParameters,
+        "ff",
+        nf.LIFEx,
+        nf.LIFExCell,
+        exact=False,
+    ),
+    Model(
+        nf.lif_ex_step, nf.LIFExState, nf.LIFExParameters, "rec", nf.LIFExRecurrent, nf.LIFExRecurrentCell, exact=False
+    ),
+    Model(
+        nf.lif_adex_feed_forward_step,
+        nf.LIFAdExFeedForwardState,
+        nf.LIFAdExParameters,
+        "ff",
+        nf.LIFAdEx,
+        nf.LIFAdExCell,
+        exact=False,
+    ),
+    Model(
+        nf.lif_adex_step,
+        nf.LIFAdExState,
+        nf.LIFAdExParameters,
+        "rec",
+        nf.LIFAdExRecurrent,
+        nf.LIFAdExRecurrentCell,
+        exact=False,
+    ),
+    Model(
+        nf.lif_refrac_feed_forward_step,
+        nf.LIFRefracFeedForwardState,
+        nf.LIFRefracParameters,
+        "ff",
+        nf.LIFRefrac,
+        nf.LIFRefracCell,
+        {nf.LIFRefracFeedForwardState: nf.LIFFeedForwardState, nf.LIFRefracParameters: nf.LIFParameters},
+    ),
+    Model(
+        nf.lif_refrac_step,
+        nf.LIFRefracState,
+        nf.LIFRefracParameters,
+        "rec",
+        nf.LIFRefracRecurrent,
+        nf.LIFRefracRecurrentCell,
+        {nf.LIFRefracState: nf.LIFState, nf.LIFRefracParameters: nf.LIFParameters},
+    ),
+    Model(
+        nf.lif_adex_refrac_feed_forward_step,
+        nf.LIFAdExRefracFeedForwardState,
+        nf.LIFAdExRefracParameters,
+        "ff",
+        nf.LIFAdExRefrac,
+        nf.LIFAdExRefracCell,
+        {
+            nf.LIFAdExRefracFeedForwardState: nf.LIFAdExFeedForwardState,
+            nf.LIFAdExRefracParameters: nf.LIFAdExParameters,
+        },
+        exact=False,
+    ),
+    Model(
+        nf.lif_adex_refrac_step,
+        nf.LIFAdExRefracState,
+        nf.LIFAdExRefracParameters,
+        "rec",
+        nf.LIFAdExRefracRecurrent,
+        nf.LIFAdExRefracRecurrentCell,
+        {nf.LIFAdExRefracState: nf.LIFAdExState, nf.LIFAdExRefracParameters: nf.LIFAdExParameters},
+        exact=False,
+    ),
     Model(nf.lsnn_feed_forward_step, nf.LSNNFeedForwardState, nf.LSNNParameters, "ff", nf.LSNN, nf.LSNNCell),
     Model(nf.lsnn_step, nf.LSNNState, nf.LSNNParameters, "rec", nf.LSNNRecurrent, nf.LSNNRecurrentCell),
     Model(
@@ -153,7 +228,10 @@ class GoldenCase:
         state = self.model.pack(self.model.state, named("state."))
         params = self.model.pack(self.model.params, named("param."))
         weights = tuple(leaves[w] for w in WEIGHTS if w in leaves)
-        return state, weights, self.with_surrogate(params)
+        params = self.with_surrogate(params)
+        if "reset_method" in params._fields:
+            params = params._replace(reset_method=getattr(nf, self.meta["reset_method"]))
+        return state, weights, params
 
     def with_surrogate(self, params: Any) -> Any:
         if "method" in params._fields:
@@ -167,14 +245,15 @@ def golden_cases(models: list[Model]) -> list[Any]:
     import pytest
 
     cases = []
-    for model in models:
-        with np.load(GOLDEN / f"{model.name}.npz") as file:
+    # A function that takes its reset as a parameter has a file per reset, <function>.<reset>.npz.
+    for model, path in [(m, path) for m in models for path in sorted(GOLDEN.glob(f"{m.name}.*npz"))]:
+        with np.load(path) as file:
             groups: dict[str, dict[str, Any]] = {}
             for key in file.files:
                 case, array = key.split("/", 1)
                 groups.setdefault(case, {})[array] = file[key]
         for name, arrays in sorted(groups.items()):
-            cases.append(pytest.param(GoldenCase(model, name, arrays), id=f"{model.name}-{name}"))
+            cases.append(pytest.param(GoldenCase(model, name, arrays), id=f"{path.stem}-{name}"))
     return cases
 
 

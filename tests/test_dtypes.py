@@ -8,7 +8,7 @@ import torch
 import norse_fast as nf
 from norse_fast._extension import kernels_disabled
 
-from .models import FEED_FORWARD, Model, fields, model_id, random_state
+from .models import FEED_FORWARD, Model, fields, model_id, random_params, random_state
 
 HALVES = [torch.float16, torch.bfloat16]
 
@@ -117,7 +117,8 @@ def test_expanded_input_and_gradient(shape: tuple[int, ...], generator):
 def test_empty(model: Model, shape: tuple[int, ...]):
     x = torch.ones(shape, requires_grad=True)
     values = {name: torch.full(shape[1:], 0.5, requires_grad=True) for name in model.neuron.state}
-    params = model.defaults()._replace(**{model.params._fields[0]: torch.tensor(150.0, requires_grad=True)})
+    params = random_params(model, (), torch.float32, torch.Generator())
+    next(iter(fields(params).values())).requires_grad_()
     output, state = model.neuron(x, model.pack(model.state, values), params, 0.001, sequence=True)
     assert output.shape == shape
     total = output.sum() + sum(value.sum() for value in fields(state).values())

@@ -55,8 +55,9 @@ def voltage(state) -> torch.Tensor:
 
 def replace_threshold(p, value):
     """Parameters with another threshold, or another leak potential where there is none."""
-    if "lif" in p._fields:
-        return p._replace(lif=replace_threshold(p.lif, value))
+    inner = next((name for name in ("lif", "lif_adex") if name in p._fields), None)
+    if inner is not None:
+        return p._replace(**{inner: replace_threshold(getattr(p, inner), value)})
     return p._replace(**{next(name for name in ("v_th", "v_thresh", "v_leak") if name in p._fields): value})
 
 
@@ -203,3 +204,9 @@ def test_chunks_with_carried_state(model: Model):
     torch.testing.assert_close(torch.cat(parts), output, **tolerance)
     for name, value in fields(final).items():
         torch.testing.assert_close(fields(state)[name], value, msg=name, **tolerance)
+
+
+@pytest.mark.parametrize("model", [m for m in MODELS if m.kind == "ff"], ids=model_id)
+def test_a_state_of_another_kind_is_named(model: Model):
+    with pytest.raises(TypeError, match="state: got NoneType, expected a tuple with the fields"):
+        model.call(make_input(model, 3), None, (), model.defaults(), 0.001)

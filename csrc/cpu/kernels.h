@@ -156,7 +156,8 @@ struct Driver {
     for_each_member<kStates>(s, [&](int k, T& member) { rows[k][l] = member; });
   }
 
-  /// Runs f(l, params of lane l) for every lane; f must not carry anything from one lane to the next.
+  /// Runs f(l, params of lane l) for every lane; f must not carry anything from one lane to the next, and must be
+  /// inlined always: a call would keep the loop from being vectorised.
   template <class F>
   NORSE_FAST_INLINE static void for_each_lane(const BlockParams& params, int64_t n, F f) {
     if (params.shared) {
@@ -164,15 +165,19 @@ struct Driver {
 #pragma omp simd
       for (int64_t l = 0; l < n; ++l) f(l, p);
     } else {
+      // In a function of its own: a temporary of the loop body itself would become an array over the vector's lanes.
+      const auto with_own_params = [&](int64_t l) __attribute__((always_inline)) {
+        f(l, make_params<Model, T>([&](int k) { return params.rows[k][l]; }));
+      };
 #pragma omp simd
-      for (int64_t l = 0; l < n; ++l) f(l, make_params<Model, T>([&](int k) { return params.rows[k][l]; }));
+      for (int64_t l = 0; l < n; ++l) with_own_params(l);
     }
   }
 
   /// One step from the states `from` to the states `to`, which may be the same rows.
   [[gnu::noinline]] static void step_row(const BlockParams& params, int64_t n, const T* x, const Block* from, Block* to,
                                          T* out) {
-    for_each_lane(params, n, [=](int64_t l, const Params& p) {
+    for_each_lane(params, n, [=](int64_t l, const Params& p) __attribute__((always_inline)) {
       State s = load_state(from, l);
       out[l] = Model::step(s, x[l], p);
       store_state(s, to, l);
@@ -186,7 +191,7 @@ struct Driver {
         for (int k = 0; k < kSurrogates; ++k) fill_row(T(0), n, derivative[k]);
         return;
       }
-      for_each_lane(params, n, [=](int64_t l, const Params& p) {
+      for_each_lane(params, n, [=](int64_t l, const Params& p) __attribute__((always_inline)) {
         T u[kSurrogates];
         Model::thresholds(load_state(state, l), x[l], p, u);
         for (int k = 0; k < kSurrogates; ++k) derivative[k][l] = u[k];
@@ -205,7 +210,7 @@ struct Driver {
   [[gnu::noinline]] static void vjp_row(const BlockParams& params, int64_t n, const T* x, const Block* state,
                                         const Block* derivative, const T* grad_out, Block* grad, Block* grad_params,
                                         T* grad_input) {
-    for_each_lane(params, n, [=](int64_t l, const Params& p) {
+    for_each_lane(params, n, [=](int64_t l, const Params& p) __attribute__((always_inline)) {
       const State s = load_state(state, l);
       State g = load_state(grad, l);
       T surrogate[kSurrogates] = {};

@@ -15,9 +15,11 @@
 //                  the new state (grad): returns the gradient of the input, replaces grad by the gradient of the old
 //                  state, and adds to the gradients of the parameters
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <iterator>
+#include <type_traits>
 
 #include "../portable.h"
 
@@ -29,11 +31,30 @@ inline constexpr int kStateCount = static_cast<int>(std::size(Model::kStateNames
 template <class Model>
 inline constexpr int kParamCount = static_cast<int>(std::size(Model::kParamNames));
 
+/// Names of a model that wraps another: those of the other, and one more.
+template <std::size_t kCount>
+constexpr std::array<const char*, kCount + 1> append_name(const char* const (&names)[kCount], const char* name) {
+  std::array<const char*, kCount + 1> all{};
+  for (std::size_t k = 0; k < kCount; ++k) all[k] = names[k];
+  all[kCount] = name;
+  return all;
+}
+
+/// Whether a State or Params wraps that of another model, as its first of two members: `inner`.
+template <class Struct, class = void>
+inline constexpr bool kWraps = false;
+template <class Struct>
+inline constexpr bool kWraps<Struct, std::void_t<decltype(Struct::inner)>> = true;
+
 /// Calls f(index, member) for every member of a State or Params, in order.
 template <int kCount, class Struct, class F>
 NORSE_FAST_INLINE void for_each_member(Struct& s, F f) {
   static_assert(1 <= kCount && kCount <= 10, "add a case for structs of more members");
-  if constexpr (kCount == 1) {
+  if constexpr (kWraps<Struct>) {
+    auto& [inner, own] = s;
+    for_each_member<kCount - 1>(inner, f);
+    f(kCount - 1, own);
+  } else if constexpr (kCount == 1) {
     auto& [a] = s;
     f(0, a);
   } else if constexpr (kCount == 2) {

@@ -2,11 +2,17 @@
 // The list of all models: both backends and the core's own tests are generated from it. One line per model.
 
 #include "coba_lif.h"
+#include "iaf.h"
 #include "izhikevich.h"
 #include "li.h"
+#include "li_box.h"
 #include "lif.h"
+#include "lif_adex.h"
+#include "lif_box.h"
+#include "lif_ex.h"
 #include "lsnn.h"
 #include "model.h"
+#include "refrac.h"
 
 namespace norse_fast {
 
@@ -28,6 +34,15 @@ using AllModels = ModelList<  //
     LSNN<false>,              //
     LSNN<true>,               //
     Izhikevich,               //
-    CobaLIF>;
+    CobaLIF,                  //
+    LIBox,                    //
+    IAF,                      //
+    LIFBox<false>,            //
+    LIFBox<true>,             //
+    LIFEx,                    //
+    LIFAdEx,                  //
+    Refrac<LIF<false>>,       //
+    Refrac<LIF<true>>,        //
+    Refrac<LIFAdEx>>;
 
 }  // namespace norse_fast

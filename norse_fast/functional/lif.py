@@ -26,7 +26,7 @@ from typing import Any
 import torch
 
 from .._neuron import SEQUENCES, Neuron
-from .._recurrent import RECURRENT, Recurrent, check_weights
+from .._recurrent import RECURRENT, Recurrent
 from ..utils.pytree import StateTuple
 from .parameter import default_bio_parameters
 from .threshold import threshold
@@ -122,6 +122,7 @@ _STATE = ("v", "i")
 _PARAMS = ("tau_syn_inv", "tau_mem_inv", "v_leak", "v_th", "v_reset")
 _lif = Neuron("lif", _STATE, _PARAMS, LIFFeedForwardState, partial(_step, detach_reset=False))
 _lif_detached = Neuron("lif_detached", _STATE, _PARAMS, LIFFeedForwardState, partial(_step, detach_reset=True))
+_layer, _layer_detached = Recurrent.of(_lif, LIFState), Recurrent.of(_lif_detached, LIFState)
 
 
 def lif_feed_forward_step(
@@ -159,21 +160,6 @@ def lif_feed_forward_step(
     return _lif(input_spikes, state, p, dt)
 
 
-def _project(weights: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    if x.is_sparse:
-        return torch.sparse.mm(x, weights.t())
-    return torch.nn.functional.linear(x, weights)
-
-
-def _recurrent_step(
-    neuron: Neuron, projected: torch.Tensor, state: LIFState, recurrent_weights: torch.Tensor, p: Any, dt: float
-) -> tuple[torch.Tensor, LIFState]:
-    # The current takes the input first and the recurrent spikes second, which is the reference's order of rounding.
-    before = LIFFeedForwardState(state.v, state.i + projected)
-    z, after = neuron(_project(recurrent_weights, state.z), before, p, dt)
-    return z, LIFState(z, after.v, after.i)
-
-
 def lif_step(
     input_spikes: torch.Tensor,
     state: LIFState,
@@ -209,9 +195,7 @@ def lif_step(
         >>> z
         tensor([[1., 1.]])
     """
-    check_weights(input_spikes, state, input_weights, recurrent_weights)
-    projected = _project(input_weights, input_spikes)
-    return _recurrent_step(_lif_detached, projected, state, recurrent_weights, p, dt)
+    return _layer_detached.one_step(input_spikes, state, input_weights, recurrent_weights, p, dt)
 
 
 def lif_step_sparse(
@@ -242,9 +226,7 @@ def lif_step_sparse(
         >>> lif_step_sparse(torch.ones(1, 3).to_sparse(), state, *weights, LIFParameters())[0].to_dense()
         tensor([[1., 1.]])
     """
-    check_weights(input_spikes, state, input_weights, recurrent_weights)
-    projected = _project(input_weights, input_spikes)
-    z, after = _recurrent_step(_lif, projected, state, recurrent_weights, p, dt)
+    z, after = _layer.one_step(input_spikes, state, input_weights, recurrent_weights, p, dt)
     sparse = z.to_sparse()
     return sparse, LIFState(sparse, after.v, after.i)
 
@@ -278,7 +260,7 @@ def lif_step_integral(
         >>> lif_step_integral(x, LIFState(zeros, zeros, zeros), *weights)[0]
         tensor([[1., 1.]])
     """
-    spikes, last = RECURRENT[lif_step](input_tensor, state, input_weights, recurrent_weights, p, dt)
+    spikes, last = _layer_detached(input_tensor, state, input_weights, recurrent_weights, p, dt)
     return spikes[-1], last
 
 
@@ -358,4 +340,4 @@ def lif_current_encoder(
 
 
 SEQUENCES[lif_feed_forward_step] = _lif
-RECURRENT[lif_step] = Recurrent(partial(_recurrent_step, _lif_detached))
+RECURRENT[lif_step] = _layer_detached

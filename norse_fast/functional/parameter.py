@@ -22,6 +22,16 @@ DEFAULT_BIO_PARAMS: dict[str, dict[str, Any]] = {
     "li": {k: _MEMBRANE[k] for k in ("tau_syn_inv", "tau_mem_inv", "v_leak")},
     "lif": dict(_MEMBRANE),
     "lsnn": {**_MEMBRANE, "tau_adapt_inv": torch.tensor(1 / 100.0), "beta": torch.tensor(0.5)},
+    "iaf": {k: _MEMBRANE[k] for k in ("v_th", "v_reset")},
+    # With a width of 0 the exponential term is 0 below the threshold, and its gradient is not defined.
+    "lifEx": {"delta_T": torch.tensor(0), **_MEMBRANE},
+    "lifAdEx": {
+        "adaptation_current": torch.tensor(0),
+        "adaptation_spike": torch.tensor(0.01),
+        "delta_T": torch.tensor(2.0),
+        "tau_ada_inv": torch.tensor(1 / 100.0),
+        **_MEMBRANE,
+    },
 }
 
 

@@ -3,11 +3,18 @@
 from types import ModuleType as _ModuleType
 
 from .coba_lif import *
+from .iaf import *
 from .izhikevich import *
 from .leaky_integrator import *
+from .leaky_integrator_box import *
 from .lif import *
+from .lif_adex import *
+from .lif_adex_refrac import *
+from .lif_box import *
 from .lif_correlation import *
+from .lif_ex import *
 from .lif_mc import *
+from .lif_refrac import *
 from .lsnn import *
 from .sequential import *
 from .snn import *

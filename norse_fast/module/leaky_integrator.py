@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from ..functional.leaky_integrator import LIParameters, LIState, li_feed_forward_step, li_step
-from .snn import SNN, SNNCell, copied, leaf, zeros
+from .snn import SNN, SNNCell, initial_voltage, zeros
 
 __all__ = ["LI", "LICell", "LILinearCell"]
 
@@ -34,7 +34,7 @@ class LICell(SNNCell):
 
     def initial_state(self, input_tensor: torch.Tensor) -> LIState:
         """The state before the first step."""
-        return LIState(v=leaf(copied(self.p.v_leak, input_tensor)), i=zeros(input_tensor.shape, input_tensor))
+        return LIState(v=initial_voltage(self.p.v_leak, input_tensor), i=zeros(input_tensor.shape, input_tensor))
 
 
 class LI(SNN):
@@ -58,10 +58,11 @@ class LI(SNN):
 
     def initial_state(self, input_tensor: torch.Tensor) -> LIState:
         """The state before the first step."""
-        shape = input_tensor.shape[1:]
-        v = copied(self.p.v_leak, input_tensor).to(torch.float32)
-        i = torch.zeros(shape, device=input_tensor.device, dtype=torch.float32)
-        return LIState(v=leaf(v.expand(shape).clone()), i=i)
+        shape = self._neuron_shape(input_tensor)
+        return LIState(
+            v=initial_voltage(self.p.v_leak, input_tensor, shape, torch.float32),
+            i=zeros(shape, input_tensor, torch.float32),
+        )
 
 
 class LILinearCell(torch.nn.Module):
@@ -103,7 +104,7 @@ class LILinearCell(torch.nn.Module):
     def initial_state(self, input_tensor: torch.Tensor) -> LIState:
         """The state before the first step."""
         shape = (*input_tensor.shape[:-1], self.hidden_size)
-        return LIState(v=leaf(copied(self.p.v_leak, input_tensor)), i=zeros(shape, input_tensor))
+        return LIState(v=initial_voltage(self.p.v_leak, input_tensor), i=zeros(shape, input_tensor))
 
     def forward(self, input_tensor: torch.Tensor, state: LIState | None = None) -> tuple[torch.Tensor, LIState]:
         """Run one step.

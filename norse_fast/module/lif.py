@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -16,24 +17,15 @@ from ..functional.lif import (
     lif_step_sparse,
 )
 from ..functional.threshold import surrogate_index
-from .snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell, leaf
+from .snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell, initial_voltage, zeros
 
 __all__ = ["LIF", "LIFCell", "LIFRecurrent", "LIFRecurrentCell"]
 
 
-def _as_tensors(p: Any) -> Any:
+def as_tensors(p: Any) -> Any:
     """Parameters with numbers turned into tensors, so that each step finds them ready."""
     surrogate_index(p.method)
     return p._make(field if isinstance(field, str) else torch.as_tensor(field) for field in p)
-
-
-def _initial_voltage(v_leak: torch.Tensor, shape: torch.Size, input_tensor: torch.Tensor) -> torch.Tensor:
-    """The leak potential, filled to a shape: the kernels compute in float64 only where something else is."""
-    return leaf(v_leak.detach().to(input_tensor.device, torch.float32).expand(shape).clone())
-
-
-def _zeros(shape: Any, input_tensor: torch.Tensor) -> torch.Tensor:
-    return torch.zeros(shape, device=input_tensor.device, dtype=torch.float32)
 
 
 class LIFCell(SNNCell):
@@ -62,15 +54,16 @@ class LIFCell(SNNCell):
         super().__init__(
             lif_feed_forward_step,
             self.initial_state,
-            _as_tensors(p),
+            as_tensors(p),
             activation_sparse=lif_feed_forward_step_sparse,
             **kwargs,
         )
 
     def initial_state(self, input_tensor: torch.Tensor) -> LIFFeedForwardState:
         """The state before the first step."""
-        v = self.p.v_leak.detach().to(input_tensor.device, copy=True)
-        return LIFFeedForwardState(v=leaf(v), i=_zeros(input_tensor.shape, input_tensor))
+        return LIFFeedForwardState(
+            v=initial_voltage(self.p.v_leak, input_tensor), i=zeros(input_tensor.shape, input_tensor, torch.float32)
+        )
 
 
 class LIF(SNN):
@@ -97,26 +90,26 @@ class LIF(SNN):
         super().__init__(
             lif_feed_forward_step,
             self.initial_state,
-            _as_tensors(p),
+            as_tensors(p),
             activation_sparse=lif_feed_forward_step_sparse,
             **kwargs,
         )
 
     def initial_state(self, input_tensor: torch.Tensor) -> LIFFeedForwardState:
         """The state before the first step."""
-        shape = input_tensor.shape[1:]
+        shape = self._neuron_shape(input_tensor)
         return LIFFeedForwardState(
-            v=_initial_voltage(self.p.v_leak, shape, input_tensor), i=_zeros(shape, input_tensor)
+            v=initial_voltage(self.p.v_leak, input_tensor, shape, torch.float32),
+            i=zeros(shape, input_tensor, torch.float32),
         )
 
 
-def _initial_recurrent_state(p: LIFParameters, shape: tuple[int, ...], input_tensor: torch.Tensor) -> LIFState:
-    dtype = input_tensor.dtype if input_tensor.is_floating_point() else torch.float32
-    z = torch.zeros(shape, device=input_tensor.device, dtype=dtype)
+def _initial_recurrent_state(p: LIFParameters, shape: Sequence[int], input_tensor: torch.Tensor) -> LIFState:
+    z = zeros(shape, input_tensor)
     return LIFState(
         z=z.to_sparse() if input_tensor.is_sparse else z,
-        v=_initial_voltage(p.v_leak, torch.Size(shape), input_tensor),
-        i=_zeros(shape, input_tensor),
+        v=initial_voltage(p.v_leak, input_tensor, shape, torch.float32),
+        i=zeros(shape, input_tensor, torch.float32),
     )
 
 
@@ -149,15 +142,14 @@ class LIFRecurrentCell(SNNRecurrentCell):
             self.initial_state,
             input_size,
             hidden_size,
-            _as_tensors(p),
+            as_tensors(p),
             activation_sparse=lif_step_sparse,
             **kwargs,
         )
 
     def initial_state(self, input_tensor: torch.Tensor) -> LIFState:
         """The state before the first step."""
-        shape = (*input_tensor.shape[:-1], int(self.hidden_size))
-        return _initial_recurrent_state(self.p, shape, input_tensor)
+        return _initial_recurrent_state(self.p, self._neuron_shape(input_tensor), input_tensor)
 
 
 class LIFRecurrent(SNNRecurrent):
@@ -190,12 +182,11 @@ class LIFRecurrent(SNNRecurrent):
             self.initial_state,
             input_size,
             hidden_size,
-            _as_tensors(p),
+            as_tensors(p),
             activation_sparse=lif_step_sparse,
             **kwargs,
         )
 
     def initial_state(self, input_tensor: torch.Tensor) -> LIFState:
         """The state before the first step."""
-        shape = (*input_tensor.shape[1:-1], int(self.hidden_size))
-        return _initial_recurrent_state(self.p, shape, input_tensor)
+        return _initial_recurrent_state(self.p, self._neuron_shape(input_tensor), input_tensor)

@@ -7,7 +7,7 @@ time steps; any other callable with the same signature is called once per step.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -34,20 +34,36 @@ def float_dtype(x: torch.Tensor) -> torch.dtype:
     return x.dtype if x.is_floating_point() else torch.get_default_dtype()
 
 
-def zeros(shape: tuple[int, ...], input_tensor: torch.Tensor) -> torch.Tensor:
-    """Zeros of a shape, on the device and in the float dtype of the input."""
-    return torch.zeros(shape, device=input_tensor.device, dtype=float_dtype(input_tensor))
+def zeros(shape: Sequence[int], input_tensor: torch.Tensor, dtype: torch.dtype | None = None) -> torch.Tensor:
+    """An initial state variable on the input's device, by default in the input's float dtype."""
+    return torch.zeros(shape, device=input_tensor.device, dtype=dtype or float_dtype(input_tensor))
 
 
-def copied(value: Any, input_tensor: torch.Tensor) -> torch.Tensor:
+def copied(value: Any, input_tensor: torch.Tensor, detach: bool = True) -> torch.Tensor:
     """A parameter, a number or a tensor, without its memory and history, on the device of the input."""
-    value = torch.as_tensor(value).detach()
-    return value.to(input_tensor.device, float_dtype(value), copy=True)
+    v = torch.as_tensor(value)
+    return (v.detach() if detach else v).to(input_tensor.device, float_dtype(v), copy=True)
 
 
-def filled(value: Any, shape: tuple[int, ...], input_tensor: torch.Tensor) -> torch.Tensor:
-    """A parameter as :func:`copied`, filled to a shape, in the float dtype of the input."""
-    return copied(value, input_tensor).to(float_dtype(input_tensor)).expand(shape).clone()
+def filled(
+    value: Any, shape: Sequence[int], input_tensor: torch.Tensor, dtype: torch.dtype | None = None, detach: bool = True
+) -> torch.Tensor:
+    """A parameter as :func:`copied`, filled to a shape, by default in the float dtype of the input."""
+    v = copied(value, input_tensor, detach).to(dtype or float_dtype(input_tensor))
+    return v.expand(shape).clone()
+
+
+def initial_voltage(
+    value: Any,
+    input_tensor: torch.Tensor,
+    shape: Sequence[int] | None = None,
+    dtype: torch.dtype | None = None,
+    detach: bool = True,
+) -> torch.Tensor:
+    """An initial membrane potential that requires grad: a parameter :func:`filled`, or without shape :func:`copied`."""
+    if shape is None:
+        return leaf(copied(value, input_tensor, detach))
+    return leaf(filled(value, shape, input_tensor, dtype, detach))
 
 
 def _check_time(input_tensor: torch.Tensor) -> None:
@@ -110,6 +126,9 @@ class SNNCell(torch.nn.Module):
         self.p = p
         self.dt = dt
 
+    def _neuron_shape(self, input_tensor: torch.Tensor) -> Sequence[int]:
+        return input_tensor.shape
+
     def extra_repr(self) -> str:
         """The parameters and the time step."""
         return f"p={self.p}, dt={self.dt}"
@@ -166,6 +185,9 @@ class SNN(torch.nn.Module):
         self.p = p
         self.dt = dt
         self.record_states = record_states
+
+    def _neuron_shape(self, input_tensor: torch.Tensor) -> Sequence[int]:
+        return input_tensor.shape[1:]
 
     def extra_repr(self) -> str:
         """The parameters and the time step."""
@@ -307,6 +329,9 @@ class SNNRecurrentCell(_Weights):
         self.dt = dt
         self._set_weights(input_size, hidden_size, input_weights, recurrent_weights, autapses)
 
+    def _neuron_shape(self, input_tensor: torch.Tensor) -> Sequence[int]:
+        return (*input_tensor.shape[:-1], int(self.hidden_size))
+
     def extra_repr(self) -> str:
         """Sizes, parameters and the time step."""
         return (
@@ -389,6 +414,9 @@ class SNNRecurrent(_Weights):
         self.dt = dt
         self.record_states = record_states
         self._set_weights(input_size, hidden_size, input_weights, recurrent_weights, autapses)
+
+    def _neuron_shape(self, input_tensor: torch.Tensor) -> Sequence[int]:
+        return (*input_tensor.shape[1:-1], int(self.hidden_size))
 
     def extra_repr(self) -> str:
         """Sizes, parameters and the time step."""

@@ -1,0 +1,59 @@
+#pragma once
+// Integrate-and-fire neuron: the voltage sums the input, without a leak and whatever the length of the step.
+//
+//   vd = v + x
+//   z  = H(vd - v_th)
+//   v' = (1 - z) vd + z v_reset
+//
+// W. Gerstner, W. Kistler, R. Naud, L. Paninski: Neuronal Dynamics, 2014, chapter 1.3, without the leak.
+
+#include "../elementary.h"
+
+namespace norse_fast {
+
+struct IAF {
+  static constexpr const char* kName = "iaf";
+  static constexpr const char* kStateNames[] = {"v"};
+  static constexpr const char* kParamNames[] = {"v_th", "v_reset"};
+  static constexpr int kRates = 0;
+  static constexpr int kThresholds = 1;
+
+  template <class T>
+  struct State {
+    T v;
+  };
+
+  template <class T>
+  struct Params {
+    T v_th, v_reset;
+  };
+
+  template <class T>
+  NORSE_FAST_INLINE static void thresholds(const State<T>& s, T x, const Params<T>& p, T (&u)[1]) {
+    u[0] = (s.v + x) - p.v_th;
+  }
+
+  template <class T>
+  NORSE_FAST_INLINE static T step(State<T>& s, T x, const Params<T>& p) {
+    const T vd = s.v + x;
+    const T z = heaviside(vd - p.v_th);
+    s.v = (T(1) - z) * vd + z * p.v_reset;
+    return z;
+  }
+
+  template <class T>
+  NORSE_FAST_INLINE static T vjp(const State<T>& s, T x, const Params<T>& p, const T (&surrogate)[1], T grad_out,
+                                 State<T>& grad, Params<T>& grad_params) {
+    const T vd = s.v + x;
+    const T z = heaviside(vd - p.v_th);
+    const T grad_u = (grad_out + grad.v * (p.v_reset - vd)) * surrogate[0];
+
+    grad_params.v_th -= grad_u;
+    grad_params.v_reset += grad.v * z;
+
+    grad.v = grad.v * (T(1) - z) + grad_u;
+    return grad.v;
+  }
+};
+
+}  // namespace norse_fast

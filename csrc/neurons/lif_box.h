@@ -1,0 +1,71 @@
+#pragma once
+// Leaky integrate-and-fire neuron without a synapse: the input is a current that drives the voltage directly.
+//
+//   vd = v + dt tau_mem_inv ((x + v_leak) - v)
+//   z  = H(vd - v_th)
+//   v' = (1 - z) vd + z v_reset                 reset by value, or
+//   v' = (1 - z) vd + z (vd - v_th)             by subtraction (kSubtract), which ignores v_reset
+//
+// W. Gerstner, W. Kistler, R. Naud, L. Paninski: Neuronal Dynamics, 2014, chapter 1.3.
+
+#include "../elementary.h"
+
+namespace norse_fast {
+
+template <bool kSubtract>
+struct LIFBox {
+  static constexpr const char* kName = kSubtract ? "lif_box_subtract" : "lif_box";
+  static constexpr const char* kStateNames[] = {"v"};
+  static constexpr const char* kParamNames[] = {"tau_mem_inv", "v_leak", "v_th", "v_reset"};
+  static constexpr int kRates = 1;
+  static constexpr int kThresholds = 1;
+
+  template <class T>
+  struct State {
+    T v;
+  };
+
+  template <class T>
+  struct Params {
+    T dt_tau_mem, v_leak, v_th, v_reset;
+  };
+
+  template <class T>
+  NORSE_FAST_INLINE static T decayed_voltage(const State<T>& s, T x, const Params<T>& p) {
+    return s.v + p.dt_tau_mem * ((x + p.v_leak) - s.v);
+  }
+
+  template <class T>
+  NORSE_FAST_INLINE static void thresholds(const State<T>& s, T x, const Params<T>& p, T (&u)[1]) {
+    u[0] = decayed_voltage(s, x, p) - p.v_th;
+  }
+
+  template <class T>
+  NORSE_FAST_INLINE static T step(State<T>& s, T x, const Params<T>& p) {
+    const T vd = decayed_voltage(s, x, p);
+    const T z = heaviside(vd - p.v_th);
+    s.v = (T(1) - z) * vd + z * (kSubtract ? vd - p.v_th : p.v_reset);
+    return z;
+  }
+
+  template <class T>
+  NORSE_FAST_INLINE static T vjp(const State<T>& s, T x, const Params<T>& p, const T (&surrogate)[1], T grad_out,
+                                 State<T>& grad, Params<T>& grad_params) {
+    const T drive = (x + p.v_leak) - s.v;
+    const T vd = s.v + p.dt_tau_mem * drive;
+    const T z = heaviside(vd - p.v_th);
+    const T grad_u = (grad_out + grad.v * (kSubtract ? -p.v_th : p.v_reset - vd)) * surrogate[0];
+    const T grad_vd = (kSubtract ? grad.v : grad.v * (T(1) - z)) + grad_u;
+    const T grad_drive = grad_vd * p.dt_tau_mem;
+
+    grad_params.dt_tau_mem += grad_vd * drive;
+    grad_params.v_leak += grad_drive;
+    grad_params.v_th -= kSubtract ? grad_u + grad.v * z : grad_u;
+    grad_params.v_reset += kSubtract ? T(0) : grad.v * z;
+
+    grad.v = grad_vd - grad_drive;
+    return grad_drive;
+  }
+};
+
+}  // namespace norse_fast

@@ -1,0 +1,83 @@
+#pragma once
+// Exponential integrate-and-fire neuron with an exponential synapse: near the threshold the voltage runs away by
+// itself.
+//
+//   j  = i + x
+//   vd = v + dt tau_mem_inv (((v_leak - v) + delta_T exp((v - v_th) / delta_T)) + j)
+//   i' = j - dt tau_syn_inv j
+//   z  = H(vd - v_th)
+//   v' = (1 - z) vd + z v_reset
+//
+// N. Fourcaud-Trocme, D. Hansel, C. van Vreeswijk, N. Brunel: How Spike Generation Mechanisms Determine the Neuronal
+// Response to Fluctuating Inputs, 2003; Neuronal Dynamics, 2014, chapter 5.2.
+
+#include "../elementary.h"
+
+namespace norse_fast {
+
+struct LIFEx {
+  static constexpr const char* kName = "lif_ex";
+  static constexpr const char* kStateNames[] = {"v", "i"};
+  static constexpr const char* kParamNames[] = {"tau_syn_inv", "tau_mem_inv", "delta_T", "v_leak", "v_th", "v_reset"};
+  static constexpr int kRates = 2;
+  static constexpr int kThresholds = 1;
+
+  template <class T>
+  struct State {
+    T v, i;
+  };
+
+  template <class T>
+  struct Params {
+    T dt_tau_syn, dt_tau_mem, delta_T, v_leak, v_th, v_reset;
+  };
+
+  template <class T>
+  NORSE_FAST_INLINE static T decayed_voltage(const State<T>& s, T x, const Params<T>& p) {
+    const T runaway = p.delta_T * exp((s.v - p.v_th) / p.delta_T);
+    return s.v + p.dt_tau_mem * (((p.v_leak - s.v) + runaway) + (s.i + x));
+  }
+
+  template <class T>
+  NORSE_FAST_INLINE static void thresholds(const State<T>& s, T x, const Params<T>& p, T (&u)[1]) {
+    u[0] = decayed_voltage(s, x, p) - p.v_th;
+  }
+
+  template <class T>
+  NORSE_FAST_INLINE static T step(State<T>& s, T x, const Params<T>& p) {
+    const T j = s.i + x;
+    const T vd = decayed_voltage(s, x, p);
+    const T z = heaviside(vd - p.v_th);
+    s.i = j - p.dt_tau_syn * j;
+    s.v = (T(1) - z) * vd + z * p.v_reset;
+    return z;
+  }
+
+  template <class T>
+  NORSE_FAST_INLINE static T vjp(const State<T>& s, T x, const Params<T>& p, const T (&surrogate)[1], T grad_out,
+                                 State<T>& grad, Params<T>& grad_params) {
+    const T j = s.i + x;
+    const T exponent = (s.v - p.v_th) / p.delta_T;
+    const T e = exp(exponent);
+    const T drive = ((p.v_leak - s.v) + p.delta_T * e) + j;
+    const T vd = s.v + p.dt_tau_mem * drive;
+    const T z = heaviside(vd - p.v_th);
+    const T grad_u = (grad_out + grad.v * (p.v_reset - vd)) * surrogate[0];
+    const T grad_vd = grad.v * (T(1) - z) + grad_u;
+    const T grad_drive = grad_vd * p.dt_tau_mem;
+    const T grad_j = (grad.i - grad.i * p.dt_tau_syn) + grad_drive;
+
+    grad_params.dt_tau_syn -= grad.i * j;
+    grad_params.dt_tau_mem += grad_vd * drive;
+    grad_params.delta_T += grad_drive * (e * (T(1) - exponent));
+    grad_params.v_leak += grad_drive;
+    grad_params.v_th -= grad_u + grad_drive * e;
+    grad_params.v_reset += grad.v * z;
+
+    grad.v = grad_vd + grad_drive * (e - T(1));
+    grad.i = grad_j;
+    return grad_j;
+  }
+};
+
+}  // namespace norse_fast

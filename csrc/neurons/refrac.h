@@ -1,0 +1,93 @@
+#pragma once
+// Refractory period around any spiking model with a voltage v: for a time after a spike, rho counts down, the voltage
+// stands still and spikes are suppressed.
+//
+//   (z1, v1, ...) = one step of the model from (v, ...)
+//   m    = H(rho)                               1 while refractory; carries a surrogate gradient as a spike does
+//   v'   = (1 - m) v1 + m v
+//   z    = (1 - m) z1                           the output
+//   rho' = (1 - z) relu(rho - m) + z rho_reset
+//
+// The other state variables of the model run on: the synaptic current takes its input, and adaptation jumps at z1, also
+// where m suppresses that spike. W. Gerstner, W. Kistler, R. Naud, L. Paninski: Neuronal Dynamics, 2014, chapter 1.3.
+
+#include "../elementary.h"
+#include "lif.h"
+#include "lif_adex.h"
+#include "model.h"
+
+namespace norse_fast {
+
+template <class Inner>
+inline constexpr const char* kRefracName = nullptr;
+template <>
+inline constexpr const char* kRefracName<LIF<false>> = "lif_refrac";
+template <>
+inline constexpr const char* kRefracName<LIF<true>> = "lif_refrac_detached";
+template <>
+inline constexpr const char* kRefracName<LIFAdEx> = "lif_adex_refrac";
+
+template <class Inner>
+struct Refrac {
+  static_assert(Inner::kThresholds == 1);
+  static constexpr const char* kName = kRefracName<Inner>;
+  static constexpr auto kStateNames = append_name(Inner::kStateNames, "rho");
+  static constexpr auto kParamNames = append_name(Inner::kParamNames, "rho_reset");
+  static constexpr int kRates = Inner::kRates;
+  static constexpr int kThresholds = 2;
+
+  template <class T>
+  struct State {
+    typename Inner::template State<T> inner;
+    T rho;
+  };
+
+  template <class T>
+  struct Params {
+    typename Inner::template Params<T> inner;
+    T rho_reset;
+  };
+
+  template <class T>
+  NORSE_FAST_INLINE static void thresholds(const State<T>& s, T x, const Params<T>& p, T (&u)[2]) {
+    T inner[1];
+    Inner::thresholds(s.inner, x, p.inner, inner);
+    u[0] = inner[0];
+    u[1] = s.rho;
+  }
+
+  template <class T>
+  NORSE_FAST_INLINE static T step(State<T>& s, T x, const Params<T>& p) {
+    const T v = s.inner.v;
+    const T mask = heaviside(s.rho);
+    const T z = (T(1) - mask) * Inner::step(s.inner, x, p.inner);
+    s.inner.v = (T(1) - mask) * s.inner.v + mask * v;
+    s.rho = (T(1) - z) * relu(s.rho - mask) + z * p.rho_reset;
+    return z;
+  }
+
+  template <class T>
+  NORSE_FAST_INLINE static T vjp(const State<T>& s, T x, const Params<T>& p, const T (&surrogate)[2], T grad_out,
+                                 State<T>& grad, Params<T>& grad_params) {
+    auto inner = s.inner;
+    const T inner_z = Inner::step(inner, x, p.inner);
+    const T mask = heaviside(s.rho);
+    const T z = (T(1) - mask) * inner_z;
+    const T left = s.rho - mask;
+    const T grad_v = grad.inner.v;
+    const T grad_z = grad_out + grad.rho * (p.rho_reset - relu(left));
+    const T grad_left = grad.rho * (T(1) - z) * heaviside(left);
+    const T grad_mask = (grad_v * (s.inner.v - inner.v) - grad_z * inner_z) - grad_left;
+
+    grad_params.rho_reset += grad.rho * z;
+    grad.rho = grad_left + grad_mask * surrogate[1];
+    grad.inner.v = grad_v * (T(1) - mask);
+    const T inner_surrogate[1] = {surrogate[0]};
+    const T grad_x =
+        Inner::vjp(s.inner, x, p.inner, inner_surrogate, grad_z * (T(1) - mask), grad.inner, grad_params.inner);
+    grad.inner.v += grad_v * mask;
+    return grad_x;
+  }
+};
+
+}  // namespace norse_fast

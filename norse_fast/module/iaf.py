@@ -1,0 +1,78 @@
+"""Modules of integrate-and-fire neurons; the equations are in :mod:`norse_fast.functional.iaf`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from ..functional.iaf import IAFFeedForwardState, IAFParameters, iaf_feed_forward_step
+from .snn import SNN, SNNCell, initial_voltage
+
+__all__ = ["IAF", "IAFCell"]
+
+
+def _initial_state(p: IAFParameters, input_tensor: torch.Tensor) -> IAFFeedForwardState:
+    # Not detached: a reset potential that requires grad gets the gradient of the initial potential too.
+    return IAFFeedForwardState(v=initial_voltage(p.v_reset, input_tensor, detach=False))
+
+
+class IAFCell(SNNCell):
+    """One time step of integrate-and-fire neurons without weights.
+
+    See :func:`norse_fast.functional.iaf.iaf_feed_forward_step`. The state starts at ``v = v_reset``. Input and output
+    have the same shape, for example ``(B, N)``.
+
+    Args:
+        p: parameters; they may be numbers, tensors of any shape that broadcasts to the neurons, or ``nn.Parameter``,
+            which the user registers where an optimiser should find it.
+        dt: length of a step in seconds, which changes nothing.
+
+    Example:
+        >>> cell = IAFCell()
+        >>> z, state = cell(torch.tensor([[0.5, 0.7]]))
+        >>> z, state = cell(torch.tensor([[0.5, 0.7]]), state)
+        >>> z.detach()
+        tensor([[0., 1.]])
+    """
+
+    def __init__(
+        self,
+        p: IAFParameters = IAFParameters(),  # noqa: B008
+        dt: float = 0.001,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(iaf_feed_forward_step, self.initial_state, p, dt, **kwargs)
+
+    def initial_state(self, input_tensor: torch.Tensor) -> IAFFeedForwardState:
+        """The state before the first step."""
+        return _initial_state(self.p, input_tensor)
+
+
+class IAF(SNN):
+    """All time steps of integrate-and-fire neurons without weights, in one kernel.
+
+    The state starts at ``v = v_reset``. Input and output are ``(T, ...)``, for example ``(T, B, N)``.
+
+    Args:
+        p: parameters, as for :class:`IAFCell`.
+        dt: length of a step in seconds, which changes nothing.
+        record_states: return the states of all steps, stacked over time, instead of the last state.
+
+    Example:
+        >>> z, state = IAF()(torch.full((4, 1, 1), 0.6))
+        >>> z.flatten().detach()
+        tensor([0., 1., 0., 1.])
+    """
+
+    def __init__(
+        self,
+        p: IAFParameters = IAFParameters(),  # noqa: B008
+        dt: float = 0.001,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(iaf_feed_forward_step, self.initial_state, p, dt, **kwargs)
+
+    def initial_state(self, input_tensor: torch.Tensor) -> IAFFeedForwardState:
+        """The state before the first step."""
+        return _initial_state(self.p, input_tensor)

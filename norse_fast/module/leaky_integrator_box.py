@@ -1,0 +1,67 @@
+"""Modules of leaky integrators without a synapse; the equations are in
+:mod:`norse_fast.functional.leaky_integrator_box`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from ..functional.leaky_integrator_box import LIBoxParameters, LIBoxState, li_box_feed_forward_step
+from .snn import SNN, SNNCell, initial_voltage
+
+__all__ = ["LIBox", "LIBoxCell"]
+
+
+class LIBoxCell(SNNCell):
+    """One time step of leaky integrators without a synapse and without weights.
+
+    See :func:`norse_fast.functional.leaky_integrator_box.li_box_feed_forward_step`. The state starts at ``v = v_leak``.
+    Input and output have the same shape, for example ``(B, N)``.
+
+    Args:
+        p: parameters; they may be numbers, tensors of any shape that broadcasts to the neurons, or ``nn.Parameter``,
+            which the user registers where an optimiser should find it.
+        dt: length of a step in seconds, by default 0.001.
+
+    Example:
+        >>> v, state = LIBoxCell()(torch.ones(1, 2))
+        >>> v.detach()
+        tensor([[0.1000, 0.1000]])
+    """
+
+    def __init__(self, p: LIBoxParameters = LIBoxParameters(), **kwargs: Any) -> None:  # noqa: B008
+        super().__init__(li_box_feed_forward_step, self.initial_state, p, **kwargs)
+
+    def initial_state(self, input_tensor: torch.Tensor) -> LIBoxState:
+        """The state before the first step."""
+        return LIBoxState(v=initial_voltage(self.p.v_leak, input_tensor))
+
+
+class LIBox(SNN):
+    """All time steps of leaky integrators without a synapse, in one kernel.
+
+    The state starts at ``v = v_leak``. Input and output are ``(T, ...)``, for example ``(T, B, N)``.
+
+    Args:
+        p: parameters, as for :class:`LIBoxCell`.
+        dt: length of a step in seconds.
+        record_states: return the states of all steps, stacked over time, instead of the last state.
+
+    Example:
+        >>> v, state = LIBox()(torch.ones(3, 1, 1))
+        >>> v.flatten().detach()
+        tensor([0.1000, 0.1900, 0.2710])
+    """
+
+    def __init__(
+        self,
+        p: LIBoxParameters = LIBoxParameters(),  # noqa: B008
+        dt: float = 0.001,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(li_box_feed_forward_step, self.initial_state, p, dt, **kwargs)
+
+    def initial_state(self, input_tensor: torch.Tensor) -> LIBoxState:
+        """The state before the first step."""
+        return LIBoxState(v=initial_voltage(self.p.v_leak, input_tensor))

@@ -1,0 +1,71 @@
+"""Modules of LIF neurons without a synapse; the equations are in :mod:`norse_fast.functional.lif_box`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from ..functional.lif_box import LIFBoxFeedForwardState, LIFBoxParameters, lif_box_feed_forward_step
+from .snn import SNN, SNNCell, initial_voltage
+
+__all__ = ["LIFBox", "LIFBoxCell"]
+
+
+class LIFBoxCell(SNNCell):
+    """One time step of LIF neurons without a synapse and without weights.
+
+    See :func:`norse_fast.functional.lif_box.lif_box_feed_forward_step`. The state starts at ``v = v_leak``. Input and
+    output have the same shape, for example ``(B, N)``.
+
+    Args:
+        p: parameters; they may be numbers, tensors of any shape that broadcasts to the neurons, or ``nn.Parameter``,
+            which the user registers where an optimiser should find it.
+        dt: length of a step in seconds.
+
+    Example:
+        >>> z, state = LIFBoxCell()(torch.tensor([[1.0, 15.0]]))
+        >>> z.detach(), state.v.detach()
+        (tensor([[0., 1.]]), tensor([[0.1000, 0.0000]]))
+    """
+
+    def __init__(
+        self,
+        p: LIFBoxParameters = LIFBoxParameters(),  # noqa: B008
+        dt: float = 0.001,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(lif_box_feed_forward_step, self.initial_state, p, dt, **kwargs)
+
+    def initial_state(self, input_tensor: torch.Tensor) -> LIFBoxFeedForwardState:
+        """The state before the first step."""
+        return LIFBoxFeedForwardState(v=initial_voltage(self.p.v_leak, input_tensor))
+
+
+class LIFBox(SNN):
+    """All time steps of LIF neurons without a synapse, in one kernel unless the parameters bring a reset of their own.
+
+    The state starts at ``v = v_leak``. Input and output are ``(T, ...)``, for example ``(T, B, N)``.
+
+    Args:
+        p: parameters, as for :class:`LIFBoxCell`.
+        dt: length of a step in seconds.
+        record_states: return the states of all steps, stacked over time, instead of the last state.
+
+    Example:
+        >>> z, state = LIFBox()(torch.full((4, 1, 1), 6.0))
+        >>> z.flatten().detach()
+        tensor([0., 1., 0., 1.])
+    """
+
+    def __init__(
+        self,
+        p: LIFBoxParameters = LIFBoxParameters(),  # noqa: B008
+        dt: float = 0.001,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(lif_box_feed_forward_step, self.initial_state, p, dt, **kwargs)
+
+    def initial_state(self, input_tensor: torch.Tensor) -> LIFBoxFeedForwardState:
+        """The state before the first step."""
+        return LIFBoxFeedForwardState(v=initial_voltage(self.p.v_leak, input_tensor))
