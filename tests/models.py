@@ -106,6 +106,22 @@ MODELS = [
     Model(nf.coba_lif_step, nf.CobaLIFState, nf.CobaLIFParameters, "rec", nf.CobaLIFRecurrent, nf.CobaLIFCell),
     Model(nf.lif_mc_feed_forward_step, nf.LIFFeedForwardState, nf.LIFParameters, "mcff"),
     Model(nf.lif_mc_step, nf.LIFState, nf.LIFParameters, "mc", None, nf.LIFMCRecurrentCell),
+    Model(
+        nf.lif_mc_refrac_feed_forward_step,
+        nf.LIFRefracFeedForwardState,
+        nf.LIFRefracParameters,
+        "mcff",
+        nested={"lif": nf.LIFFeedForwardState},
+    ),
+    Model(
+        nf.lif_mc_refrac_step,
+        nf.LIFRefracState,
+        nf.LIFRefracParameters,
+        "mc",
+        None,
+        nf.LIFMCRefracRecurrentCell,
+        nested={"lif": nf.LIFState},
+    ),
 ]
 FEED_FORWARD = [model for model in MODELS if model.kind == "ff"]
 WEIGHTS = ("input_weights", "recurrent_weights", "g_coupling")

@@ -5,6 +5,7 @@
 #include "izhikevich.h"
 #include "li.h"
 #include "lif.h"
+#include "lif_mc_refrac.h"
 #include "lsnn.h"
 #include "model.h"
 
@@ -28,6 +29,7 @@ using AllModels = ModelList<  //
     LSNN<false>,              //
     LSNN<true>,               //
     Izhikevich,               //
-    CobaLIF>;
+    CobaLIF,                  //
+    LIFMCRefrac>;
 
 }  // namespace norse_fast

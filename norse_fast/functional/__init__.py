@@ -10,6 +10,7 @@ from .leaky_integrator import *
 from .lif import *
 from .lif_correlation import *
 from .lif_mc import *
+from .lif_mc_refrac import *
 from .lsnn import *
 from .parameter import *
 from .reset import *
