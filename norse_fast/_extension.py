@@ -80,9 +80,11 @@ def _load(device_type: str) -> None:
 
 def has_kernels(device_type: str) -> bool:
     """Whether fused kernels serve tensors on this type of device; the first time they do not, warns."""
+    if _disabled:
+        return False
     if device_type in _loaded:
         return True
-    if device_type == "cuda" and not _disabled and not torch.compiler.is_compiling():
+    if device_type == "cuda" and not torch.compiler.is_compiling():
         _warn(device_type, "")
     return False
 
@@ -105,8 +107,10 @@ class kernels_disabled:
     """
 
     def __enter__(self) -> None:
-        self._saved = set(_loaded)
-        _loaded.clear()
+        global _disabled
+        self._saved = _disabled
+        _disabled = True
 
     def __exit__(self, *exc: object) -> None:
-        _loaded.update(self._saved)
+        global _disabled
+        _disabled = self._saved

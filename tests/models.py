@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,16 @@ import norse_fast as nf
 from norse_fast._neuron import SEQUENCES, Neuron
 
 GOLDEN = Path(__file__).parent / "golden"
+
+#: The type of the field that is a tuple itself, by state or parameter type.
+NESTED = {
+    nf.LIFRefracParameters: nf.LIFParameters,
+    nf.LIFRefracState: nf.LIFState,
+    nf.LIFRefracFeedForwardState: nf.LIFFeedForwardState,
+    nf.LIFAdExRefracParameters: nf.LIFAdExParameters,
+    nf.LIFAdExRefracState: nf.LIFAdExState,
+    nf.LIFAdExRefracFeedForwardState: nf.LIFAdExFeedForwardState,
+}
 
 
 @dataclass(frozen=True)
@@ -27,7 +37,6 @@ class Model:
     kind: str  # ff: input; lin: and input weights; rec: and recurrent weights; mcff, mc: as ff, rec, with coupling
     layer: Callable[..., torch.nn.Module] | None = None
     cell: Callable[..., torch.nn.Module] | None = None
-    nested: dict[type, type] = field(default_factory=dict)  # by state or parameter type: that of its tuple field
     exact: bool = True  # forward results equal eager PyTorch bit for bit
     tolerance: float = 1e-5  # relative, of float32 values where they are not exact
     default: Callable[[], Any] | None = None  # makes parameters, where their type has no defaults
@@ -49,7 +58,7 @@ class Model:
         flat = {name: value for name, value in values.items() if "." not in name}
         for prefix in {name.split(".")[0] for name in values if "." in name}:
             inner = {name.split(".", 1)[1]: v for name, v in values.items() if name.startswith(f"{prefix}.")}
-            flat[prefix] = self.nested[kind](**inner)
+            flat[prefix] = NESTED[kind](**inner)
         return kind(**flat)
 
     def call(self, x: Any, state: Any, weights: tuple[Any, ...], p: Any, dt: float) -> Any:
@@ -119,7 +128,6 @@ MODELS = [
         "ff",
         nf.LIFRefrac,
         nf.LIFRefracCell,
-        {nf.LIFRefracFeedForwardState: nf.LIFFeedForwardState, nf.LIFRefracParameters: nf.LIFParameters},
     ),
     Model(
         nf.lif_refrac_step,
@@ -128,7 +136,6 @@ MODELS = [
         "rec",
         nf.LIFRefracRecurrent,
         nf.LIFRefracRecurrentCell,
-        {nf.LIFRefracState: nf.LIFState, nf.LIFRefracParameters: nf.LIFParameters},
     ),
     Model(
         nf.lif_adex_refrac_feed_forward_step,
@@ -137,10 +144,6 @@ MODELS = [
         "ff",
         nf.LIFAdExRefrac,
         nf.LIFAdExRefracCell,
-        {
-            nf.LIFAdExRefracFeedForwardState: nf.LIFAdExFeedForwardState,
-            nf.LIFAdExRefracParameters: nf.LIFAdExParameters,
-        },
         exact=False,
     ),
     Model(
@@ -150,7 +153,6 @@ MODELS = [
         "rec",
         nf.LIFAdExRefracRecurrent,
         nf.LIFAdExRefracRecurrentCell,
-        {nf.LIFAdExRefracState: nf.LIFAdExState, nf.LIFAdExRefracParameters: nf.LIFAdExParameters},
         exact=False,
     ),
     Model(nf.lsnn_feed_forward_step, nf.LSNNFeedForwardState, nf.LSNNParameters, "ff", nf.LSNN, nf.LSNNCell),
@@ -185,6 +187,20 @@ MODELS = [
     Model(nf.coba_lif_step, nf.CobaLIFState, nf.CobaLIFParameters, "rec", nf.CobaLIFRecurrent, nf.CobaLIFCell),
     Model(nf.lif_mc_feed_forward_step, nf.LIFFeedForwardState, nf.LIFParameters, "mcff"),
     Model(nf.lif_mc_step, nf.LIFState, nf.LIFParameters, "mc", None, nf.LIFMCRecurrentCell),
+    Model(
+        nf.lif_mc_refrac_feed_forward_step,
+        nf.LIFRefracFeedForwardState,
+        nf.LIFRefracParameters,
+        "mcff",
+    ),
+    Model(
+        nf.lif_mc_refrac_step,
+        nf.LIFRefracState,
+        nf.LIFRefracParameters,
+        "mc",
+        None,
+        nf.LIFMCRefracRecurrentCell,
+    ),
 ]
 FEED_FORWARD = [model for model in MODELS if model.kind == "ff"]
 WEIGHTS = ("input_weights", "recurrent_weights", "g_coupling")

@@ -10,6 +10,7 @@
 #include "lif_adex.h"
 #include "lif_box.h"
 #include "lif_ex.h"
+#include "lif_mc_refrac.h"
 #include "lsnn.h"
 #include "model.h"
 #include "refrac.h"
@@ -43,6 +44,7 @@ using AllModels = ModelList<  //
     LIFAdEx,                  //
     Refrac<LIF<false>>,       //
     Refrac<LIF<true>>,        //
-    Refrac<LIFAdEx>>;
+    Refrac<LIFAdEx>,          //
+    LIFMCRefrac>;
 
 }  // namespace norse_fast

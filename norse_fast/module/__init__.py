@@ -1,6 +1,7 @@
 """Modules: neurons that create their own state, over one step or over time, and containers for them."""
 
 from types import ModuleType as _ModuleType
+from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 from .coba_lif import *
 from .iaf import *
@@ -14,10 +15,12 @@ from .lif_box import *
 from .lif_correlation import *
 from .lif_ex import *
 from .lif_mc import *
+from .lif_mc_refrac import *
 from .lif_refrac import *
 from .lsnn import *
 from .sequential import *
 from .snn import *
 
-# The public names of the modules above, without the modules themselves.
-__all__ = [name for name, value in globals().items() if name[0] != "_" and not isinstance(value, _ModuleType)]
+if not _TYPE_CHECKING:
+    # The public names of the modules above, without the modules themselves; type checkers take the imports as they are.
+    __all__ = [name for name, value in globals().items() if name[0] != "_" and not isinstance(value, _ModuleType)]

@@ -1,0 +1,93 @@
+#pragma once
+// Coupled LIF neuron with a refractory period. The input is the coupling current; synaptic input is added to the
+// current i' after the step.
+//
+//   m    = H(rho)                               1 while refractory
+//   vd   = v + (1 - m) dt tau_mem_inv ((v_leak - v) + i) + x
+//   z    = H(vd - v_th)
+//   v'   = (1 - z) vd + z v_reset
+//   i'   = i - dt tau_syn_inv i
+//   rho' = (1 - z) relu(rho - m) + z rho_reset
+//
+// As in Norse, the refractory mask holds back neither the coupling nor the spikes, and carries a surrogate gradient.
+
+#include "../elementary.h"
+
+namespace norse_fast {
+
+struct LIFMCRefrac {
+  static constexpr const char* kName = "lif_mc_refrac";
+  static constexpr const char* kStateNames[] = {"v", "i", "rho"};
+  static constexpr const char* kParamNames[] = {"tau_syn_inv", "tau_mem_inv", "v_leak", "v_th", "v_reset", "rho_reset"};
+  static constexpr int kRates = 2;
+  static constexpr int kThresholds = 2;
+
+  template <class T>
+  struct State {
+    T v, i, rho;
+  };
+
+  template <class T>
+  struct Params {
+    T dt_tau_syn, dt_tau_mem, v_leak, v_th, v_reset, rho_reset;
+  };
+
+  template <class T>
+  NORSE_FAST_INLINE static T decayed_voltage(const State<T>& s, T x, const Params<T>& p) {
+    const T active = T(1) - heaviside(s.rho);
+    return s.v + (active * p.dt_tau_mem * ((p.v_leak - s.v) + s.i) + x);
+  }
+
+  /// What is left of the refractory period one step later.
+  template <class T>
+  NORSE_FAST_INLINE static T remaining(const State<T>& s) {
+    const T left = s.rho - heaviside(s.rho);
+    return left < T(0) ? T(0) : left;
+  }
+
+  template <class T>
+  NORSE_FAST_INLINE static void thresholds(const State<T>& s, T x, const Params<T>& p, T (&u)[2]) {
+    u[0] = s.rho;
+    u[1] = decayed_voltage(s, x, p) - p.v_th;
+  }
+
+  template <class T>
+  NORSE_FAST_INLINE static T step(State<T>& s, T x, const Params<T>& p) {
+    const T vd = decayed_voltage(s, x, p);
+    const T z = heaviside(vd - p.v_th);
+    s.rho = (T(1) - z) * remaining(s) + z * p.rho_reset;
+    s.v = (T(1) - z) * vd + z * p.v_reset;
+    s.i = s.i - p.dt_tau_syn * s.i;
+    return z;
+  }
+
+  template <class T>
+  NORSE_FAST_INLINE static T vjp(const State<T>& s, T x, const Params<T>& p, const T (&surrogate)[2], T grad_out,
+                                 State<T>& grad, Params<T>& grad_params) {
+    const T active = T(1) - heaviside(s.rho);
+    const T drive = (p.v_leak - s.v) + s.i;
+    const T vd = decayed_voltage(s, x, p);
+    const T z = heaviside(vd - p.v_th);
+    const T left = remaining(s);
+    const T grad_z = grad_out + grad.v * (p.v_reset - vd) + grad.rho * (p.rho_reset - left);
+    const T grad_u = grad_z * surrogate[1];
+    const T grad_vd = grad.v * (T(1) - z) + grad_u;
+    const T grad_drive = grad_vd * (active * p.dt_tau_mem);
+    const T grad_left = left > T(0) ? grad.rho * (T(1) - z) : T(0);
+    const T grad_mask = -(grad_vd * p.dt_tau_mem * drive + grad_left);
+
+    grad_params.dt_tau_syn -= grad.i * s.i;
+    grad_params.dt_tau_mem += grad_vd * (active * drive);
+    grad_params.v_leak += grad_drive;
+    grad_params.v_th -= grad_u;
+    grad_params.v_reset += grad.v * z;
+    grad_params.rho_reset += grad.rho * z;
+
+    grad.v = grad_vd - grad_drive;
+    grad.i = (grad.i - grad.i * p.dt_tau_syn) + grad_drive;
+    grad.rho = grad_left + grad_mask * surrogate[0];
+    return grad_vd;
+  }
+};
+
+}  // namespace norse_fast

@@ -1,0 +1,146 @@
+r"""Coupled LIF neurons with a refractory period.
+
+As in Norse, these differ from :mod:`norse_fast.functional.lif_mc` and :mod:`norse_fast.functional.lif_refrac`: the
+coupling is not multiplied by the time step, the refractory period stops the membrane's own dynamics but neither the
+coupling nor spikes, and the input reaches the synaptic current at the end of a step.
+
+Source: W. Gerstner, W. Kistler, R. Naud, L. Paninski, *Neuronal Dynamics*, Cambridge University Press, 2014, chapters
+1.3 and 3.2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from .._neuron import Neuron
+from .._recurrent import check_weights
+from .lif import LIFFeedForwardState, LIFState
+from .lif_mc import coupling_current
+from .lif_refrac import LIFRefracFeedForwardState, LIFRefracParameters, LIFRefracState
+
+__all__ = ["lif_mc_refrac_feed_forward_step", "lif_mc_refrac_step"]
+
+
+def _step(
+    x: torch.Tensor, state: Any, p: Any, spike: Callable[[torch.Tensor], torch.Tensor], dt: float
+) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+    v, i, rho = state
+    tau_syn_inv, tau_mem_inv, v_leak, v_th, v_reset, rho_reset = p
+    mask = spike(rho)
+    v_decayed = v + ((1 - mask) * (dt * tau_mem_inv) * ((v_leak - v) + i) + x)
+    z = spike(v_decayed - v_th)
+    rho_new = (1 - z) * torch.relu(rho - mask) + z * rho_reset
+    return z, ((1 - z) * v_decayed + z * v_reset, i - dt * tau_syn_inv * i, rho_new)
+
+
+def _pack(v: torch.Tensor, i: torch.Tensor, rho: torch.Tensor) -> LIFRefracFeedForwardState:
+    return LIFRefracFeedForwardState(LIFFeedForwardState(v, i), rho)
+
+
+#: Its input is the coupling current.
+_lif_mc_refrac = Neuron(
+    "lif_mc_refrac",
+    ("lif.v", "lif.i", "rho"),
+    ("lif.tau_syn_inv", "lif.tau_mem_inv", "lif.v_leak", "lif.v_th", "lif.v_reset", "rho_reset"),
+    _pack,
+    _step,
+    surrogate="lif.",
+)
+
+
+def _coupled_step(
+    current: torch.Tensor, state: Any, g_coupling: torch.Tensor, p: Any, dt: float
+) -> tuple[torch.Tensor, LIFRefracFeedForwardState]:
+    z, after = _lif_mc_refrac(coupling_current(state.lif.v, g_coupling), state, p, dt)
+    if current.is_floating_point():
+        # Spikes have the dtype of the neurons' input, which here is not that of the kernel's, the coupling.
+        z = z.to(current.dtype)
+    return z, _pack(after.lif.v, after.lif.i + current, after.rho)
+
+
+def lif_mc_refrac_feed_forward_step(
+    input_tensor: torch.Tensor,
+    state: LIFRefracFeedForwardState,
+    g_coupling: torch.Tensor,
+    p: LIFRefracParameters = LIFRefracParameters(),  # noqa: B008
+    dt: float = 0.001,
+) -> tuple[torch.Tensor, LIFRefracFeedForwardState]:
+    r"""One time step of coupled LIF neurons with a refractory period, each driven by its own input.
+
+    .. math::
+        m     &= H(\rho) \\
+        v_d   &= v + (1 - m)\, dt\, \tau_{mem}^{-1} ((v_{leak} - v) + i) + G v \\
+        z     &= H(v_d - v_{th}) \\
+        v'    &= (1 - z) v_d + z v_{reset} \\
+        i'    &= i - dt\, \tau_{syn}^{-1} i + x \\
+        \rho' &= (1 - z)\, \mathrm{relu}(\rho - m) + z \rho_{reset}
+
+    Args:
+        input_tensor: input :math:`x`, shape ``(..., N)``.
+        state: state of the neurons, shape ``(..., N)``; ``rho`` counts the steps until the period ends.
+        g_coupling: coupling :math:`G` per time step, shape ``(N, N)``.
+        p: parameters.
+        dt: length of the step in seconds.
+
+    Returns:
+        Spikes of shape ``(..., N)`` and the new state.
+
+    Raises:
+        TypeError: an argument is of the wrong type.
+        ValueError: shapes or devices do not fit, or the surrogate is unknown.
+
+    Example:
+        >>> lif = LIFFeedForwardState(v=torch.tensor([[0.5, 0.5]]), i=torch.zeros(1, 2))
+        >>> state = LIFRefracFeedForwardState(lif, rho=torch.tensor([[0.0, 2.0]]))
+        >>> z, state = lif_mc_refrac_feed_forward_step(torch.zeros(1, 2), state, torch.zeros(2, 2))
+        >>> state.lif.v, state.rho
+        (tensor([[0.4500, 0.5000]]), tensor([[0., 1.]]))
+    """
+    return _coupled_step(input_tensor, state, g_coupling, p, dt)
+
+
+def lif_mc_refrac_step(
+    input_tensor: torch.Tensor,
+    state: LIFRefracState,
+    input_weights: torch.Tensor,
+    recurrent_weights: torch.Tensor,
+    g_coupling: torch.Tensor,
+    p: LIFRefracParameters = LIFRefracParameters(),  # noqa: B008
+    dt: float = 0.001,
+) -> tuple[torch.Tensor, LIFRefracState]:
+    r"""One time step of a recurrent layer of coupled LIF neurons with a refractory period.
+
+    As :func:`lif_mc_refrac_feed_forward_step` with :math:`i' = i - dt\, \tau_{syn}^{-1} i + W x + R z`, where :math:`z`
+    are the spikes of the last step.
+
+    Args:
+        input_tensor: input :math:`x`, shape ``(..., inputs)``.
+        state: state of the neurons, shape ``(..., N)``; ``rho`` counts the steps until the period ends.
+        input_weights: :math:`W`, shape ``(N, inputs)``.
+        recurrent_weights: :math:`R`, shape ``(N, N)``.
+        g_coupling: coupling :math:`G` per time step, shape ``(N, N)``.
+        p: parameters.
+        dt: length of the step in seconds.
+
+    Returns:
+        Spikes of shape ``(..., N)`` and the new state.
+
+    Raises:
+        TypeError: an argument is of the wrong type.
+        ValueError: widths, shapes or devices do not fit, or the surrogate is unknown.
+
+    Example:
+        >>> zeros = torch.zeros(1, 2)
+        >>> state = LIFRefracState(LIFState(z=zeros, v=zeros, i=torch.full((1, 2), 20.0)), rho=zeros)
+        >>> z, state = lif_mc_refrac_step(zeros, state, *torch.zeros(3, 2, 2))
+        >>> z, state.rho
+        (tensor([[1., 1.]]), tensor([[5., 5.]]))
+    """
+    check_weights(input_tensor, state.lif, input_weights, recurrent_weights)
+    projected = torch.nn.functional.linear(input_tensor, input_weights)
+    z, after = _coupled_step(projected, state, g_coupling, p, dt)
+    i = after.lif.i + torch.nn.functional.linear(state.lif.z, recurrent_weights)
+    return z, LIFRefracState(LIFState(z, after.lif.v, i), after.rho)
