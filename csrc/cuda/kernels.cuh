@@ -52,7 +52,7 @@ __device__ __forceinline__ void write_state(typename Model::template State<T>& s
 }
 
 template <class Model, class T, class Stored>
-__global__ void __launch_bounds__(kThreads) forward_kernel(const __grid_constant__ Forward<T> f) {
+__global__ void __launch_bounds__(kThreads, 1) forward_kernel(const __grid_constant__ Forward<T> f) {
   const int64_t lane = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   if (lane >= f.lanes) return;
   const auto p = params_of_lane<Model, T>(f, lane);
@@ -113,7 +113,8 @@ struct SharedColumn {
 };
 
 template <class Model, class T, class Stored, bool kWithParams>
-__global__ void __launch_bounds__(kBackwardThreads<Model, T>) backward_kernel(const __grid_constant__ Backward<T> b) {
+__global__ void __launch_bounds__(kBackwardThreads<Model, T>, 1)
+    backward_kernel(const __grid_constant__ Backward<T> b) {
   extern __shared__ __align__(16) unsigned char shared_memory[];
   const int64_t lane = static_cast<int64_t>(blockIdx.x) * kBackwardThreads<Model, T> + threadIdx.x;
   if (lane >= b.lanes) return;
@@ -127,6 +128,7 @@ __global__ void __launch_bounds__(kBackwardThreads<Model, T>) backward_kernel(co
   for (int64_t segment = b.steps > 0 ? checkpoint_count(b.steps) : -1; segment >= 0; --segment) {
     const int64_t start = segment * kSegment;
     const int length = static_cast<int>(b.steps - start < kSegment ? b.steps - start : kSegment);
+#pragma unroll 1
     for (int first = 0; first < length; first += kPrefetch) {
       Stored x[kPrefetch], g[kPrefetch];
       input.fetch(start + first, b.steps, x);
@@ -140,6 +142,7 @@ __global__ void __launch_bounds__(kBackwardThreads<Model, T>) backward_kernel(co
     }
     auto s = make_state<Model, T>(
         [&](int k) { return segment == 0 ? b.state[k][lane] : b.checkpoints[k][(segment - 1) * b.lanes + lane]; });
+#pragma unroll 1
     for (int step = 0; step < length; ++step) {
       column.store(step, s);
       Model::step(s, column.input(step), p);

@@ -1,7 +1,7 @@
 """Step functions of neurons, spike functions and resets: everything without trainable state of its own."""
 
-from types import ModuleType as _ModuleType
-from typing import TYPE_CHECKING as _TYPE_CHECKING
+import types as _types
+import typing as _typing
 
 from .coba_lif import *
 from .correlation_sensor import *
@@ -25,6 +25,6 @@ from .reset import *
 from .superspike import *
 from .threshold import *
 
-if not _TYPE_CHECKING:
+if not _typing.TYPE_CHECKING:
     # The public names of the modules above, without the modules themselves; type checkers take the imports as they are.
-    __all__ = [name for name, value in globals().items() if name[0] != "_" and not isinstance(value, _ModuleType)]
+    __all__ = [name for name, value in globals().items() if name[0] != "_" and not isinstance(value, _types.ModuleType)]

@@ -1,7 +1,7 @@
 """Modules: neurons that create their own state, over one step or over time, and containers for them."""
 
-from types import ModuleType as _ModuleType
-from typing import TYPE_CHECKING as _TYPE_CHECKING
+import types as _types
+import typing as _typing
 
 from .coba_lif import *
 from .iaf import *
@@ -21,6 +21,6 @@ from .lsnn import *
 from .sequential import *
 from .snn import *
 
-if not _TYPE_CHECKING:
+if not _typing.TYPE_CHECKING:
     # The public names of the modules above, without the modules themselves; type checkers take the imports as they are.
-    __all__ = [name for name, value in globals().items() if name[0] != "_" and not isinstance(value, _ModuleType)]
+    __all__ = [name for name, value in globals().items() if name[0] != "_" and not isinstance(value, _types.ModuleType)]
