@@ -15,12 +15,29 @@ __all__ = ["BUILD", "VERSION", "has_kernels", "kernels_disabled"]
 VERSION = "0.1.0"
 MINIMUM_TORCH = (2, 11)
 _HERE = Path(__file__).parent
+
+
+def _find_libraries() -> Path:
+    """The folder of the libraries: beside this file, or, for a checkout that hides the installed package, in that."""
+    if (_HERE.parent / "pyproject.toml").exists() and not (_HERE / "_C_cpu.so").exists():
+        from importlib import metadata
+
+        try:
+            installed = Path(str(metadata.distribution("norse-fast").locate_file("norse_fast")))
+        except metadata.PackageNotFoundError:
+            return _HERE
+        if (installed / "_C_cpu.so").exists():
+            return installed
+    return _HERE
+
+
+_LIBRARIES = _find_libraries()
 _REBUILD = "run `pip install --no-build-isolation --force-reinstall --no-deps .` in the norse_fast checkout"
 
 
 def _read_build() -> dict[str, Any]:
     try:
-        build: dict[str, Any] = json.loads((_HERE / "_build.json").read_text())
+        build: dict[str, Any] = json.loads((_LIBRARIES / "_build.json").read_text())
     except FileNotFoundError:
         return {}
     return build
@@ -61,7 +78,7 @@ def _torch_version() -> tuple[int, int]:
 
 
 def _load(device_type: str) -> None:
-    path = _HERE / f"_C_{device_type}.so"
+    path = _LIBRARIES / f"_C_{device_type}.so"
     problem = ""
     if _torch_version() < MINIMUM_TORCH:
         problem = "torch 2.11 or newer is needed, "
@@ -93,7 +110,7 @@ _disabled = os.environ.get("NORSE_FAST_PURE_PYTORCH", "") not in ("", "0")
 if not _disabled:
     _load("cpu")
     # The schemas are in the CPU library, and a CUDA library cannot be loaded by a torch without CUDA.
-    if "cpu" in _loaded and torch.version.cuda is not None and (_HERE / "_C_cuda.so").exists():
+    if "cpu" in _loaded and torch.version.cuda is not None and (_LIBRARIES / "_C_cuda.so").exists():
         _load("cuda")
 
 

@@ -85,6 +85,24 @@ def test_intact_copy(copy: Path):
     assert result.stderr == ""
 
 
+def test_sources_use_the_libraries_of_the_installed_package(copy: Path):
+    """Python finds a checkout in the current folder before the installed package."""
+    installed = copy / "site"
+    shutil.copytree(copy / "norse_fast", installed / "norse_fast")
+    (installed / "norse_fast-0.1.0.dist-info").mkdir()
+    (installed / "norse_fast-0.1.0.dist-info" / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: norse-fast\nVersion: 0.1.0"
+    )
+    (copy / "pyproject.toml").write_text("")
+    for library in (copy / "norse_fast").glob("_C_*.so"):
+        library.unlink()
+    (copy / "norse_fast" / "_build.json").unlink()
+    code = f"import sys; sys.path.insert(1, {str(installed)!r}); {CHECK}; print(nf.__file__)"
+    result = run(code, copy)
+    assert result.stdout.splitlines() == [EXPECTED, str(copy / "norse_fast" / "__init__.py")]
+    assert result.stderr == ""
+
+
 def test_missing_library(copy: Path):
     for library in (copy / "norse_fast").glob("_C_*.so"):
         library.unlink()
