@@ -56,9 +56,9 @@ def run_fused(
 def _run(call: Call, *tensors: torch.Tensor) -> Any:
     """The outputs ``(output, *final state, *trace)``, and the states every SEGMENT steps, which backward starts from."""
     neuron, _, dt, sequence, record, constants, _ = call
-    operands = (*tensors, *constants)[:-1]
+    operands = tensors + constants
     checkpoint = sequence and tensors[0].shape[0] > SEGMENT
-    *results, checkpoints, trace = neuron.forward_op(*operands, dt, sequence, checkpoint, record)
+    *results, checkpoints, trace = neuron.forward_op(*operands[:-1], dt, sequence, checkpoint, record)
     return (*results, *trace), checkpoints
 
 
@@ -141,7 +141,7 @@ class Fused(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
-        if torch.compiler.is_compiling() or not torch.is_grad_enabled():
+        if not torch.is_grad_enabled() or torch.compiler.is_compiling():
             return _backward(ctx, *grads)
         with torch.no_grad():
             results = _backward(ctx, *grads)
