@@ -3,7 +3,8 @@ import sys
 
 import pytest
 
-from norse_fast.benchmark.models import import_norse
+import norse_fast as nf
+from norse_fast.benchmark.models import MODELS, import_norse
 
 for package in ("matplotlib", "sklearn"):
     pytest.importorskip(package)
@@ -22,7 +23,10 @@ def test_everything(tmp_path):
     assert checks
     assert all(check["equal"] for check in checks)
     assert {time["part"] for time in results["neurons"]["times"]} == {"layer", "cell", "length"}
+    assert {time["model"] for time in results["models"]["times"]} == set(MODELS)
     if import_norse() is not None:
+        compared = {time["model"] for time in results["models"]["times"] if time["contender"] == "Norse cell"}
+        assert compared == {name for name, model in MODELS.items() if not model.no_norse}
         assert results["train"][0]["check"]["equal"]
         assert "Norse" in {check["against"] for check in checks}
 
@@ -31,7 +35,8 @@ def test_without_norse(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "norse", None)
     monkeypatch.setitem(sys.modules, "norse.torch", None)
     results = run(tmp_path)
-    assert {check["against"] for check in results["neurons"]["checks"]} == {"pure PyTorch"}
+    for part in ("neurons", "models"):
+        assert {check["against"] for check in results[part]["checks"]} == {"pure PyTorch"}
     assert list(results["train"][0]["sides"]) == ["norse_fast"]
     assert capsys.readouterr().out.count("Norse is not installed") == 1
 
@@ -46,3 +51,8 @@ def test_wrong_size_names_it(capsys):
     with pytest.raises(SystemExit):
         main(["--sizes", "5"])
     assert "got '5', expected TxBxN for a layer or BxN for a cell" in capsys.readouterr().err
+
+
+def test_every_layer_has_a_row():
+    layers = {name for name, value in vars(nf).items() if isinstance(value, type) and issubclass(value, nf.SNN)}
+    assert {model.layer for model in MODELS.values()} == layers - {"SNN"}

@@ -22,16 +22,17 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 import norse_fast
 
 from .._extension import has_kernels
-from .models import MODELS, import_norse
-from .neurons import FAST, NORSE, QUADRATIC_STEPS, Case, run_case, run_memory
+from .models import MODELS, WITH_DETAILS, import_norse
+from .neurons import FAST, NORSE, QUADRATIC_STEPS, Case, run_case, run_memory, run_model
 from .plot import plot
-from .tables import check_table, length_table, memory_table, time_table, train_table
+from .tables import check_table, length_table, memory_table, model_table, time_table, train_table
 from .timing import Effort
 from .train import Training, check_equal, run_training
 
 SIZES = [(1000, 32, 1024), (100, 32, 512), (1, 10), (32, 512)]
 LENGTHS = [(100, 32, 512), (200, 32, 512), (1000, 32, 512), (4000, 32, 512)]
 MEMORY = (1000, 32, 512)
+MODEL_SIZES = ((1000, 32, 1024), (100, 32, 512))
 # Processes that were running in the last minute, beside which a benchmark is not alone.
 BUSY_LOAD = 0.5
 
@@ -66,9 +67,10 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--parts",
         nargs="+",
-        choices=("train", "neurons"),
-        default=["train", "neurons"],
-        help="train: a classifier of handwritten digits; neurons: single layers and cells (default: both)",
+        choices=("train", "neurons", "models"),
+        default=["train", "neurons", "models"],
+        help="train: a classifier of handwritten digits; neurons: single layers and cells of "
+        f"{' and '.join(WITH_DETAILS)}; models: the layers of all models (default: all)",
     )
     parser.add_argument(
         "--sizes",
@@ -85,7 +87,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         nargs="+",
         choices=("float32", "float64", "float16", "bfloat16"),
         default=["float32"],
-        help="data types of part neurons; Norse takes part in float32 and float64 (default: float32)",
+        help="data types of parts neurons and models; Norse takes part in float32 and float64 (default: float32)",
     )
     parser.add_argument("--threads", type=int, default=2, help="threads on the CPU (default: 2)")
     parser.add_argument("--quick", action="store_true", help="small sizes: whether it runs, not how fast")
@@ -151,12 +153,15 @@ def _neurons(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     parts = [("layer" if len(size) == 3 else "cell", size) for size in sizes] + [("length", size) for size in lengths]
     variants = [(dtype, device) for device in arguments.devices for dtype in arguments.dtypes]
     cases = [
-        Case(part, model, size, dtype, device) for dtype, device in variants for part, size in parts for model in MODELS
+        Case(part, model, size, dtype, device)
+        for dtype, device in variants
+        for part, size in parts
+        for model in WITH_DETAILS
     ]
     checks, times, memory = [], [], []
     torch.manual_seed(0)
     with _progress(console) as progress:
-        task = progress.add_task("neurons", total=len(cases) + len(variants) * len(MODELS))
+        task = progress.add_task("neurons", total=len(cases) + len(variants) * len(WITH_DETAILS))
         for case in cases:
             progress.update(task, description=str(case))
             case_checks, case_times = run_case(case, effort)
@@ -164,10 +169,31 @@ def _neurons(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
             times += case_times
             progress.advance(task)
         for dtype, device in variants:
-            for model in MODELS:
+            for model in WITH_DETAILS:
                 memory += run_memory(Case("memory", model, memory_size, dtype, device))
                 progress.advance(task)
     return {"effort": effort._asdict(), "checks": checks, "times": times, "memory": memory}
+
+
+def _models(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
+    effort, sizes = Effort(arguments.threads, rounds=5, seconds=0.1), MODEL_SIZES
+    if arguments.quick:
+        effort, sizes = Effort(arguments.threads, rounds=2, seconds=0.002), ((20, 4, 32), (10, 4, 32))
+    variants = [
+        (model, dtype, device) for device in arguments.devices for dtype in arguments.dtypes for model in MODELS
+    ]
+    checks, times = [], []
+    torch.manual_seed(0)
+    with _progress(console) as progress:
+        task = progress.add_task("models", total=len(variants))
+        for model, dtype, device in variants:
+            long, short = (Case("model", model, size, dtype, device) for size in sizes)
+            progress.update(task, description=str(long))
+            model_checks, model_times = run_model(long, short, effort)
+            checks += model_checks
+            times += model_times
+            progress.advance(task)
+    return {"effort": effort._asdict(), "checks": checks, "times": times}
 
 
 def main(argv: Sequence[str]) -> None:
@@ -208,6 +234,16 @@ def main(argv: Sequence[str]) -> None:
         console.print(
             f"-: Norse's layer is not trained on {QUADRATIC_STEPS} steps or more, since the time of its backward grows "
             "with the square of their number. Norse cell: the same called step by step, which avoids that."
+        )
+    if "models" in arguments.parts:
+        results["models"] = models = _models(arguments, console)
+        for variant in dict.fromkeys((row["dtype"], row["device"]) for row in models["times"]):
+            console.print(model_table([row for row in models["times"] if (row["dtype"], row["device"]) == variant]))
+        equal = sum(check["equal"] for check in models["checks"])
+        console.print(
+            f"Checked before timing against pure PyTorch and Norse's cell: outputs are bit-equal in {equal} of "
+            f"{len(models['checks'])} comparisons, as they must be without exp, and gradients equal to rounding. Training "
+            "includes the gradient of the input. no such cell: Norse's has weights."
         )
     arguments.output.mkdir(parents=True, exist_ok=True)
     (arguments.output / "benchmark.json").write_text(json.dumps(results, indent=1) + "\n")

@@ -13,7 +13,7 @@ from .._extension import kernels_disabled
 from .models import MODELS, import_norse
 from .timing import Effort, compare
 
-__all__ = ["Case", "count_saved_bytes", "run_case", "run_memory"]
+__all__ = ["Case", "count_saved_bytes", "run_case", "run_memory", "run_model"]
 
 FAST, PURE, NORSE, NORSE_CELL, CLONE = "norse_fast", "pure PyTorch", "Norse", "Norse cell", "x.clone()"
 
@@ -21,6 +21,9 @@ FAST, PURE, NORSE, NORSE_CELL, CLONE = "norse_fast", "pure PyTorch", "Norse", "N
 # input: 1000 steps take minutes.
 QUADRATIC_STEPS = 1000
 LOOP_STEPS = 100
+# The share of neurons of which models with exp may emit another spike: kernels and PyTorch have an exp of their own each,
+# which differ in the last place.
+INEXACT_SHARE = 1e-3
 
 Run = Callable[[torch.Tensor], torch.Tensor]
 
@@ -29,7 +32,8 @@ class Case(NamedTuple):
     """What is measured.
 
     Args:
-        part: ``"layer"``, ``"cell"``, or ``"length"``: the layer at different numbers of steps.
+        part: ``"layer"``, ``"cell"``, ``"length"``: the layer at different numbers of steps, or ``"model"``: the layer of
+            each model.
         model: a name of ``MODELS``.
         size: ``(T, B, N)``, or ``(B, N)`` for a cell.
         dtype: name of the data type.
@@ -51,7 +55,7 @@ class Case(NamedTuple):
 
     def input(self, *size: int) -> torch.Tensor:
         """Input that makes about a tenth of the default LIF neurons spike in each step."""
-        return 3 * self.random(*size)
+        return 3 * self.random(*size) + MODELS[self.model].drive
 
 
 def _in_pytorch(run: Run) -> Run:
@@ -113,25 +117,35 @@ def _gradient(run: Run, x: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
     return x.grad
 
 
-def _check(case: Case, contenders: dict[str, Run], x: torch.Tensor, g: torch.Tensor) -> Iterator[dict[str, Any]]:
-    """Compare the outputs, bit by bit, and the gradients of all contenders with those of norse_fast."""
+def _check(case: Case, contenders: dict[str, Run], x: torch.Tensor, g: torch.Tensor | None) -> Iterator[dict[str, Any]]:
+    """Compare the outputs, bit by bit, and with a gradient ``g`` the gradients of all contenders with norse_fast's."""
     with torch.no_grad():
         expected = contenders[FAST](x)
-    gradient = _gradient(contenders[FAST], x, g)
+    gradient = None if g is None else _gradient(contenders[FAST], x, g)
     trainable = _trainable(case, contenders)
+    share = 0.0 if MODELS[case.model].exact else INEXACT_SHARE
     for name, run in contenders.items():
         if name == FAST:
             continue
         with torch.no_grad():
-            different = int((run(x) != expected).sum())
-        if different:
+            # A neuron that once spikes differently has another future.
+            same = (run(x) == expected).all(0)
+        different = int((~same).sum())
+        if different > share * same.numel():
             raise RuntimeError(
-                f"{case.part} {case}: {different} of {x.numel()} outputs of norse_fast and {name} differ."
+                f"{case.part} {case}: outputs of {different} of {same.numel()} neurons of norse_fast and {name} differ."
             )
-        row = {**case._asdict(), "against": name, "equal": True, "mean_output": float(expected.double().mean())}
-        if name in trainable:
-            # The order of additions is free in a backward pass, so gradients agree to rounding.
-            difference = float((_gradient(run, x, g) - gradient).abs().max() / gradient.abs().max())
+        row = {
+            **case._asdict(),
+            "against": name,
+            "equal": different == 0,
+            "mean_output": float(expected.double().mean()),
+        }
+        if gradient is not None and g is not None and name in trainable:
+            # The order of additions is free in a backward pass, so gradients agree to rounding. They are compared per
+            # neuron, because those of some models grow from step to step, in some neurons beyond what the dtype holds.
+            distance = (_gradient(run, x, g) - gradient).abs().amax(0) / gradient.abs().amax(0)
+            difference = float(distance[same & gradient.isfinite().all(0)].max())
             if not difference < torch.finfo(x.dtype).eps ** 0.5:
                 raise RuntimeError(
                     f"{case.part} {case}: gradients of norse_fast and {name} differ by {difference:.1e} of the largest."
@@ -216,6 +230,39 @@ def _run_cell(case: Case, effort: Effort) -> tuple[list[dict[str, Any]], list[di
     times = list(_time(case, "step", steps, x[0], None, effort))
     times += _time(case, "step + backward", steps, x[0], g[0], effort)
     times += _time(case, "step of 100 + backward", loops, x, g, effort, LOOP_STEPS)
+    return checks, times
+
+
+def run_model(long: Case, short: Case, effort: Effort) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Check and time the layer of a model on many steps, and its training on few steps against Norse's cell.
+
+    Args:
+        long: the layer on many steps.
+        short: the layer on few steps, since Norse's memory grows with their number.
+        effort: how long to measure.
+
+    Returns:
+        Rows of checks and rows of times. Those of ``short`` say under ``no_norse`` why they lack Norse, or nothing.
+
+    Raises:
+        RuntimeError: a contender computes something else.
+    """
+    model = MODELS[long.model]
+    fast = _layer(model.build(norse_fast, "layer"))
+    contenders = {FAST: fast, PURE: _in_pytorch(fast)}
+    norse = _norse(short)
+    reason = model.no_norse or ("" if norse else "not compared" if import_norse() else "not installed")
+    if not reason:
+        contenders[NORSE_CELL] = _over_time(model.build(norse, "cell"))
+    x, g = short.input(*short.size), short.random(*short.size)
+    checks = list(_check(short, contenders, x, g))
+    del contenders[PURE]
+    times = [{**row, "no_norse": reason} for row in _time(short, "training", contenders, x, g, effort)]
+    x, g = long.input(*long.size), long.random(*long.size)
+    # Not the gradients: pure PyTorch keeps gigabytes for them.
+    checks += _check(long, {FAST: fast, PURE: _in_pytorch(fast)}, x, None)
+    times += _time(long, "inference", {FAST: fast}, x, None, effort)
+    times += _time(long, "training", {FAST: fast}, x, g, effort)
     return checks, times
 
 

@@ -116,7 +116,7 @@ def _panels(results: dict[str, Any]) -> dict[str, Callable[[Any], None]]:
 
 
 def plot(results: dict[str, Any], path: Path) -> None:
-    """Draw the results.
+    """Draw the results of parts train and neurons, if there are any.
 
     Args:
         results: what the command line writes as JSON.
@@ -126,6 +126,8 @@ def plot(results: dict[str, Any], path: Path) -> None:
     from matplotlib.figure import Figure
 
     panels = _panels(results)
+    if not panels:
+        return
     columns = min(COLUMNS, len(panels))
     rows = -(-len(panels) // columns)
     figure = Figure(figsize=(5.2 * columns, 4.6 * rows + 0.6), layout="constrained", dpi=120)

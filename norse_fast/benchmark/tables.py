@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .neurons import CLONE, NORSE, NORSE_CELL
+from .neurons import CLONE, FAST, NORSE, NORSE_CELL
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -17,6 +17,7 @@ __all__ = [
     "format_seconds",
     "length_table",
     "memory_table",
+    "model_table",
     "time_table",
     "train_table",
 ]
@@ -121,6 +122,37 @@ def time_table(title: str, times: list[dict[str, Any]]) -> Table:
         )
     columns = ("", "", "median", "IQR", "time over\nx.clone()", *(f"speed-up\non {name}" for name in references))
     return _table(title, columns, rows, text_columns=2)
+
+
+def model_table(times: list[dict[str, Any]]) -> Table:
+    """All models: the layer relative to ``x.clone()``, and its training relative to Norse's cell called step by step."""
+    models: dict[str, list[dict[str, Any]]] = {}
+    for row in times:
+        models.setdefault(row["model"], []).append(row)
+    rows = []
+    for model, group in models.items():
+        long = {row["mode"]: row for row in group if "no_norse" not in row and row["contender"] == FAST}
+        short = {row["contender"]: row for row in group if "no_norse" in row}
+        cells = [model]
+        for row in (long["inference"], long["training"]):
+            cells += [_spread(row), format_number(row["over"][CLONE])]
+        if NORSE_CELL in short:
+            cells += [_spread(short[NORSE_CELL]), format_number(1 / short[FAST]["over"][NORSE_CELL])]
+        else:
+            cells += [short[FAST]["no_norse"], "-"]
+        rows.append(cells)
+    columns = (
+        "",
+        *("inference\nmedian ± IQR", "over\nx.clone()", "training\nmedian ± IQR", "over\nx.clone()"),
+        *("Norse cell,\ntraining", "speed-up\non it"),
+    )
+    # Each model has the same cases: its first rows are those against Norse, its last the long ones.
+    title = f"All models at {case_name(times[-1])}; Norse cell and the speed-up on it at {case_name(times[0])}"
+    return _table(title, columns, rows)
+
+
+def _spread(row: dict[str, Any]) -> str:
+    return f"{format_seconds(row['median'])} ±{row['iqr'] / row['median']:.0%}"
 
 
 def length_table(times: list[dict[str, Any]]) -> Table:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -25,6 +27,10 @@ class Effort(NamedTuple):
     seconds: float
 
 
+# glibc's function that hands freed memory back to the system; other C libraries have none.
+_malloc_trim = getattr(None if os.name == "nt" else ctypes.CDLL(None), "malloc_trim", lambda pad: 0)
+
+
 def compare(contenders: dict[str, Callable[[], Any]], effort: Effort) -> dict[str, dict[str, Any]]:
     """Median and interquartile range of the seconds that each contender takes, and ratios of the medians.
 
@@ -41,6 +47,9 @@ def compare(contenders: dict[str, Callable[[], Any]], effort: Effort) -> dict[st
     samples: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(effort.rounds):
         for name, timer in timers.items():
+            # What one contender frees, glibc may keep, and whoever allocates next would skip its page faults, by luck of
+            # the order. So each starts from memory that the system must hand out anew.
+            _malloc_trim(0)
             samples[name] += timer.blocked_autorange(min_run_time=effort.seconds).times
     shares = torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)
     quartiles = {
