@@ -95,4 +95,17 @@ struct Backward : Problem<T> {
   T* grad_params = nullptr;  // (parameter, lane); null: not wanted
 };
 
+/// The kernels of a model on a backend, which is an instruction set of the CPU, or CUDA. Operators see this
+/// declaration. The definitions are in cpu/kernels.h and cuda/kernels.cuh, and only neurons/<model>.cpp instantiates
+/// them: a change to a model recompiles the kernels of that model.
+template <class Backend, class Model>
+struct Kernels {
+  using Where = typename Backend::Where;  // a range of lanes, or a stream
+
+  static void run(const Forward<float>& launch, Where where);
+  static void run(const Forward<double>& launch, Where where);
+  static void run(const Backward<float>& launch, Where where);
+  static void run(const Backward<double>& launch, Where where);
+};
+
 }  // namespace norse_fast

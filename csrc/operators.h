@@ -2,7 +2,8 @@
 // The operators as both backends see them: schemas, how arguments come off the stack, and the tensors they return.
 //
 // Every model has two operators, <name>_forward and <name>_backward, over a whole sequence (T, ...) or one step (...).
-// They are private: norse_fast/_autograd.py gives them gradients and checks what users pass.
+// They are private: norse_fast/_autograd.py gives them gradients and checks what users pass. All but the last few lines
+// sees a model as a Signature instead of a template argument, so that it is compiled once and not once per model.
 
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
 #include <torch/csrc/stable/library.h>
@@ -10,6 +11,7 @@
 #include <torch/csrc/stable/tensor.h>
 
 #include <algorithm>
+#include <iterator>
 #include <optional>
 #include <string>
 #include <vector>
@@ -23,6 +25,22 @@ using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 using Sizes = std::vector<int64_t>;
 
+/// What operators know of a model: see neurons/model.h.
+struct Signature {
+  const char* name;
+  std::vector<const char*> state, params;
+  int rates;
+
+  template <class Model>
+  static const Signature& of() {
+    static const Signature kSignature{Model::kName,
+                                      {std::begin(Model::kStateNames), std::end(Model::kStateNames)},
+                                      {std::begin(Model::kParamNames), std::end(Model::kParamNames)},
+                                      Model::kRates};
+    return kSignature;
+  }
+};
+
 /// Hands out the arguments of a boxed call in order. Every argument must be taken, because taking transfers ownership.
 class Stack {
  public:
@@ -35,10 +53,10 @@ class Stack {
   }
 
   template <class T>
-  std::vector<T> take(int count) {
+  std::vector<T> take(size_t count) {
     std::vector<T> values;
     values.reserve(count);
-    for (int k = 0; k < count; ++k) values.push_back(take<T>());
+    for (size_t k = 0; k < count; ++k) values.push_back(take<T>());
     return values;
   }
 
@@ -49,30 +67,27 @@ class Stack {
 };
 
 /// The part of the schema that forward and backward share: the input, the initial state and the parameters.
-template <class Model>
-std::string problem_schema() {
+inline std::string problem_schema(const Signature& model) {
   std::string schema = "Tensor input";
-  for (const char* name : Model::kStateNames) schema += std::string(", Tensor ") + name;
-  for (const char* name : Model::kParamNames) schema += std::string(", Tensor ") + name;
+  for (const char* name : model.state) schema += std::string(", Tensor ") + name;
+  for (const char* name : model.params) schema += std::string(", Tensor ") + name;
   return schema;
 }
 
-template <class Model>
-std::string forward_schema() {
-  std::string schema = std::string(Model::kName) + "_forward(" + problem_schema<Model>() +
+inline std::string forward_schema(const Signature& model) {
+  std::string schema = std::string(model.name) + "_forward(" + problem_schema(model) +
                        ", float dt, bool sequence, bool checkpoint, bool record) -> (Tensor";
-  for (int k = 0; k < kStateCount<Model>; ++k) schema += ", Tensor";
+  for (size_t k = 0; k < model.state.size(); ++k) schema += ", Tensor";
   return schema + ", Tensor[], Tensor[])";
 }
 
-template <class Model>
-std::string backward_schema() {
-  std::string schema = std::string(Model::kName) + "_backward(" + problem_schema<Model>() +
+inline std::string backward_schema(const Signature& model) {
+  std::string schema = std::string(model.name) + "_backward(" + problem_schema(model) +
                        ", Tensor alpha, Tensor[] checkpoints, Tensor? grad_output";
-  for (const char* name : Model::kStateNames) schema += std::string(", Tensor? grad_") + name;
+  for (const char* name : model.state) schema += std::string(", Tensor? grad_") + name;
   schema +=
       ", Tensor[] grad_trace, int surrogate, float dt, bool sequence, bool want_input, bool want_params) -> (Tensor";
-  for (int k = 0; k < kStateCount<Model>; ++k) schema += ", Tensor";
+  for (size_t k = 0; k < model.state.size(); ++k) schema += ", Tensor";
   return schema + ", Tensor)";
 }
 
@@ -82,12 +97,11 @@ struct ForwardArguments {
   double dt;
   bool sequence, checkpoint, record;
 
-  template <class Model>
-  static ForwardArguments take(Stack stack) {
+  static ForwardArguments take(Stack stack, const Signature& model) {
     // Braced initialisers are evaluated in order.
     return {stack.take<Tensor>(),
-            stack.take<Tensor>(kStateCount<Model>),
-            stack.take<Tensor>(kParamCount<Model>),
+            stack.take<Tensor>(model.state.size()),
+            stack.take<Tensor>(model.params.size()),
             stack.take<double>(),
             stack.take<bool>(),
             stack.take<bool>(),
@@ -107,15 +121,14 @@ struct BackwardArguments {
   double dt;
   bool sequence, want_input, want_params;
 
-  template <class Model>
-  static BackwardArguments take(Stack stack) {
+  static BackwardArguments take(Stack stack, const Signature& model) {
     return {stack.take<Tensor>(),
-            stack.take<Tensor>(kStateCount<Model>),
-            stack.take<Tensor>(kParamCount<Model>),
+            stack.take<Tensor>(model.state.size()),
+            stack.take<Tensor>(model.params.size()),
             stack.take<Tensor>(),
             stack.take<std::vector<Tensor>>(),
             stack.take<std::optional<Tensor>>(),
-            stack.take<std::optional<Tensor>>(kStateCount<Model>),
+            stack.take<std::optional<Tensor>>(model.state.size()),
             stack.take<std::vector<Tensor>>(),
             stack.take<int64_t>(),
             stack.take<double>(),
@@ -244,10 +257,10 @@ Parameter<T> parameter_of(Tensor& t, bool rate, double dt, const Shape& shape) {
   return p;
 }
 
-template <class Model, class T>
-void set_parameters(Problem<T>& problem, std::vector<Tensor>& params, const Shape& shape) {
-  for (int k = 0; k < kParamCount<Model>; ++k) {
-    problem.params[k] = parameter_of<T>(params[k], k < Model::kRates, problem.dt, shape);
+template <class T>
+void set_parameters(Problem<T>& problem, std::vector<Tensor>& params, int rates, const Shape& shape) {
+  for (int k = 0; k < static_cast<int>(params.size()); ++k) {
+    problem.params[k] = parameter_of<T>(params[k], k < rates, problem.dt, shape);
   }
 }
 
@@ -255,14 +268,14 @@ template <class T>
 constexpr ScalarType kScalarType = sizeof(T) == sizeof(double) ? ScalarType::Double : ScalarType::Float;
 
 /// The outputs of a forward operator, allocated, and the launch that fills them.
-template <class Model, class T>
+template <class T>
 struct ForwardCall {
   Forward<T> launch;
   Tensor output;
   std::vector<Tensor> final_state, checkpoints, trace;
 
   template <class Allocate>
-  ForwardCall(ForwardArguments& a, const Shape& shape, Allocate allocate)
+  ForwardCall(ForwardArguments& a, const Signature& model, const Shape& shape, const Allocate& allocate)
       : output(allocate(sizes_of(a.input), a.input.scalar_type())) {
     launch.steps = shape.steps;
     launch.lanes = shape.lanes;
@@ -270,9 +283,9 @@ struct ForwardCall {
     launch.storage = storage_of(a.input);
     launch.input = rows_of(a.input, a.sequence);
     launch.output = output.data_ptr();
-    set_parameters<Model>(launch, a.params, shape);
-    for (int k = 0; k < kStateCount<Model>; ++k) {
-      check_operand(a.state[k], shape.step, kScalarType<T>, shape, Model::kStateNames[k]);
+    set_parameters(launch, a.params, model.rates, shape);
+    for (size_t k = 0; k < model.state.size(); ++k) {
+      check_operand(a.state[k], shape.step, kScalarType<T>, shape, model.state[k]);
       a.state[k] = as_contiguous(a.state[k]);
       launch.state[k] = static_cast<const T*>(a.state[k].data_ptr());
       launch.final_state[k] = keep(final_state, allocate(shape.step, kScalarType<T>));
@@ -301,22 +314,23 @@ struct ForwardCall {
 };
 
 /// The outputs of a backward operator, allocated, and the launch that fills them.
-template <class Model, class T>
+template <class T>
 struct BackwardCall {
   Backward<T> launch;
   Tensor grad_input, grad_params;
   std::vector<Tensor> grad_state;
 
   template <class Allocate>
-  BackwardCall(BackwardArguments& a, const Shape& shape, Allocate allocate)
+  BackwardCall(BackwardArguments& a, const Signature& model, const Shape& shape, const Allocate& allocate)
       : grad_input(allocate(a.want_input ? sizes_of(a.input) : Sizes{0}, a.input.scalar_type())),
-        grad_params(allocate(a.want_params ? with_leading(kParamCount<Model>, shape.step) : Sizes{0}, kScalarType<T>)) {
+        grad_params(
+            allocate(a.want_params ? with_leading(model.params.size(), shape.step) : Sizes{0}, kScalarType<T>)) {
     launch.steps = shape.steps;
     launch.lanes = shape.lanes;
     launch.dt = a.dt;
     launch.storage = storage_of(a.input);
     launch.input = rows_of(a.input, a.sequence);
-    set_parameters<Model>(launch, a.params, shape);
+    set_parameters(launch, a.params, model.rates, shape);
     launch.alpha = parameter_of<T>(a.alpha, false, a.dt, shape);
     STD_TORCH_CHECK(a.surrogate >= 0 && a.surrogate < static_cast<int64_t>(Surrogate::kCount),
                     "norse_fast: surrogate is ", a.surrogate, ", which is none");
@@ -328,12 +342,12 @@ struct BackwardCall {
     if (a.want_input) launch.grad_input = grad_input.data_ptr();
     if (a.want_params) launch.grad_params = static_cast<T*>(grad_params.data_ptr());
     const bool checkpointed = checkpoint_count(shape.steps) > 0;
-    STD_TORCH_CHECK(!checkpointed || a.checkpoints.size() == kStateCount<Model>, "norse_fast: checkpoints are missing");
+    STD_TORCH_CHECK(!checkpointed || a.checkpoints.size() == model.state.size(), "norse_fast: checkpoints are missing");
     const Sizes checkpoint_sizes = with_leading(checkpoint_count(shape.steps), shape.step);
     const Sizes trace_sizes = with_leading(shape.steps, shape.step);
-    grad_state.reserve(kStateCount<Model>);
-    for (int k = 0; k < kStateCount<Model>; ++k) {
-      launch.state[k] = read(a.state[k], shape.step, shape, Model::kStateNames[k]);
+    grad_state.reserve(model.state.size());
+    for (size_t k = 0; k < model.state.size(); ++k) {
+      launch.state[k] = read(a.state[k], shape.step, shape, model.state[k]);
       if (checkpointed) launch.checkpoints[k] = read(a.checkpoints[k], checkpoint_sizes, shape, "checkpoint");
       if (!a.grad_trace.empty()) launch.grad_trace[k] = read(a.grad_trace[k], trace_sizes, shape, "grad_trace");
       if (a.grad_state[k]) launch.grad_final_state[k] = read(*a.grad_state[k], shape.step, shape, "grad_state");
@@ -357,5 +371,53 @@ struct BackwardCall {
     return static_cast<const T*>(t.data_ptr());
   }
 };
+
+// The operators of a backend, boxed. A Device is made for a call from its input; it allocates, and runs the kernel that
+// it gives for a model.
+
+template <class T, class Device>
+void forward_as(ForwardArguments& a, const Signature& model, const Device& device,
+                typename Device::template Kernel<Forward<T>> kernel, StableIValue* stack) {
+  ForwardCall<T> call(a, model, Shape(a.input, a.sequence), device);
+  if (call.launch.lanes > 0) device.run(kernel, call.launch);
+  call.put(stack);
+}
+
+template <class T, class Device>
+void backward_as(BackwardArguments& a, const Signature& model, const Device& device,
+                 typename Device::template Kernel<Backward<T>> kernel, StableIValue* stack) {
+  BackwardCall<T> call(a, model, Shape(a.input, a.sequence), device);
+  if (call.launch.lanes > 0) device.run(kernel, call.launch);
+  call.put(stack);
+}
+
+template <class Device, class Model>
+void forward(StableIValue* stack, uint64_t count, uint64_t) {
+  const Signature& model = Signature::of<Model>();
+  auto a = ForwardArguments::take(Stack(stack, count), model);
+  const Device device(a.input);
+  a.input.scalar_type() == ScalarType::Double
+      ? forward_as<double>(a, model, device, Device::template kernel<Model, Forward<double>>(), stack)
+      : forward_as<float>(a, model, device, Device::template kernel<Model, Forward<float>>(), stack);
+}
+
+template <class Device, class Model>
+void backward(StableIValue* stack, uint64_t count, uint64_t) {
+  const Signature& model = Signature::of<Model>();
+  auto a = BackwardArguments::take(Stack(stack, count), model);
+  const Device device(a.input);
+  a.input.scalar_type() == ScalarType::Double
+      ? backward_as<double>(a, model, device, Device::template kernel<Model, Backward<double>>(), stack)
+      : backward_as<float>(a, model, device, Device::template kernel<Model, Backward<float>>(), stack);
+}
+
+template <class Device, class Library>
+void implement_all(Library& library) {
+  AllModels::for_each([&](auto model) {
+    using Model = decltype(model);
+    library.impl((std::string(Model::kName) + "_forward").c_str(), &forward<Device, Model>);
+    library.impl((std::string(Model::kName) + "_backward").c_str(), &backward<Device, Model>);
+  });
+}
 
 }  // namespace norse_fast

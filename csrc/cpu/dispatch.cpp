@@ -14,11 +14,11 @@ std::vector<Capability> available() {
   __builtin_cpu_init();
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
       __builtin_cpu_supports("avx512vl")) {
-    found.push_back({"avx512", &table<Avx512>()});
+    found.push_back(Capability::kAvx512);
   }
-  if (__builtin_cpu_supports("avx2")) found.push_back({"avx2", &table<Avx2>()});
+  if (__builtin_cpu_supports("avx2")) found.push_back(Capability::kAvx2);
 #endif
-  found.push_back({"baseline", &table<Baseline>()});
+  found.push_back(Capability::kBaseline);
   return found;
 }
 
@@ -27,9 +27,10 @@ Capability choose() {
   const char* wanted = std::getenv("NORSE_FAST_CPU_CAPABILITY");
   if (!wanted || !*wanted) return found.front();
   std::string names;
-  for (const Capability& c : found) {
-    if (std::string(wanted) == c.name) return c;
-    names += std::string(names.empty() ? "" : ", ") + c.name;
+  for (const Capability c : found) {
+    const char* name = kCapabilityNames[static_cast<int>(c)];
+    if (std::string(wanted) == name) return c;
+    names += std::string(names.empty() ? "" : ", ") + name;
   }
   throw std::runtime_error("NORSE_FAST_CPU_CAPABILITY: got '" + std::string(wanted) + "', expected one of " + names +
                            "; unset it to use the best.");
@@ -37,7 +38,7 @@ Capability choose() {
 
 }  // namespace
 
-const Capability& capability() {
+Capability capability() {
   static const Capability kChosen = choose();
   return kChosen;
 }

@@ -1,33 +1,49 @@
 #pragma once
-// Chooses, once, the kernels of the best instruction set that this machine has.
+// The instruction sets for which the kernels are compiled, and the choice, made once, of the best that this machine
+// has.
 
-#include "kernels.h"
+#include "../launch.h"
 
 namespace norse_fast::cpu {
 
-struct Baseline {};
-struct Avx2 {};
-struct Avx512 {};
-
-/// Defined once per instruction set, each in a file compiled for it.
-template <class Isa>
-const KernelTable& table();
-
-struct Capability {
-  const char* name;
-  const KernelTable* kernels;
+struct Lanes {
+  int64_t begin, end;
 };
+
+// One backend each. CMakeLists.txt compiles every model once for each, with the name of the backend in NORSE_FAST_ISA.
+struct Baseline {
+  using Where = Lanes;
+};
+struct Avx2 {
+  using Where = Lanes;
+};
+struct Avx512 {
+  using Where = Lanes;
+};
+
+enum class Capability { kBaseline, kAvx2, kAvx512 };
+
+inline constexpr const char* kCapabilityNames[] = {"baseline", "avx2", "avx512"};
 
 /// The chosen instruction set. NORSE_FAST_CPU_CAPABILITY (baseline, avx2, avx512) overrides the choice, for tests;
 /// throws if it names one that this build or this machine lacks.
-const Capability& capability();
+Capability capability();
 
-template <class T>
-const ModelKernels<T>& kernels(int model) {
-  if constexpr (sizeof(T) == sizeof(double)) {
-    return capability().kernels->double_kernels[model];
-  } else {
-    return capability().kernels->float_kernels[model];
+template <class Launch>
+using Kernel = void (*)(const Launch& launch, Lanes lanes);
+
+/// The kernel of a model for the chosen instruction set.
+template <class Model, class Launch>
+Kernel<Launch> kernel() {
+  switch (capability()) {
+#ifdef NORSE_FAST_X86
+    case Capability::kAvx512:
+      return &Kernels<Avx512, Model>::run;
+    case Capability::kAvx2:
+      return &Kernels<Avx2, Model>::run;
+#endif
+    default:
+      return &Kernels<Baseline, Model>::run;
   }
 }
 

@@ -8,22 +8,10 @@
 
 #include <cstdlib>
 
-#include "../launch.h"
-#include "../neurons/models.h"
+#include "../neurons/model.h"
+#include "dispatch.h"
 
 namespace norse_fast::cpu {
-
-template <class T>
-struct ModelKernels {
-  void (*forward)(const Forward<T>&, int64_t begin, int64_t end) = nullptr;
-  void (*backward)(const Backward<T>&, int64_t begin, int64_t end) = nullptr;
-};
-
-/// The kernels of one instruction set, indexed as AllModels.
-struct KernelTable {
-  ModelKernels<float> float_kernels[AllModels::kCount];
-  ModelKernels<double> double_kernels[AllModels::kCount];
-};
 
 /// Lanes that share a block; a multiple of every vector width.
 inline constexpr int64_t kBlock = 512;
@@ -328,17 +316,30 @@ struct Driver {
   }
 };
 
-template <class Isa>
-KernelTable make_table() {
-  KernelTable table;
-  int index = 0;
-  AllModels::for_each([&](auto model) {
-    using Model = decltype(model);
-    table.float_kernels[index] = {&Driver<Isa, Model, float>::forward, &Driver<Isa, Model, float>::backward};
-    table.double_kernels[index] = {&Driver<Isa, Model, double>::forward, &Driver<Isa, Model, double>::backward};
-    ++index;
-  });
-  return table;
+}  // namespace norse_fast::cpu
+
+namespace norse_fast {
+
+using Backend = cpu::NORSE_FAST_ISA;
+
+template <class Isa, class Model>
+void Kernels<Isa, Model>::run(const Forward<float>& f, Where lanes) {
+  cpu::Driver<Isa, Model, float>::forward(f, lanes.begin, lanes.end);
 }
 
-}  // namespace norse_fast::cpu
+template <class Isa, class Model>
+void Kernels<Isa, Model>::run(const Forward<double>& f, Where lanes) {
+  cpu::Driver<Isa, Model, double>::forward(f, lanes.begin, lanes.end);
+}
+
+template <class Isa, class Model>
+void Kernels<Isa, Model>::run(const Backward<float>& b, Where lanes) {
+  cpu::Driver<Isa, Model, float>::backward(b, lanes.begin, lanes.end);
+}
+
+template <class Isa, class Model>
+void Kernels<Isa, Model>::run(const Backward<double>& b, Where lanes) {
+  cpu::Driver<Isa, Model, double>::backward(b, lanes.begin, lanes.end);
+}
+
+}  // namespace norse_fast

@@ -5,8 +5,12 @@
 // without that, a narrow layer would wait for memory at every step. Backward recomputes the states of one segment at a
 // time into shared memory, where each thread has a column of its own, so nothing synchronises.
 
-#include "../launch.h"
-#include "../neurons/models.h"
+#include <stdexcept>
+#include <string>
+#include <type_traits>
+
+#include "../neurons/model.h"
+#include "backend.h"
 
 namespace norse_fast::cuda {
 
@@ -184,4 +188,88 @@ __global__ void __launch_bounds__(kBackwardThreads<Model, T>, 1)
   }
 }
 
+inline void check(cudaError_t status, const char* name) {
+  if (status != cudaSuccess) {
+    throw std::runtime_error(std::string("norse_fast: ") + name + " failed on the GPU: " + cudaGetErrorString(status));
+  }
+}
+
+template <class Kernel, class Launch>
+void launch_kernel(Kernel kernel, const Launch& launch, int threads, size_t shared_bytes, void* stream,
+                   const char* name) {
+  const int64_t blocks = (launch.lanes + threads - 1) / threads;
+  if (blocks >= int64_t{1} << 31) {
+    throw std::runtime_error("norse_fast: " + std::to_string(launch.lanes) +
+                             " neurons are more than one launch can take");
+  }
+  constexpr size_t kDefaultLimit = 48 * 1024;
+  if (shared_bytes > kDefaultLimit) {
+    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes)),
+          name);
+  }
+  kernel<<<static_cast<unsigned>(blocks), threads, shared_bytes, static_cast<cudaStream_t>(stream)>>>(launch);
+  check(cudaGetLastError(), name);
+}
+
+/// Calls f with a value of the type that the input is stored in, where T is computed in.
+template <class T, class F>
+void dispatch_storage(Storage storage, F f) {
+  if constexpr (std::is_same_v<T, double>) {
+    return f(double{});
+  } else {
+    switch (storage) {
+      case Storage::kHalf:
+        return f(Half{});
+      case Storage::kBFloat16:
+        return f(BFloat16{});
+      default:
+        return f(float{});
+    }
+  }
+}
+
+template <class Model, class T>
+void launch_forward(const Forward<T>& f, void* stream) {
+  dispatch_storage<T>(f.storage, [&](auto stored) {
+    launch_kernel(forward_kernel<Model, T, decltype(stored)>, f, kThreads, 0, stream, Model::kName);
+  });
+}
+
+template <class Model, class T>
+void launch_backward(const Backward<T>& b, void* stream) {
+  dispatch_storage<T>(b.storage, [&](auto stored) {
+    using Stored = decltype(stored);
+    constexpr int kBlock = kBackwardThreads<Model, T>;
+    constexpr size_t kShared = sizeof(T) * kColumnValues<Model, T> * kBlock;
+    auto kernel = b.grad_params ? backward_kernel<Model, T, Stored, true> : backward_kernel<Model, T, Stored, false>;
+    launch_kernel(kernel, b, kBlock, kShared, stream, Model::kName);
+  });
+}
+
 }  // namespace norse_fast::cuda
+
+namespace norse_fast {
+
+using Backend = cuda::Cuda;
+
+template <class Cuda, class Model>
+void Kernels<Cuda, Model>::run(const Forward<float>& f, Where stream) {
+  cuda::launch_forward<Model>(f, stream);
+}
+
+template <class Cuda, class Model>
+void Kernels<Cuda, Model>::run(const Forward<double>& f, Where stream) {
+  cuda::launch_forward<Model>(f, stream);
+}
+
+template <class Cuda, class Model>
+void Kernels<Cuda, Model>::run(const Backward<float>& b, Where stream) {
+  cuda::launch_backward<Model>(b, stream);
+}
+
+template <class Cuda, class Model>
+void Kernels<Cuda, Model>::run(const Backward<double>& b, Where stream) {
+  cuda::launch_backward<Model>(b, stream);
+}
+
+}  // namespace norse_fast

@@ -1,5 +1,5 @@
 #pragma once
-// The list of all models: both backends and the core's own tests are generated from it. One line per model.
+// The list of all models: the operators and the core's own tests are generated from it. One line per model.
 
 #include "coba_lif.h"
 #include "iaf.h"

@@ -12,11 +12,14 @@
 // where m suppresses that spike. W. Gerstner, W. Kistler, R. Naud, L. Paninski: Neuronal Dynamics, 2014, chapter 1.3.
 
 #include "../elementary.h"
-#include "lif.h"
-#include "lif_adex.h"
 #include "model.h"
 
 namespace norse_fast {
+
+// Declared only, so that a change to one of them recompiles its own variants: refrac_<inner>.cpp.
+template <bool kDetachReset>
+struct LIF;
+struct LIFAdEx;
 
 template <class Inner>
 inline constexpr const char* kRefracName = nullptr;

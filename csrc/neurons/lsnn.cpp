@@ -1,0 +1,6 @@
+#include "lsnn.h"
+
+#include "../instantiate.h"
+
+template struct norse_fast::Kernels<norse_fast::Backend, norse_fast::LSNN<false>>;
+template struct norse_fast::Kernels<norse_fast::Backend, norse_fast::LSNN<true>>;

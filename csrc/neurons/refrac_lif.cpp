@@ -1,0 +1,6 @@
+#include "../instantiate.h"
+#include "lif.h"
+#include "refrac.h"
+
+template struct norse_fast::Kernels<norse_fast::Backend, norse_fast::Refrac<norse_fast::LIF<false>>>;
+template struct norse_fast::Kernels<norse_fast::Backend, norse_fast::Refrac<norse_fast::LIF<true>>>;
