@@ -3,17 +3,18 @@
 //
 // A model is a struct without data members that provides
 //
-//   kName          the name of its operators
-//   kStateNames    the names of the state variables, in the order of State<T>
-//   kParamNames    the names of the parameters, in the order of Params<T>
-//   kRates         how many of the first parameters are rates (inverse time constants); they reach the model as dt *
-//   rate kThresholds    how many spike functions a step evaluates, each with a surrogate derivative State<T>       the
-//   state of one neuron, all members of type T Params<T>      its parameters, all members of type T step advances the
-//   state by one time step and returns the output thresholds     the arguments u of the spike functions H(u), where
-//   kThresholds > 0 vjp            given the state before the step, the surrogate derivatives H'(u) and the gradients
-//   of the output and of
-//                  the new state (grad): returns the gradient of the input, replaces grad by the gradient of the old
-//                  state, and adds to the gradients of the parameters
+// - kName: the name of its operators;
+// - kStateNames: the names of the state variables, in the order of State<T>;
+// - kParamNames: the names of the parameters, in the order of Params<T>;
+// - kRates: how many of the first parameters are rates (inverse time constants); they reach the model as dt * rate;
+// - kThresholds: how many spike functions a step evaluates, each with a surrogate derivative;
+// - State<T>: the state of one neuron, all members of type T;
+// - Params<T>: its parameters, all members of type T;
+// - step: advances the state by one time step and returns the output;
+// - thresholds: the arguments u of the spike functions H(u), where kThresholds > 0;
+// - vjp: given the state before the step, the surrogate derivatives H'(u) and the gradients of the output and of the
+//   new state (grad), returns the gradient of the input, replaces grad by the gradient of the old state, and adds to
+//   the gradients of the parameters.
 
 #include <array>
 #include <cstddef>
