@@ -33,6 +33,8 @@ struct Signature {
 
   template <class Model>
   static const Signature& of() {
+    static_assert(kStateCount<Model> <= kMaxStates && kParamCount<Model> <= kMaxParams,
+                  "raise kMaxStates or kMaxParams in launch.h");
     static const Signature kSignature{Model::kName,
                                       {std::begin(Model::kStateNames), std::end(Model::kStateNames)},
                                       {std::begin(Model::kParamNames), std::end(Model::kParamNames)},

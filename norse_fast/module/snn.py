@@ -250,6 +250,13 @@ class _Weights(torch.nn.Module):
                 recurrent_weights.fill_diagonal_(0.0)
             self._keep_diagonal_zero()
 
+    def extra_repr(self) -> str:
+        """Sizes, parameters and the time step."""
+        return (
+            f"input_size={self.input_size}, hidden_size={self.hidden_size}, p={self.p}, "
+            f"autapses={self.autapses}, dt={self.dt}"
+        )
+
     def _keep_diagonal_zero(self) -> None:
         self.recurrent_weights.requires_grad_(True)
         self.recurrent_weights.register_hook(_without_diagonal)
@@ -332,13 +339,6 @@ class SNNRecurrentCell(_Weights):
     def _neuron_shape(self, input_tensor: torch.Tensor) -> Sequence[int]:
         return (*input_tensor.shape[:-1], int(self.hidden_size))
 
-    def extra_repr(self) -> str:
-        """Sizes, parameters and the time step."""
-        return (
-            f"input_size={self.input_size}, hidden_size={self.hidden_size}, p={self.p}, "
-            f"autapses={self.autapses}, dt={self.dt}"
-        )
-
     def forward(self, input_tensor: torch.Tensor, state: Any = None) -> tuple[torch.Tensor, Any]:
         """Run one step.
 
@@ -417,13 +417,6 @@ class SNNRecurrent(_Weights):
 
     def _neuron_shape(self, input_tensor: torch.Tensor) -> Sequence[int]:
         return (*input_tensor.shape[1:-1], int(self.hidden_size))
-
-    def extra_repr(self) -> str:
-        """Sizes, parameters and the time step."""
-        return (
-            f"input_size={self.input_size}, hidden_size={self.hidden_size}, p={self.p}, "
-            f"autapses={self.autapses}, dt={self.dt}"
-        )
 
     def forward(self, input_tensor: torch.Tensor, state: Any = None) -> tuple[torch.Tensor, Any]:
         """Run all steps.

@@ -1,10 +1,16 @@
 """Which modules carry a state through time."""
 
 import inspect
+from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 
 __all__ = ["_is_module_stateful"]
+
+
+# Containers ask at every time step, and reading a signature takes as long as a neuron's step.
+_TAKES_STATE: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
 
 
 def _is_module_stateful(module: torch.nn.Module) -> bool:
@@ -14,4 +20,12 @@ def _is_module_stateful(module: torch.nn.Module) -> bool:
         >>> _is_module_stateful(torch.nn.Linear(2, 2)), _is_module_stateful(torch.nn.LSTM(2, 2))
         (False, True)
     """
-    return isinstance(module, torch.nn.RNNBase) or "state" in inspect.signature(module.forward).parameters
+    if isinstance(module, torch.nn.RNNBase):
+        return True
+    if torch.compiler.is_compiling():
+        return "state" in inspect.signature(module.forward).parameters
+    function = getattr(module.forward, "__func__", module.forward)
+    known = _TAKES_STATE.get(function)
+    if known is None:
+        known = _TAKES_STATE[function] = "state" in inspect.signature(module.forward).parameters
+    return known
