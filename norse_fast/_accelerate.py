@@ -12,7 +12,7 @@ import functools
 import importlib
 import numbers
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
