@@ -42,6 +42,12 @@ PARAMETERS = {
 }
 PATTERNED = ("IzhikevichCell", "Izhikevich", "IzhikevichRecurrentCell")
 MODULES = (*PARAMETERS, *PATTERNED)
+SURROGATES: list[dict[str, Any]] = [
+    {},
+    {"method": "tanh", "alpha": 2.0},
+    {"method": "circ", "alpha": 0.5},
+    {"method": "triangle", "alpha": 0.3},
+]
 
 
 def has_weights(name: str) -> bool:
@@ -120,14 +126,15 @@ def network() -> torch.nn.Module:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize(
-    "surrogate",
-    [{}, {"method": "tanh", "alpha": 2.0}, {"method": "circ", "alpha": 0.5}, {"method": "triangle", "alpha": 0.3}],
-    ids=lambda surrogate: surrogate.get("method", "default"),
+    ("name", "surrogate"),
+    [
+        pytest.param(name, surrogate, id=f"{name}-{surrogate.get('method', 'default')}")
+        for name in MODULES
+        for surrogate in SURROGATES
+        if not surrogate or PARAMETERS.get(name) not in ("LIParameters", "LIBoxParameters")
+    ],
 )
-@pytest.mark.parametrize("name", MODULES)
 def test_same_results(name: str, surrogate: dict[str, Any], dtype: torch.dtype):
-    if surrogate and PARAMETERS.get(name) in ("LIParameters", "LIBoxParameters"):
-        surrogate = {}
     module, x = build(name, **surrogate).to(dtype), drive(name, dtype)
     keys, expected = list(module.state_dict()), results(module, x)
     assert reported(module).swapped == {"": name}
