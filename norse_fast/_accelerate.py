@@ -81,22 +81,17 @@ class _Swap(NamedTuple):
 
 
 class _Original:
-    """What a module was before, for :func:`revert`.
+    """What a module was before, for :func:`revert`: its class, then and now, and attributes, then and now.
 
     Copies take it along. Pickles do not, because parameters of Norse cannot be pickled; and without it, they load where
     there is no Norse.
     """
 
-    def __init__(
-        self,
-        kind: type[torch.nn.Module] | None = None,
-        before: dict[str, Any] | None = None,
-        after: dict[str, Any] | None = None,
-    ) -> None:
-        self.kind, self.before, self.after = kind, before or {}, after or {}
+    def __init__(self, classes: tuple[type, type] | None = None, *attributes: dict[str, Any]) -> None:
+        self.classes, self.attributes = classes, attributes
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _Original:
-        return _Original(self.kind, copy.deepcopy(self.before, memo), copy.deepcopy(self.after, memo))
+        return _Original(self.classes, *copy.deepcopy(self.attributes, memo))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _Original, ()
@@ -139,10 +134,9 @@ def accelerate(model: _Model, report: Callable[[AccelerationReport], Any] | None
         for note in dict.fromkeys(plan.notes):
             result.notes.setdefault(note, []).append(name)
         before = {key: vars(part)[key] for key in plan.attributes if key in vars(part)}
-        original = _Original(type(part), before, plan.attributes)
-        part.__class__ = plan.kind
+        vars(part)[_ORIGINAL] = _Original((type(part), plan.kind), before, plan.attributes)
         vars(part).update(plan.attributes)
-        vars(part)[_ORIGINAL] = original
+        part.__class__ = plan.kind
     if report is not None:
         report(result)
     return model
@@ -159,7 +153,8 @@ def revert(model: _Model) -> _Model:
 
     Raises:
         TypeError: the model is not a module.
-        ValueError: the model was accelerated before it was pickled, which what it was does not survive.
+        ValueError: a module was pickled after it was accelerated, or became one of yet another class, for example by a
+            parametrization. Then nothing is reverted.
 
     Example:
         >>> model = torch.nn.Linear(2, 3)
@@ -169,19 +164,26 @@ def revert(model: _Model) -> _Model:
     _check_module(model)
     accelerated = [(name, part) for name, part in model.named_modules() if _ORIGINAL in vars(part)]
     for name, part in accelerated:
-        if vars(part)[_ORIGINAL].kind is None:
+        classes = vars(part)[_ORIGINAL].classes
+        if classes is None:
             raise ValueError(
                 f"model: got one whose module {name!r} was accelerated and then pickled, expected one accelerated in this "
                 "process; revert before pickling, or load a state_dict into a model of Norse."
             )
+        if type(part) is not classes[1]:
+            raise ValueError(
+                f"model: got one whose module {name!r} has become a {type(part).__name__}, expected the "
+                f"{classes[1].__name__} that accelerate made of it; undo that first."
+            )
     for _, part in accelerated:
         original = vars(part).pop(_ORIGINAL)
-        part.__class__ = original.kind
-        for key, value in original.after.items():
+        part.__class__ = original.classes[0]
+        before, after = original.attributes
+        for key, value in after.items():
             # What was assigned since then is newer than what was there before.
             if vars(part).get(key) is value:
                 del vars(part)[key]
-                vars(part).update({key: original.before[key]} if key in original.before else {})
+                vars(part).update({key: before[key]} if key in before else {})
     return model
 
 

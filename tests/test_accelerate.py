@@ -369,6 +369,18 @@ def test_parametrized_modules_are_left():
     assert "subclass of Norse's LIFRecurrentCell" in reported(cell).left[""]
 
 
+def test_what_was_parametrized_later_must_be_undone_first():
+    model = torch.nn.Sequential(norse.LIFCell(), norse.LIFRecurrentCell(2, 3))
+    nf.accelerate(model, report=None)
+    torch.nn.utils.parametrize.register_parametrization(model[1], "input_weights", torch.nn.Identity())
+    with pytest.raises(ValueError, match="module '1' has become a ParametrizedLIFRecurrentCell"):
+        nf.revert(model)
+    assert type(model[0]) is nf.LIFCell
+    torch.nn.utils.parametrize.remove_parametrizations(model[1], "input_weights")
+    nf.revert(model)
+    assert [type(part) for part in model] == [norse.LIFCell, norse.LIFRecurrentCell]
+
+
 def test_modules_as_parameters():
     cell = norse.LIBoxCell(Rates(v_leak=torch.tensor(0.0)))
     x = drive("LIBoxCell")
