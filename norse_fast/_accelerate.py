@@ -214,8 +214,8 @@ def _plan(part: torch.nn.Module) -> _Swap | str | None:
             f"{type(part).__name__} is a subclass of Norse's {name} and may compute something else; derive it from "
             f"norse_fast.{name}"
         )
-    if name == "CobaLIFCell":
-        return "Norse's CobaLIFCell ignores its input, and norse_fast's does not"
+    if name == "CobaLIFCell" or getattr(own.get("activation"), "__name__", "") == "coba_lif_step":
+        return "the coba_lif_step of Norse ignores its input, and that of norse_fast does not"
     for key in own:
         if callable(getattr(theirs, key, None)):
             return f"its {key} is one of your own"
@@ -223,20 +223,20 @@ def _plan(part: torch.nn.Module) -> _Swap | str | None:
         return f"its dt is a {type(part.dt).__name__}, and norse_fast takes a number"
 
     swap = _Swap(kind, {}, [])
-    if "p" not in own and _is_ignored_alpha(part.p):
-        return f"Norse ignores its alpha, which cannot be replaced in a {type(part.p).__name__}"
     for key in ("p", "spiking_method"):
         if key in own:
             swap.attributes[key] = _converted(own[key], swap.notes)
+    if _is_ignored_alpha(swap.attributes.get("p", part.p)):
+        return f"Norse ignores its alpha, which cannot be replaced in a {type(part.p).__name__}"
     if issubclass(kind, (SNN, SNNCell, SNNRecurrent, SNNRecurrentCell)):
         for key, default in (("activation", _STEPS.get(name)), ("activation_sparse", None)):
-            step = own[key]
+            step = own.get(key)
             swap.attributes[key] = default if step is None else _counterpart(step, functional)
             if step is not None and swap.attributes[key] is None:
-                if ".adjoint." in step.__module__:
+                if ".adjoint." in str(step.__module__):
                     return "its gradients are adjoint ones, which norse_fast does not have"
                 return f"its {key} is {getattr(step, '__name__', type(step).__name__)}, no step function of Norse"
-        fallback = own["state_fallback"]
+        fallback = own.get("state_fallback")
         if getattr(fallback, "__func__", None) is getattr(theirs, "initial_state", ()):
             swap.attributes["state_fallback"] = types.MethodType(kind.initial_state, part)
     if issubclass(kind, SNNRecurrent):

@@ -8,6 +8,7 @@ import io
 import pickle
 import subprocess
 import sys
+import types
 from typing import Any
 
 import pytest
@@ -344,7 +345,16 @@ LEFT = {
     "adjoint": (lambda: norse.LSNNCell(adjoint=True), "its gradients are adjoint ones"),
     "adjoint method": (lambda: norse.LIFCell(norse.LIFParameters(method="adjoint")), "its gradients are adjoint ones"),
     "dt": (lambda: norse.LICell(dt=torch.tensor(0.001)), "its dt is a Tensor, and norse_fast takes a number"),
-    "coba": (lambda: norse.CobaLIFCell(2, 3), "Norse's CobaLIFCell ignores its input"),
+    "builtin step": (lambda: snn.SNNCell(torch.lerp, lambda x: x, None), "its activation is lerp, no step function"),
+    "coba": (lambda: norse.CobaLIFCell(2, 3), "the coba_lif_step of Norse ignores its input"),
+    "coba step": (
+        lambda: snn.SNNRecurrentCell(norse.coba_lif_step, lambda x: x, 2, 3, norse.CobaLIFParameters()),
+        "the coba_lif_step of Norse ignores its input",
+    ),
+    "dataclass": (
+        lambda: snn.SNNCell(norse.lif_feed_forward_step, lambda x: x, types.SimpleNamespace(method="super", alpha=9.0)),
+        "Norse ignores its alpha, which cannot be replaced in a SimpleNamespace",
+    ),
     "parameters": (threshold_module, "Norse ignores its alpha, which cannot be replaced in a Rates"),
     "encoder": (lambda: norse.PoissonEncoder(3), "PoissonEncoder is no neuron of norse_fast"),
 }
