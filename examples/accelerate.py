@@ -57,8 +57,8 @@ def seconds(f: Callable[[], object]) -> float:
 def main() -> None:
     """Train, accelerate, compare, time, draw."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--samples", type=int, default=512, help="digits to train with (default: %(default)s)")
-    parser.add_argument("--epochs", type=int, default=4, help="(default: %(default)s)")
+    parser.add_argument("--samples", type=int, default=768, help="digits to train with (default: %(default)s)")
+    parser.add_argument("--epochs", type=int, default=6, help="(default: %(default)s)")
     parser.add_argument("--steps", type=int, default=100, help="time steps T (default: %(default)s)")
     parser.add_argument("--hidden", type=int, default=128, help="LIF neurons (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="how often to time (default: %(default)s)")
