@@ -5,6 +5,9 @@ import torch
 
 from norse_fast._extension import has_kernels
 
+# Programs, which test_migration.py runs; collecting doctests would run them as well.
+collect_ignore = ["migration"]
+
 
 @pytest.fixture(autouse=True)
 def _seed():

@@ -1,0 +1,276 @@
+"""Models that hold modules of Norse, made fast in place.
+
+A module stays the object that it is and becomes one of another class, as ``torch.nn.utils.parametrize`` does it. So its
+parameters, buffers, hooks, mode and names are not copied but kept, wherever else the module is used or referred to.
+Norse's modules are told by the names of their classes, so Norse is never imported for a model without them.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import importlib
+import numbers
+import types
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+
+from . import functional, module
+from .module.leaky_integrator import LILinearCell
+from .module.lif_correlation import LIFCorrelation
+from .module.snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell
+
+__all__ = ["AccelerationReport", "accelerate", "revert"]
+
+_Model = TypeVar("_Model", bound=torch.nn.Module)
+
+_NEURONS = (SNN, SNNCell, SNNRecurrent, SNNRecurrentCell, LILinearCell, LIFCorrelation)
+
+# Norse's coupled cells call their step function by name.
+_STEPS = {
+    "LIFMCRecurrentCell": functional.lif_mc_step,
+    "LIFMCRefracRecurrentCell": functional.lif_mc_refrac_step,
+}
+
+_UNIT_ALPHA = torch.tensor(1.0)
+
+_ORIGINAL = "_before_acceleration"  # the attribute of a swapped module that revert reads
+_ROOT = "(model)"
+
+
+@dataclass(frozen=True)
+class AccelerationReport:
+    """What :func:`accelerate` did to a model, by the names of its modules; the name of the model itself is empty.
+
+    Args:
+        swapped: the classes of the modules that are norse_fast's now.
+        left: why other modules of Norse are still what they were.
+        notes: what to know about swapped modules: a remark, and the modules that it is about.
+
+    Example:
+        >>> print(AccelerationReport(swapped={"1": "LIFCell"}, left={"3": "it is special"}))
+        norse_fast: 1 accelerated, 1 left as they are
+          1  LIFCell
+          3  left: it is special
+    """
+
+    swapped: dict[str, str] = field(default_factory=dict)
+    left: dict[str, str] = field(default_factory=dict)
+    notes: dict[str, list[str]] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        if not self.swapped and not self.left:
+            return "norse_fast: the model has no modules of Norse"
+        texts = {**self.swapped, **{name: f"left: {reason}" for name, reason in self.left.items()}}
+        width = max(len(name or _ROOT) for name in texts)
+        head = f"norse_fast: {len(self.swapped)} accelerated, {len(self.left)} left as they are"
+        lines = [f"  {name or _ROOT:{width}}  {text}" for name, text in texts.items()]
+        remarks = [f"  {note}: {', '.join(name or _ROOT for name in names)}" for note, names in self.notes.items()]
+        return "\n".join([head, *lines, *remarks])
+
+
+class _Swap(NamedTuple):
+    """How a module of Norse becomes one of norse_fast."""
+
+    kind: type[torch.nn.Module]
+    attributes: dict[str, Any]
+    notes: list[str]
+
+
+class _Original:
+    """What a module was before, for :func:`revert`: its class, then and now, and attributes, then and now.
+
+    Copies take it along. Pickles do not, because parameters of Norse cannot be pickled; and without it, they load where
+    there is no Norse.
+    """
+
+    def __init__(self, classes: tuple[type, type] | None = None, *attributes: dict[str, Any]) -> None:
+        self.classes, self.attributes = classes, attributes
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Original:
+        return _Original(self.classes, *copy.deepcopy(self.attributes, memo))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Original, ()
+
+
+def accelerate(model: _Model, report: Callable[[AccelerationReport], Any] | None = print) -> _Model:
+    """Turn the neurons of Norse in a model into those of norse_fast, in place.
+
+    What the model computes stays the same, and so do all of its objects: modules, parameters, buffers, hooks and the keys of
+    its ``state_dict``. Optimisers, copies of references, and containers of Norse go on as before. The states that neurons
+    return are norse_fast's, with the same fields; states of Norse are accepted.
+
+    Left as they are: subclasses of Norse's modules, modules with a forward or a step function of your own, those with
+    adjoint gradients, those whose ``dt`` is a tensor, and ``CobaLIFCell``, whose input Norse ignores. The report says so.
+
+    Args:
+        model: any module. Its neurons are found as PyTorch finds them, by ``model.modules()``.
+        report: called with what was swapped, what was left, and why; None for no report.
+
+    Returns:
+        The model itself.
+
+    Raises:
+        TypeError: the model is not a module.
+
+    Example:
+        >>> model = torch.nn.Sequential(torch.nn.Linear(2, 3))
+        >>> accelerate(model) is model
+        norse_fast: the model has no modules of Norse
+        True
+    """
+    _check_module(model)
+    plans = [(name, part, plan) for name, part in model.named_modules() if (plan := _plan(part)) is not None]
+    result = AccelerationReport()
+    for name, part, plan in plans:
+        if isinstance(plan, str):
+            result.left[name] = plan
+            continue
+        result.swapped[name] = plan.kind.__name__
+        for note in dict.fromkeys(plan.notes):
+            result.notes.setdefault(note, []).append(name)
+        before = {key: vars(part)[key] for key in plan.attributes if key in vars(part)}
+        vars(part)[_ORIGINAL] = _Original((type(part), plan.kind), before, plan.attributes)
+        vars(part).update(plan.attributes)
+        part.__class__ = plan.kind
+    if report is not None:
+        report(result)
+    return model
+
+
+def revert(model: _Model) -> _Model:
+    """Turn modules back into what they were before :func:`accelerate`; others stay as they are.
+
+    Args:
+        model: any module.
+
+    Returns:
+        The model itself.
+
+    Raises:
+        TypeError: the model is not a module.
+        ValueError: a module was pickled after it was accelerated, or became one of yet another class, for example by a
+            parametrization. Then nothing is reverted.
+
+    Example:
+        >>> model = torch.nn.Linear(2, 3)
+        >>> revert(accelerate(model, report=None)) is model
+        True
+    """
+    _check_module(model)
+    accelerated = [(name, part) for name, part in model.named_modules() if _ORIGINAL in vars(part)]
+    for name, part in accelerated:
+        classes = vars(part)[_ORIGINAL].classes
+        if classes is None:
+            raise ValueError(
+                f"model: got one whose module {name!r} was accelerated and then pickled, expected one accelerated in this "
+                "process; revert before pickling, or load a state_dict into a model of Norse."
+            )
+        if type(part) is not classes[1]:
+            raise ValueError(
+                f"model: got one whose module {name!r} has become a {type(part).__name__}, expected the "
+                f"{classes[1].__name__} that accelerate made of it; undo that first."
+            )
+    for _, part in accelerated:
+        original = vars(part).pop(_ORIGINAL)
+        part.__class__ = original.classes[0]
+        before, after = original.attributes
+        for key, value in after.items():
+            # What was assigned since then is newer than what was there before.
+            if vars(part).get(key) is value:
+                del vars(part)[key]
+                vars(part).update({key: before[key]} if key in before else {})
+    return model
+
+
+def _check_module(model: Any) -> None:
+    if not isinstance(model, torch.nn.Module):
+        raise TypeError(f"model: got {type(model).__name__}, expected a torch.nn.Module; pass the model itself.")
+
+
+def _is_of_norse(thing: Any) -> bool:
+    return str(getattr(thing, "__module__", "")).startswith("norse.torch.")
+
+
+def _counterpart(thing: Any, ours: types.ModuleType) -> Any:
+    """What a class or function of Norse is called in norse_fast, or None."""
+    return getattr(ours, getattr(thing, "__name__", ""), None) if _is_of_norse(thing) else None
+
+
+def _plan(part: torch.nn.Module) -> _Swap | str | None:
+    """How to swap a module, or why not; None where it has nothing to do with Norse."""
+    theirs = next((kind for kind in type(part).__mro__ if _is_of_norse(kind)), None)
+    if theirs is None:
+        return None
+    kind, name, own = _counterpart(theirs, module), theirs.__name__, vars(part)
+    if kind is None or not issubclass(kind, _NEURONS):
+        return f"{name} is no neuron of norse_fast; the modules in it are looked at one by one"
+    if theirs is not type(part):
+        return (
+            f"{type(part).__name__} is a subclass of Norse's {name} and may compute something else; derive it from "
+            f"norse_fast.{name}"
+        )
+    if name == "CobaLIFCell" or getattr(own.get("activation"), "__name__", "") == "coba_lif_step":
+        return "the coba_lif_step of Norse ignores its input, and that of norse_fast does not"
+    for key in own:
+        if callable(getattr(theirs, key, None)):
+            return f"its {key} is one of your own"
+    if not isinstance(part.dt, numbers.Real):
+        return f"its dt is a {type(part.dt).__name__}, and norse_fast takes a number"
+
+    swap = _Swap(kind, {}, [])
+    for key in ("p", "spiking_method"):
+        if key in own:
+            swap.attributes[key] = _converted(own[key], swap.notes)
+    if _is_ignored_alpha(swap.attributes.get("p", part.p)):
+        return f"Norse ignores its alpha, which cannot be replaced in a {type(part.p).__name__}"
+    if issubclass(kind, (SNN, SNNCell, SNNRecurrent, SNNRecurrentCell)):
+        for key, default in (("activation", _STEPS.get(name)), ("activation_sparse", None)):
+            step = own.get(key)
+            swap.attributes[key] = default if step is None else _counterpart(step, functional)
+            if step is not None and swap.attributes[key] is None:
+                if ".adjoint." in str(step.__module__):
+                    return "its gradients are adjoint ones, which norse_fast does not have"
+                return f"its {key} is {getattr(step, '__name__', type(step).__name__)}, no step function of Norse"
+        fallback = own.get("state_fallback")
+        if getattr(fallback, "__func__", None) is getattr(theirs, "initial_state", ()):
+            swap.attributes["state_fallback"] = types.MethodType(kind.initial_state, part)
+    if issubclass(kind, SNNRecurrent):
+        swap.notes.append("the input of all steps passes the weights in one product, which may round differently")
+    return swap
+
+
+def _converted(value: Any, notes: list[str]) -> Any:
+    """Parameters with the tuples and functions of Norse in them replaced by those of norse_fast; adds remarks to notes."""
+    if isinstance(value, types.FunctionType):
+        return _counterpart(value, functional) or value
+    if not hasattr(value, "_fields"):
+        return value
+    fields = {name: _converted(getattr(value, name), notes) for name in value._fields}
+    if _is_ignored_alpha(value):
+        notes.append(f"alpha is 1, not {value.alpha}, as Norse ignores it and computes with 1")
+        fields["alpha"] = _UNIT_ALPHA
+    if "delta_T" in fields:
+        notes.append("exp may differ from that of PyTorch in the last place")
+    return (_counterpart(type(value), functional) or type(value))(**fields)
+
+
+def _is_ignored_alpha(p: Any) -> bool:
+    """Whether parameters have a steepness with which Norse computes as if it were 1."""
+    return (
+        getattr(p, "method", None) == "super" and bool(torch.as_tensor(p.alpha).ne(1).any()) and _norse_ignores_alpha()
+    )
+
+
+@functools.cache
+def _norse_ignores_alpha() -> bool:
+    """Whether the derivative of Norse's surrogate ``super`` does not depend on its steepness, as in Norse 1.1.0."""
+    threshold = importlib.import_module("norse.torch.functional.threshold").threshold
+    with torch.inference_mode(False), torch.enable_grad():
+        x = torch.ones(1, requires_grad=True)
+        (derivative,) = torch.autograd.grad(threshold(x, "super", 3.0), x)
+    return derivative.item() == 1 / 4

@@ -1,0 +1,582 @@
+"""``accelerate``: the same objects, the same spikes and gradients, with our neurons at work."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import io
+import pickle
+import subprocess
+import sys
+import types
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import norse_fast as nf
+from norse_fast.benchmark.models import import_norse
+from norse_fast.utils.pytree import tree_map_only
+
+from .models import fields
+
+norse = import_norse()
+if norse is None:
+    pytest.skip("Norse is not installed", allow_module_level=True)
+snn = norse.module.snn  # not among its public names
+
+INPUTS, NEURONS, STEPS = 4, 6, 30
+
+FEED_FORWARD = ("LIF", "LI", "LIBox", "LIFBox", "IAF", "LIFEx", "LIFAdEx", "LIFRefrac", "LIFAdExRefrac", "LSNN")
+WITH_WEIGHTS = ("LIF", "LIFEx", "LIFAdEx", "LIFRefrac", "LIFAdExRefrac", "LSNN")
+#: Parameters of Norse by the name of the module.
+PARAMETERS = {
+    **{f"{name}Cell": f"{name}Parameters" for name in FEED_FORWARD},
+    **{name: f"{name}Parameters" for name in ("LIF", "LI", "IAF", "LIFEx", "LIFAdEx", "LSNN")},
+    **{f"{name}RecurrentCell": f"{name}Parameters" for name in WITH_WEIGHTS},
+    **{f"{name}Recurrent": f"{name}Parameters" for name in WITH_WEIGHTS},
+    "LILinearCell": "LIParameters",
+    "LIFMCRecurrentCell": "LIFParameters",
+    "LIFMCRefracRecurrentCell": "LIFRefracParameters",
+}
+PATTERNED = ("IzhikevichCell", "Izhikevich", "IzhikevichRecurrentCell")
+MODULES = (*PARAMETERS, *PATTERNED)
+SURROGATES: list[dict[str, Any]] = [
+    {},
+    {"method": "tanh", "alpha": 2.0},
+    {"method": "circ", "alpha": 0.5},
+    {"method": "triangle", "alpha": 0.3},
+]
+
+
+def has_weights(name: str) -> bool:
+    return "Recurrent" in name or "Linear" in name
+
+
+def with_surrogate(p: Any, surrogate: dict[str, Any]) -> Any:
+    """Parameters with their surrogate replaced, where they have one."""
+    if "method" in p._fields:
+        return p._replace(**surrogate)
+    return p._replace(**{f: with_surrogate(v, surrogate) for f, v in p._asdict().items() if hasattr(v, "_fields")})
+
+
+def build(name: str, p: Any = None, library: Any = norse, **surrogate: Any) -> torch.nn.Module:
+    sizes = (INPUTS, NEURONS) if has_weights(name) else ()
+    if name in PATTERNED:
+        pattern = norse.tonic_spiking
+        p = with_surrogate(pattern.p, surrogate) if p is None else p
+        return getattr(library, name)(*sizes, pattern._replace(p=p))
+    p = with_surrogate(getattr(norse, PARAMETERS[name])(), surrogate) if p is None else p
+    return getattr(library, name)(*sizes, p=p)
+
+
+def drive(name: str, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    width = INPUTS if has_weights(name) else NEURONS
+    x = torch.randn(STEPS, 3, width, generator=torch.Generator().manual_seed(1)).to(dtype)
+    return 0.5 + x if "IAF" in name else 10 + 40 * x
+
+
+def run(module: torch.nn.Module, x: torch.Tensor, state: Any = None) -> tuple[torch.Tensor, Any]:
+    """All steps of a layer, or of a cell one by one."""
+    if isinstance(module, (nf.SNN, nf.SNNRecurrent, snn.SNN, snn.SNNRecurrent)):
+        return module(x, state)
+    outputs = []
+    for step in x:
+        z, state = module(step, state)
+        outputs.append(z)
+    return torch.stack(outputs), state
+
+
+def results(module: torch.nn.Module, x: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Output, final state, and gradients of the input and the weights."""
+    leaves = {"input": x.requires_grad_(), **dict(module.named_parameters())}
+    output, state = run(module, x)
+    values = {f"state.{name}": value for name, value in fields(state).items()}
+    loss = (output * torch.arange(NEURONS)).sum() + sum(value.square().sum() for value in values.values())
+    gradients = torch.autograd.grad(loss, tuple(leaves.values()))
+    named = {"output": output, **values, **{f"grad.{name}": g for name, g in zip(leaves, gradients)}}
+    return {name: value.detach() for name, value in named.items()}
+
+
+def reported(model: torch.nn.Module) -> nf.AccelerationReport:
+    reports: list[nf.AccelerationReport] = []
+    assert nf.accelerate(model, report=reports.append) is model
+    return reports[0]
+
+
+def snapshot(model: torch.nn.Module) -> dict[str, Any]:
+    """What a model consists of, by identity; bound methods are made anew at each look."""
+    parts = {}
+    for name, part in model.named_modules():
+        attributes = {key: getattr(value, "__func__", value) for key, value in vars(part).items()}
+        parts[name] = (id(part), type(part), {key: id(value) for key, value in attributes.items()})
+    return parts
+
+
+def network() -> torch.nn.Module:
+    return norse.SequentialState(
+        torch.nn.Linear(INPUTS, NEURONS),
+        norse.LIFCell(),
+        norse.LIFRecurrentCell(NEURONS, NEURONS),
+        torch.nn.Linear(NEURONS, 3),
+        norse.LICell(),
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize(
+    ("name", "surrogate"),
+    [
+        pytest.param(name, surrogate, id=f"{name}-{surrogate.get('method', 'default')}")
+        for name in MODULES
+        for surrogate in SURROGATES
+        if not surrogate or PARAMETERS.get(name) not in ("LIParameters", "LIBoxParameters")
+    ],
+)
+def test_same_results(name: str, surrogate: dict[str, Any], dtype: torch.dtype):
+    module, x = build(name, **surrogate).to(dtype), drive(name, dtype)
+    keys, expected = list(module.state_dict()), results(module, x)
+    assert reported(module).swapped == {"": name}
+    assert type(module) is getattr(nf, name)
+    assert list(module.state_dict()) == keys
+    tolerance = 1e-4 if dtype == torch.float32 else 1e-9
+    if name == "LIFMCRefracRecurrentCell" and dtype == torch.float64:
+        tolerance = 1e-7  # here Norse rounds dt * tau_mem_inv to float64, though the parameters are float32
+    for key, value in results(module, x).items():
+        if key == "output" and dtype == torch.float32:
+            assert torch.equal(value, expected[key]), "a spike differs"
+        limit = tolerance * float(expected[key].abs().max())
+        torch.testing.assert_close(value, expected[key], rtol=0, atol=limit, msg=lambda m, key=key: f"{key}: {m}")
+    assert type(nf.revert(module)) is getattr(norse, name)
+    assert all(torch.equal(value, expected[key]) for key, value in results(module, x).items())
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_states_and_parameters_of_either_package(name: str):
+    module, x = build(name), drive(name)
+    middle = STEPS // 2
+    expected, _ = run(module, x)
+    theirs = run(module, x[:middle])[1]
+    nf.accelerate(module, report=None)
+    ours = run(module, x[:middle])[1]
+    assert type(ours).__module__.startswith("norse_fast.")
+    assert torch.equal(run(module, x[middle:], theirs)[0], expected[middle:])
+    weights, p = module.state_dict(), module.p
+    nf.revert(module)
+    assert torch.equal(run(module, x[middle:], ours)[0], expected[middle:])
+    for library, parameters in ((nf, module.p), (norse, p)):
+        other = build(name, parameters, library)
+        other.load_state_dict(weights)
+        assert torch.equal(run(other, x)[0], expected)
+
+
+@pytest.mark.parametrize("reset", ["reset_value", "reset_subtract"])
+def test_reset_of_norse(reset: str):
+    p = norse.LIFBoxParameters(reset_method=getattr(norse, reset))
+    module, x = norse.LIFBoxCell(p), 5 * drive("LIFBoxCell")
+    expected = run(module, x)[0]
+    assert torch.equal(run(nf.accelerate(module, report=None), x)[0], expected)
+    assert module.p.reset_method is getattr(nf, reset)
+    assert torch.equal(run(nf.LIFBoxCell(p), x)[0], expected)
+
+
+def test_model_stays_the_same_objects():
+    model = network()
+    parameters, before = list(model.parameters()), snapshot(model)
+    keys = list(model.state_dict())
+    nf.accelerate(model, report=None)
+    assert [type(part) for part in model] == [
+        torch.nn.Linear,
+        nf.LIFCell,
+        nf.LIFRecurrentCell,
+        torch.nn.Linear,
+        nf.LICell,
+    ]
+    assert [id(part) for part in model.modules()] == [identity for identity, _, _ in before.values()]
+    assert all(a is b for a, b in zip(parameters, model.parameters(), strict=True))
+    assert list(model.state_dict()) == keys
+    nf.revert(model)
+    assert snapshot(model) == before
+
+
+def test_training_goes_on_as_it_would():
+    x, target = torch.rand(20, 5, INPUTS, generator=torch.Generator().manual_seed(2)), torch.tensor([0, 1, 2, 0, 1])
+    x = 20 * x.double()
+
+    def train(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> float:
+        for _ in range(5):
+            optimizer.zero_grad()
+            loss = torch.nn.functional.cross_entropy(run(model, x)[0].amax(0), target)
+            loss.backward()
+            optimizer.step()
+        return loss.item()
+
+    torch.manual_seed(3)
+    model = network().double()
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    train(model, optimizer)
+    reference = network().double()
+    reference.load_state_dict(model.state_dict())
+    nf.accelerate(model, report=None)
+    assert torch.equal(run(model, x)[0], run(reference, x)[0])
+    twin = torch.optim.Adam(reference.parameters(), lr=0.01)
+    twin.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    before = [p.detach().clone() for p in model.parameters()]
+    assert train(model, optimizer) == pytest.approx(train(reference, twin), rel=1e-9)
+    for start, a, b in zip(before, model.parameters(), reference.parameters(), strict=True):
+        assert not torch.equal(a, start)
+        torch.testing.assert_close(a, b, rtol=1e-7, atol=1e-9)
+    assert not model[2].recurrent_weights.diagonal().any()
+
+
+def test_hooks_stay_and_can_be_removed():
+    model, seen, x = network(), [], drive("LILinearCell")[0]
+    model.register_forward_state_hooks(lambda module, _, output: seen.append((module, output[1].i)))
+    handle = model[1].register_forward_pre_hook(lambda module, arguments: (2 * arguments[0], *arguments[1:]))
+    model(x)
+    nf.accelerate(model, report=None)
+    model(x)
+    assert [module for module, _ in seen] == 2 * [model[1], model[2], model[4]]
+    doubled = seen[0][1]
+    assert torch.equal(seen[3][1], doubled)
+    handle.remove()
+    model(x)
+    assert torch.equal(2 * seen[6][1], doubled)
+    model.remove_forward_state_hooks()
+    model(x)
+    assert len(seen) == 9
+
+
+def test_mode_buffers_and_registered_parameters_stay():
+    rates = torch.nn.Parameter(torch.linspace(50, 150, NEURONS))
+    cell = norse.LIFCell(norse.LIFParameters(tau_mem_inv=rates))
+    cell.register_parameter("rates", rates)
+    cell.register_buffer("count", torch.zeros(1))
+    model = torch.nn.Sequential(cell).eval()
+    x = drive("LIFCell")
+    run(cell, x)[1].v.sum().backward()
+    expected, rates.grad = rates.grad, None
+    nf.accelerate(model, report=None)
+    assert not cell.training
+    assert cell.p.tau_mem_inv is rates is next(model.parameters())
+    assert list(model.state_dict()) == ["0.rates", "0.count"]
+    run(cell, x)[1].v.sum().backward()
+    torch.testing.assert_close(rates.grad, expected, rtol=1e-4, atol=0)
+    model.train()
+    assert nf.revert(model)[0].training
+
+
+def test_shared_modules_stay_shared():
+    shared = norse.LIFCell()
+    model = torch.nn.ModuleDict({"a": shared, "b": torch.nn.ModuleList([shared, norse.LICell()])})
+    assert reported(model).swapped == {"a": "LIFCell", "b.1": "LICell"}
+    assert model["a"] is model["b"][0] is shared
+    nf.revert(model)
+    assert type(model["b"][0]) is norse.LIFCell
+
+
+def test_what_is_assigned_later_outlives_revert():
+    cell = nf.accelerate(norse.LIFCell(), report=None)
+    cell.p = cell.p._replace(v_th=torch.tensor(0.5))
+    cell.dt = 0.002
+    nf.revert(cell)
+    assert type(cell) is norse.LIFCell
+    assert cell.p.v_th == 0.5
+    assert cell.dt == 0.002
+    assert cell(torch.ones(2))[0].shape == (2,)
+
+
+def test_twice_changes_nothing():
+    model = network()
+    before = snapshot(model)
+    nf.accelerate(model, report=None)
+    once = snapshot(model)
+    assert reported(model).swapped == {}
+    assert snapshot(model) == once
+    assert snapshot(nf.revert(nf.revert(model))) == before
+
+
+def own_step(x: torch.Tensor, state: Any, p: Any, dt: float) -> Any:
+    return x, state
+
+
+class OwnCell(norse.LIFCell):
+    def forward(self, input_tensor: torch.Tensor, state: Any = None) -> Any:
+        z, state = super().forward(input_tensor, state)
+        return 2 * z, state
+
+
+class Rates(torch.nn.Module):
+    """Parameters as a module, which Norse allows."""
+
+    def __init__(self, **fields: Any) -> None:
+        super().__init__()
+        self.tau_mem_inv = torch.nn.Parameter(torch.tensor(100.0))
+        for name, value in fields.items():
+            setattr(self, name, value)
+
+
+def replaced(name: str, value: Any) -> torch.nn.Module:
+    cell = norse.LIFCell()
+    setattr(cell, name, value)
+    return cell
+
+
+def threshold_module() -> torch.nn.Module:
+    p = Rates(v_th=torch.tensor(1.0), v_leak=torch.tensor(0.0), method="super", alpha=100.0)
+    p.v_reset, p.reset_method = torch.tensor(0.0), norse.reset_value
+    return norse.LIFBoxCell(p)
+
+
+LEFT = {
+    "subclass": (OwnCell, "OwnCell is a subclass of Norse's LIFCell"),
+    "step": (
+        lambda: snn.SNNCell(own_step, lambda x: x, None),
+        "its activation is own_step, no step function of Norse",
+    ),
+    "lifted": (
+        lambda: snn.SNNCell(norse.lift(norse.lif_feed_forward_step), lambda x: x, norse.LIFParameters()),
+        "its activation is _Lifted, no step",
+    ),
+    "partial": (lambda: replaced("activation", functools.partial(norse.lif_feed_forward_step)), "is partial, no step"),
+    "forward": (lambda: replaced("forward", lambda x, state=None: (x, state)), "its forward is one of your own"),
+    "adjoint": (lambda: norse.LSNNCell(adjoint=True), "its gradients are adjoint ones"),
+    "adjoint method": (lambda: norse.LIFCell(norse.LIFParameters(method="adjoint")), "its gradients are adjoint ones"),
+    "dt": (lambda: norse.LICell(dt=torch.tensor(0.001)), "its dt is a Tensor, and norse_fast takes a number"),
+    "builtin step": (lambda: snn.SNNCell(torch.lerp, lambda x: x, None), "its activation is lerp, no step function"),
+    "coba": (lambda: norse.CobaLIFCell(2, 3), "the coba_lif_step of Norse ignores its input"),
+    "coba step": (
+        lambda: snn.SNNRecurrentCell(norse.coba_lif_step, lambda x: x, 2, 3, norse.CobaLIFParameters()),
+        "the coba_lif_step of Norse ignores its input",
+    ),
+    "dataclass": (
+        lambda: snn.SNNCell(norse.lif_feed_forward_step, lambda x: x, types.SimpleNamespace(method="super", alpha=9.0)),
+        "Norse ignores its alpha, which cannot be replaced in a SimpleNamespace",
+    ),
+    "parameters": (threshold_module, "Norse ignores its alpha, which cannot be replaced in a Rates"),
+    "encoder": (lambda: norse.PoissonEncoder(3), "PoissonEncoder is no neuron of norse_fast"),
+}
+
+
+@pytest.mark.parametrize("case", LEFT)
+def test_left_with_a_reason(case: str):
+    make, reason = LEFT[case]
+    module = make()
+    before = snapshot(module)
+    report = reported(torch.nn.Sequential(module, norse.LIFCell()))
+    assert snapshot(module) == before
+    assert report.swapped == {"1": "LIFCell"}
+    assert list(report.left) == ["0"]
+    assert reason in report.left["0"]
+    assert f"0  left: {report.left['0']}" in str(report)
+
+
+def test_parametrized_modules_are_left():
+    cell = norse.LIFRecurrentCell(2, 3)
+    torch.nn.utils.parametrize.register_parametrization(cell, "input_weights", torch.nn.Identity())
+    assert "subclass of Norse's LIFRecurrentCell" in reported(cell).left[""]
+
+
+def test_what_was_parametrized_later_must_be_undone_first():
+    model = torch.nn.Sequential(norse.LIFCell(), norse.LIFRecurrentCell(2, 3))
+    nf.accelerate(model, report=None)
+    torch.nn.utils.parametrize.register_parametrization(model[1], "input_weights", torch.nn.Identity())
+    with pytest.raises(ValueError, match="module '1' has become a ParametrizedLIFRecurrentCell"):
+        nf.revert(model)
+    assert type(model[0]) is nf.LIFCell
+    torch.nn.utils.parametrize.remove_parametrizations(model[1], "input_weights")
+    nf.revert(model)
+    assert [type(part) for part in model] == [norse.LIFCell, norse.LIFRecurrentCell]
+
+
+def test_modules_as_parameters():
+    cell = norse.LIBoxCell(Rates(v_leak=torch.tensor(0.0)))
+    x = drive("LIBoxCell")
+    expected = results(cell, x)
+    assert reported(cell).swapped == {"": "LIBoxCell"}
+    assert list(cell.state_dict()) == ["p.tau_mem_inv"]
+    for key, value in results(cell, x).items():
+        torch.testing.assert_close(value, expected[key], rtol=1e-4, atol=1e-4)
+
+
+def test_bases_with_steps_of_norse():
+    def initial(x: torch.Tensor) -> Any:
+        return norse.LIFFeedForwardState(v=torch.full(x.shape[1:], 0.5), i=torch.zeros(x.shape[1:]))
+
+    layer = snn.SNN(norse.lif_feed_forward_step, initial, norse.LIFParameters(), record_states=True)
+    x = drive("LIF")
+    expected, states = layer(x)
+    assert reported(layer).swapped == {"": "SNN"}
+    output, recorded = layer(x)
+    assert torch.equal(output, expected)
+    assert torch.equal(recorded.v, states.v)
+    assert layer.state_fallback is initial
+    assert layer.activation is nf.lif_feed_forward_step
+
+
+def test_containers_of_norse_stay():
+    x = drive("LILinearCell")
+    weights = torch.nn.Linear(INPUTS, INPUTS)
+    nested = norse.SequentialState(network(), norse.Lift(torch.nn.Linear(3, 3)), return_hidden=True)
+    recurrent = norse.RecurrentSequential(weights, norse.LIFCell())
+    lifted = norse.Lift(norse.SequentialState(weights, norse.LIFCell()))
+    expected = [run(recurrent, x)[0], lifted(x)[0], network_over_time(nested, x)]
+    for model, swapped in (
+        (recurrent, {"module.1": "LIFCell"}),
+        (lifted, {"lifted_module.1": "LIFCell"}),
+        (nested, {"0.1": "LIFCell", "0.2": "LIFRecurrentCell", "0.4": "LICell"}),
+    ):
+        assert reported(model).swapped == swapped
+    actual = [run(recurrent, x)[0], lifted(x)[0], network_over_time(nested, x)]
+    assert all(torch.equal(a, b) for a, b in zip(actual, expected, strict=True))
+
+
+def network_over_time(nested: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
+    output, _ = run(nested[0], x)
+    return nested[1](output)
+
+
+def test_receptive_field():
+    field = norse.TemporalReceptiveField((2, 3, 3), n_scales=2)
+    x = drive("LIFCell")[:5, :, :2, None, None].expand(5, 3, 2, 3, 3)
+    expected = run(field, x)[0]
+    assert reported(field).swapped == {"neurons": "LIBoxCell"}
+    assert torch.equal(run(field, x)[0], expected)
+    assert field.neurons.p.tau_mem_inv is field.ps
+
+
+def test_sparse_input():
+    cell, x = norse.LIFRecurrentCell(INPUTS, NEURONS), drive("LIFRecurrentCell")[0].to_sparse()
+    expected = cell(x)[0]
+    assert torch.equal(nf.accelerate(cell, report=None)(x)[0].to_dense(), expected.to_dense())
+
+
+def test_correlation():
+    module = norse.LIFCorrelation(INPUTS, NEURONS)
+    x = drive("LIFRecurrentCell")[0, :1]
+    weights = torch.rand(NEURONS, INPUTS), torch.rand(NEURONS, NEURONS)
+    expected, state = module(x, *weights, None)
+    assert reported(module).swapped == {"": "LIFCorrelation"}
+    output, ours = module(x, *weights, None)
+    assert torch.equal(output, expected)
+    for name, value in fields(state).items():
+        torch.testing.assert_close(fields(ours)[name], value)
+
+
+def test_copies_can_be_reverted():
+    model = nf.accelerate(network(), report=None)
+    other = copy.deepcopy(model)
+    x = drive("LILinearCell")
+    expected = run(model, x)[0]
+    assert torch.equal(run(other, x)[0], expected)
+    run(other, x)[0].sum().backward()
+    assert not other[2].recurrent_weights.grad.diagonal().any()
+    nf.revert(other)
+    assert type(other[1]) is norse.LIFCell
+    assert other[1].state_fallback.__self__ is other[1]
+    assert type(model[1]) is nf.LIFCell
+    assert torch.equal(run(other, x)[0], expected)
+
+
+def test_pickles_need_no_norse():
+    # Modules of Norse cannot be pickled at all, because their parameters cannot.
+    model = torch.nn.Sequential(norse.LIFRecurrentCell(INPUTS, NEURONS), norse.LIFBoxCell(), norse.LIFRefracCell())
+    nf.accelerate(model, report=None)
+    saved = io.BytesIO()
+    torch.save(model, saved)
+    assert b"norse.torch" not in pickle.dumps(model)
+    x = drive("LIFRecurrentCell")
+    for other in (pickle.loads(pickle.dumps(model)), torch.load(io.BytesIO(saved.getvalue()), weights_only=False)):
+        assert torch.equal(run(other[0], x)[0], run(model[0], x)[0])
+        before = snapshot(other)
+        with pytest.raises(ValueError, match="module '0' was accelerated and then pickled"):
+            nf.revert(other)
+        assert snapshot(other) == before
+
+
+def test_norse_is_imported_by_nobody_else():
+    code = (
+        "import sys, torch, norse_fast as nf\n"
+        "nf.revert(nf.accelerate(torch.nn.Sequential(nf.LIFCell(), torch.nn.Linear(2, 2))))\n"
+        "assert not [name for name in sys.modules if name.split('.')[0] == 'norse']\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "norse_fast: the model has no modules of Norse\n"
+
+
+def test_report(capsys):
+    model = torch.nn.Sequential(norse.LIFCell(), norse.LIFExCell(), OwnCell(), norse.LI(), norse.LIFRecurrent(2, 2))
+    nf.accelerate(model)
+    assert capsys.readouterr().out.splitlines() == [
+        "norse_fast: 4 accelerated, 1 left as they are",
+        "  0  LIFCell",
+        "  1  LIFExCell",
+        "  3  LI",
+        "  4  LIFRecurrent",
+        "  2  left: OwnCell is a subclass of Norse's LIFCell and may compute something else; derive it from "
+        "norse_fast.LIFCell",
+        "  alpha is 1, not 100.0, as Norse ignores it and computes with 1: 0, 1, 4",
+        "  exp may differ from that of PyTorch in the last place: 1",
+        "  the input of all steps passes the weights in one product, which may round differently: 4",
+    ]
+    nf.accelerate(norse.LICell())
+    assert "  (model)  LICell\n" in capsys.readouterr().out
+
+
+def test_alpha_is_kept_where_norse_uses_it(monkeypatch):
+    # Releases after 1.1.0 do.
+    monkeypatch.setattr(sys.modules["norse_fast._accelerate"], "_norse_ignores_alpha", lambda: False)
+    cell = norse.LIFCell()
+    alpha = cell.p.alpha
+    assert not reported(cell).notes
+    assert cell.p.alpha is alpha
+
+
+def test_plain_tensors_as_weights():
+    weights = torch.randn(NEURONS, INPUTS), torch.randn(NEURONS, NEURONS)
+    cell = norse.LIFRecurrentCell(INPUTS, NEURONS, input_weights=weights[0], recurrent_weights=weights[1])
+    x = drive("LIFRecurrentCell")
+    expected = run(cell, x)[0]
+    nf.accelerate(cell, report=None)
+    assert cell.input_weights is weights[0]
+    assert cell.recurrent_weights is weights[1]
+    assert torch.equal(run(cell, x)[0], expected)
+
+
+@pytest.mark.parametrize("function", [nf.accelerate, nf.revert])
+def test_what_is_no_module(function):
+    with pytest.raises(TypeError, match=r"model: got list, expected a torch\.nn\.Module"):
+        function([norse.LIFCell()])
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.recursive(st.sampled_from(MODULES), lambda inner: st.lists(inner, max_size=4), max_leaves=8))
+def test_any_nesting_there_and_back(tree: Any):
+    def grow(tree: Any) -> torch.nn.Module:
+        return build(tree) if isinstance(tree, str) else torch.nn.ModuleList([grow(branch) for branch in tree])
+
+    model = grow(tree)
+    before, keys = snapshot(model), list(model.state_dict())
+    report = reported(model)
+    assert not report.left
+    assert report.swapped == {
+        name: kind.__name__ for name, (_, kind, _) in before.items() if kind is not torch.nn.ModuleList
+    }
+    assert not [part for part in model.modules() if type(part).__module__.startswith("norse.")]
+    assert list(model.state_dict()) == keys
+    assert snapshot(nf.revert(model)) == before
+
+
+def test_functions_of_norse_take_our_tuples():
+    x = drive("LIFCell")[0]
+    ours = nf.LIFFeedForwardState(v=torch.zeros_like(x), i=torch.zeros_like(x))
+    theirs = norse.LIFFeedForwardState(*ours)
+    expected = norse.lif_feed_forward_step(x, theirs, norse.LIFParameters())[0]
+    for step in (nf.lif_feed_forward_step, norse.lif_feed_forward_step):
+        for state in (ours, theirs):
+            for p in (nf.LIFParameters(), norse.LIFParameters()):
+                assert torch.equal(step(x, state, p)[0], expected)
+    moved = tree_map_only(torch.Tensor, torch.Tensor.double, theirs)
+    assert nf.LIFCell()(x.double(), moved)[0].dtype == torch.float64
