@@ -12,6 +12,7 @@
 // W. Gerstner, W. Kistler, R. Naud, L. Paninski: Neuronal Dynamics, 2014, chapter 3.1.
 
 #include "../elementary.h"
+#include "model.h"
 
 namespace norse_fast {
 
@@ -22,6 +23,7 @@ struct CobaLIF {
                                                 "e_rev_E",         "v_rest",          "v_reset", "v_thresh"};
   static constexpr int kRates = 3;
   static constexpr int kThresholds = 1;
+  static constexpr Recurrence kRecurrence{Arrival::kBefore, 2, {1, 2}};
 
   template <class T>
   struct State {

@@ -8,6 +8,7 @@
 // W. Gerstner, W. Kistler, R. Naud, L. Paninski: Neuronal Dynamics, 2014, chapter 1.3, without the leak.
 
 #include "../elementary.h"
+#include "model.h"
 
 namespace norse_fast {
 
@@ -17,6 +18,7 @@ struct IAF {
   static constexpr const char* kParamNames[] = {"v_th", "v_reset"};
   static constexpr int kRates = 0;
   static constexpr int kThresholds = 1;
+  static constexpr Recurrence kRecurrence{Arrival::kBefore, 1, {0}};
 
   template <class T>
   struct State {

@@ -11,6 +11,7 @@
 // parameters, which rounds in their own dtype.
 
 #include "../elementary.h"
+#include "model.h"
 
 namespace norse_fast {
 
@@ -20,6 +21,7 @@ struct Izhikevich {
   static constexpr const char* kParamNames[] = {"rate", "recovery_rate", "b", "c", "d", "sq", "mn", "bias", "v_th"};
   static constexpr int kRates = 0;
   static constexpr int kThresholds = 1;
+  static constexpr Recurrence kRecurrence{Arrival::kWith, 1, {}};
 
   template <class T>
   struct State {

@@ -11,6 +11,7 @@
 // gradient in the recurrent step of Norse (kDetachReset): the voltage then sends no gradient into the spike.
 
 #include "../elementary.h"
+#include "model.h"
 
 namespace norse_fast {
 
@@ -21,6 +22,7 @@ struct LIF {
   static constexpr const char* kParamNames[] = {"tau_syn_inv", "tau_mem_inv", "v_leak", "v_th", "v_reset"};
   static constexpr int kRates = 2;
   static constexpr int kThresholds = 1;
+  static constexpr Recurrence kRecurrence{Arrival::kBefore, 1, {1}};
 
   template <class T>
   struct State {

@@ -14,6 +14,7 @@
 // Activity, 2005; Neuronal Dynamics, 2014, chapter 6.1.
 
 #include "../elementary.h"
+#include "model.h"
 
 namespace norse_fast {
 
@@ -25,6 +26,7 @@ struct LIFAdEx {
                                                 "v_reset"};
   static constexpr int kRates = 3;
   static constexpr int kThresholds = 1;
+  static constexpr Recurrence kRecurrence{Arrival::kBefore, 1, {1}};
 
   template <class T>
   struct State {

@@ -12,6 +12,7 @@
 // Response to Fluctuating Inputs, 2003; Neuronal Dynamics, 2014, chapter 5.2.
 
 #include "../elementary.h"
+#include "model.h"
 
 namespace norse_fast {
 
@@ -21,6 +22,7 @@ struct LIFEx {
   static constexpr const char* kParamNames[] = {"tau_syn_inv", "tau_mem_inv", "delta_T", "v_leak", "v_th", "v_reset"};
   static constexpr int kRates = 2;
   static constexpr int kThresholds = 1;
+  static constexpr Recurrence kRecurrence{Arrival::kBefore, 1, {1}};
 
   template <class T>
   struct State {

@@ -14,6 +14,7 @@
 // are detached from the gradient in the recurrent step (kDetachReset): v' and b' then send no gradient into the spike.
 
 #include "../elementary.h"
+#include "model.h"
 
 namespace norse_fast {
 
@@ -25,6 +26,7 @@ struct LSNN {
                                                 "v_th",        "v_reset",     "beta"};
   static constexpr int kRates = 3;
   static constexpr int kThresholds = 1;
+  static constexpr Recurrence kRecurrence{Arrival::kAfter, 1, {1}};
 
   template <class T>
   struct State {

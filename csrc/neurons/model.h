@@ -12,6 +12,7 @@
 // - Params<T>: its parameters, all members of type T;
 // - step: advances the state by one time step and returns the output;
 // - thresholds: the arguments u of the spike functions H(u), where kThresholds > 0;
+// - kRecurrence, where it also comes as a recurrent layer: how input and recurrent spikes arrive;
 // - vjp: given the state before the step, the surrogate derivatives H'(u) and the gradients of the output and of the
 //   new state (grad), returns the gradient of the input, replaces grad by the gradient of the old state, and adds to
 //   the gradients of the parameters.
@@ -25,6 +26,24 @@
 #include "../portable.h"
 
 namespace norse_fast {
+
+/// When the input x and the current r of the recurrent spikes join a neuron's state.
+enum class Arrival {
+  kBefore,  // receiver = (receiver + x) + r, then a step without input
+  kWith,    // a step with the input x + r
+  kAfter,   // a step without input, then receiver = (receiver + x) + r
+};
+
+struct Recurrence {
+  Arrival arrival;
+  int channels;     // currents to a neuron, each with weights of its own
+  int receiver[2];  // the state variable that takes each
+};
+
+template <class Model, class = void>
+inline constexpr bool kIsRecurrent = false;
+template <class Model>
+inline constexpr bool kIsRecurrent<Model, std::void_t<decltype(Model::kRecurrence)>> = true;
 
 template <class Model>
 inline constexpr int kStateCount = static_cast<int>(std::size(Model::kStateNames));

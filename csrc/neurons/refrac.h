@@ -38,6 +38,7 @@ struct Refrac {
   static constexpr auto kParamNames = append_name(Inner::kParamNames, "rho_reset");
   static constexpr int kRates = Inner::kRates;
   static constexpr int kThresholds = 2;
+  static constexpr Recurrence kRecurrence = Inner::kRecurrence;
 
   template <class T>
   struct State {
