@@ -100,11 +100,13 @@ struct Backward : Problem<T> {
   T* grad_params = nullptr;  // (parameter, lane); null: not wanted
 };
 
-/// What a recurrent layer has besides its neurons; lanes are (batch, neuron) there. The input is (time, batch, channel,
-/// neuron), and so are its gradients, which replace it.
+/// What a recurrent layer has besides its neurons; lanes are (batch, neuron) there. Currents are (time, batch, channel,
+/// neuron), and the input is (time, batch, input).
 template <class T>
 struct Coupling {
   int64_t neurons = 0;
+  int64_t inputs = 0;
+  const T* input_weights = nullptr;  // (channel, neuron, input); null: the input is the currents
   const T* spikes = nullptr;   // (batch, neuron): the output of the step before the first
   const T* weights = nullptr;  // (channel, neuron, neuron that spiked)
 };
@@ -113,7 +115,7 @@ template <class T>
 struct RecurrentForward : Forward<T>, Coupling<T> {};
 
 template <class T>
-struct RecurrentBackward : Backward<T>, Coupling<T> {
+struct RecurrentBackward : Backward<T>, Coupling<T> {  // grad_input is that of the currents
   const T* output = nullptr;       // of forward
   const T* grad_spikes = nullptr;  // of the last output as part of the final state; null: no gradient
 };

@@ -1,15 +1,16 @@
 #pragma once
 // The operators of recurrent layers as both backends see them; as in operators.h.
 //
-// A model with kRecurrence has <name>_recurrent_forward and <name>_recurrent_backward, over a sequence of currents (T,
-// ..., channels * N), which are the input after its projection. Backward replaces the currents by their gradient.
+// A model with kRecurrence has <name>_recurrent_forward and <name>_recurrent_backward, over a sequence (T, ..., inputs).
+// Without input weights the sequence is that of the currents (T, ..., channels * N), and backward returns the gradient of
+// the currents in any case.
 
 #include "operators.h"
 
 namespace norse_fast {
 
-inline std::string coupled_schema(const Signature& model, const char* input) {
-  std::string schema = std::string(input) + " input, Tensor z";
+inline std::string coupled_schema(const Signature& model) {
+  std::string schema = "Tensor input, Tensor? input_weights, Tensor z";
   for (const char* name : model.state) schema += std::string(", Tensor ") + name;
   schema += ", Tensor weights";
   for (const char* name : model.params) schema += std::string(", Tensor ") + name;
@@ -17,23 +18,25 @@ inline std::string coupled_schema(const Signature& model, const char* input) {
 }
 
 inline std::string recurrent_forward_schema(const Signature& model) {
-  std::string schema = std::string(model.name) + "_recurrent_forward(" + coupled_schema(model, "Tensor") +
+  std::string schema = std::string(model.name) + "_recurrent_forward(" + coupled_schema(model) +
                        ", float dt, bool checkpoint, bool record) -> (Tensor";
   for (size_t k = 0; k < model.state.size(); ++k) schema += ", Tensor";
   return schema + ", Tensor[], Tensor[])";
 }
 
 inline std::string recurrent_backward_schema(const Signature& model) {
-  std::string schema = std::string(model.name) + "_recurrent_backward(" + coupled_schema(model, "Tensor(a!)") +
+  std::string schema = std::string(model.name) + "_recurrent_backward(" + coupled_schema(model) +
                        ", Tensor alpha, Tensor output, Tensor[] checkpoints, Tensor? grad_output, Tensor? grad_z";
   for (const char* name : model.state) schema += std::string(", Tensor? grad_") + name;
-  schema += ", Tensor[] grad_trace, int surrogate, float dt, bool want_params) -> (";
+  schema += ", Tensor[] grad_trace, int surrogate, float dt, bool want_params) -> (Tensor, ";
   for (size_t k = 0; k < model.state.size(); ++k) schema += "Tensor, ";
   return schema + "Tensor)";
 }
 
 struct RecurrentForwardArguments {
-  Tensor input, z;
+  Tensor input;
+  std::optional<Tensor> input_weights;
+  Tensor z;
   std::vector<Tensor> state;
   Tensor weights;
   std::vector<Tensor> params;
@@ -41,14 +44,22 @@ struct RecurrentForwardArguments {
   bool checkpoint, record;
 
   static RecurrentForwardArguments take(Stack stack, const Signature& model) {
-    return {stack.take<Tensor>(), stack.take<Tensor>(), stack.take<Tensor>(model.state.size()),
-            stack.take<Tensor>(), stack.take<Tensor>(model.params.size()),
-            stack.take<double>(), stack.take<bool>(),   stack.take<bool>()};
+    return {stack.take<Tensor>(),
+            stack.take<std::optional<Tensor>>(),
+            stack.take<Tensor>(),
+            stack.take<Tensor>(model.state.size()),
+            stack.take<Tensor>(),
+            stack.take<Tensor>(model.params.size()),
+            stack.take<double>(),
+            stack.take<bool>(),
+            stack.take<bool>()};
   }
 };
 
 struct RecurrentBackwardArguments {
-  Tensor input, z;
+  Tensor input;
+  std::optional<Tensor> input_weights;
+  Tensor z;
   std::vector<Tensor> state;
   Tensor weights;
   std::vector<Tensor> params;
@@ -63,6 +74,7 @@ struct RecurrentBackwardArguments {
 
   static RecurrentBackwardArguments take(Stack stack, const Signature& model) {
     return {stack.take<Tensor>(),
+            stack.take<std::optional<Tensor>>(),
             stack.take<Tensor>(),
             stack.take<Tensor>(model.state.size()),
             stack.take<Tensor>(),
@@ -94,15 +106,19 @@ T* keep(std::vector<Tensor>& list, Tensor t) {
   return static_cast<T*>(list.back().data_ptr());
 }
 
-/// The shape of a call: T from the currents, the rest from the spikes.
-inline Shape recurrent_shape(const Tensor& input, const Tensor& z, int channels) {
-  STD_TORCH_CHECK(input.dim() == z.dim() + 1 && z.dim() > 0, "norse_fast: the currents need one dimension more than z");
+/// The shape of a call: T from the input, the rest from the spikes.
+inline Shape recurrent_shape(const Tensor& input, const Tensor& z) {
+  STD_TORCH_CHECK(input.dim() == z.dim() + 1 && z.dim() > 0, "norse_fast: the input needs one dimension more than z");
   Shape shape(z, false);
   shape.steps = input.size(0);
-  Sizes expected = with_leading(shape.steps, shape.step);
-  expected.back() *= channels;
-  check_operand(input, expected, input.scalar_type(), shape, "the currents");
   return shape;
+}
+
+/// The shape of the currents.
+inline Sizes currents_sizes(const Shape& shape, int channels) {
+  Sizes sizes = with_leading(shape.steps, shape.step);
+  sizes.back() *= channels;
+  return sizes;
 }
 
 /// Fills what forward and backward have in common.
@@ -113,6 +129,14 @@ void set_coupled(Launch& launch, Arguments& a, const Signature& model, int chann
   launch.dt = a.dt;
   launch.storage = storage_of(a.input);
   launch.neurons = shape.step.back();
+  Sizes input_sizes = currents_sizes(shape, channels);
+  if (a.input_weights) {
+    input_sizes.back() = a.input.size(a.input.dim() - 1);
+    launch.input_weights = read_operand<T>(*a.input_weights, {channels * launch.neurons, input_sizes.back()}, shape,
+                                           "input_weights");
+  }
+  launch.inputs = input_sizes.back();
+  launch.input.data = read_operand<T>(a.input, input_sizes, shape, "the input");
   launch.spikes = read_operand<T>(a.z, shape.step, shape, "z");
   launch.weights = read_operand<T>(a.weights, {channels * launch.neurons, launch.neurons}, shape, "weights");
   set_parameters(launch, a.params, model.rates, shape);
@@ -130,10 +154,8 @@ struct RecurrentForwardCall {
 
   template <class Allocate>
   RecurrentForwardCall(RecurrentForwardArguments& a, const Signature& model, int channels, const Allocate& allocate) {
-    const Shape shape = recurrent_shape(a.input, a.z, channels);
+    const Shape shape = recurrent_shape(a.input, a.z);
     set_coupled<T>(launch, a, model, channels, shape);
-    a.input = as_contiguous(a.input);
-    launch.input.data = a.input.data_ptr();
     output = allocate(with_leading(shape.steps, shape.step), kScalarType<T>);
     launch.output = output.data_ptr();
     for (size_t k = 0; k < model.state.size(); ++k) {
@@ -160,17 +182,17 @@ struct RecurrentForwardCall {
 template <class T>
 struct RecurrentBackwardCall {
   RecurrentBackward<T> launch;
-  Tensor grad_params;
+  Tensor grad_currents, grad_params;
   std::vector<Tensor> grad_state;
 
   template <class Allocate>
   RecurrentBackwardCall(RecurrentBackwardArguments& a, const Signature& model, int channels, const Allocate& allocate)
       : grad_params(allocate({0}, kScalarType<T>)) {
-    const Shape shape = recurrent_shape(a.input, a.z, channels);
+    const Shape shape = recurrent_shape(a.input, a.z);
     const Sizes trace_sizes = with_leading(shape.steps, shape.step);
     set_coupled<T>(launch, a, model, channels, shape);
-    STD_TORCH_CHECK(a.input.is_contiguous(), "norse_fast: backward needs contiguous currents, to write into them");
-    launch.input.data = launch.grad_input = a.input.data_ptr();
+    grad_currents = allocate(currents_sizes(shape, channels), kScalarType<T>);
+    launch.grad_input = grad_currents.data_ptr();
     launch.alpha = parameter_of<T>(a.alpha, false, a.dt, shape);
     STD_TORCH_CHECK(a.surrogate >= 0 && a.surrogate < static_cast<int64_t>(Surrogate::kCount),
                     "norse_fast: surrogate is ", a.surrogate, ", which is none");
@@ -205,6 +227,7 @@ struct RecurrentBackwardCall {
   void put(StableIValue* stack) const {
     using torch::stable::detail::from;
     int next = 0;
+    stack[next++] = from(grad_currents);
     for (const Tensor& t : grad_state) stack[next++] = from(t);
     stack[next++] = from(grad_params);
   }

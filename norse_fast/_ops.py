@@ -53,7 +53,7 @@ def register_fakes(name: str, states: int, params: int) -> None:
 def register_recurrent_fakes(name: str, states: int, params: int) -> None:
     """Register the fake kernels of the two operators of a model's recurrent layer."""
 
-    def forward(input: torch.Tensor, z: torch.Tensor, *args: Any) -> Any:
+    def forward(input: torch.Tensor, input_weights: Any, z: torch.Tensor, *args: Any) -> Any:
         checkpoint, record = args[-2:]
 
         def kept(count: Any) -> list[torch.Tensor]:
@@ -64,9 +64,10 @@ def register_recurrent_fakes(name: str, states: int, params: int) -> None:
         checkpoints = kept(_checkpoint_count(steps, RECURRENT_SEGMENT)) if checkpoint else []
         return (z.new_empty((steps, *z.shape)), *final, checkpoints, kept(steps) if record else [])
 
-    def backward(input: torch.Tensor, z: torch.Tensor, *args: Any) -> Any:
+    def backward(input: torch.Tensor, input_weights: Any, z: torch.Tensor, *args: Any) -> Any:
+        grad_currents = z.new_empty((*input.shape[:-1], args[states].shape[0]))
         grad_params = z.new_empty((params, *z.shape) if args[-1] else 0)
-        return (*(z.new_empty(z.shape) for _ in range(states)), grad_params)
+        return (grad_currents, *(z.new_empty(z.shape) for _ in range(states)), grad_params)
 
     torch.library.register_fake(f"norse_fast::{name}_recurrent_forward", forward)
     torch.library.register_fake(f"norse_fast::{name}_recurrent_backward", backward)

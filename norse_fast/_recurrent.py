@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple, NoReturn
+from typing import Any, Literal, NamedTuple, NoReturn, cast
 
 import torch
 from torch.utils import _pytree as pytree
@@ -111,15 +111,13 @@ class FusedRecurrence(torch.autograd.Function):
     """``apply(call, x, input_weights, z, *state, recurrent_weights, *params, alpha)``.
 
     Returns ``(output, z, *final state, *trace, *checkpoints)``. Without input weights, ``x`` are the projected currents.
-    Saves the input, the output and a few states; backward projects the input again, and turns the currents into their
-    gradients in place, so that it never holds both.
+    Saves the input, the output and a few states; backward computes the rest again.
     """
 
     @staticmethod
     def forward(call: Call, x: torch.Tensor, input_weights: Any, z: torch.Tensor, *rest: torch.Tensor) -> Any:
-        currents = _currents(x, input_weights, z.dtype)
         output, *final, checkpoints, trace = call.neuron.recurrent_forward_op(
-            currents, z, *rest[:-1], call.dt, call.checkpoint, call.record
+            x, input_weights, z, *rest[:-1], call.dt, call.checkpoint, call.record
         )
         return (output, output[-1].clone(), *final, *trace, *checkpoints)
 
@@ -136,10 +134,6 @@ class FusedRecurrence(torch.autograd.Function):
         return once_only(_backward, ctx, grads)
 
 
-def _currents(x: torch.Tensor, input_weights: Any, dtype: torch.dtype) -> torch.Tensor:
-    return (x if input_weights is None else torch.nn.functional.linear(x, input_weights)).to(dtype)
-
-
 def _backward(ctx: Any, grad_output: Any, grad_z: Any, *grads: Any) -> Any:
     neuron, surrogate, dt, record, _ = ctx.call
     states, params = len(neuron.state), len(neuron.params)
@@ -152,34 +146,34 @@ def _backward(ctx: Any, grad_output: Any, grad_z: Any, *grads: Any) -> Any:
         zero = z.new_zeros(()).expand(output.shape)
         grad_trace = [zero if g is None else g for g in grads[states : 2 * states]]
 
-    currents = _currents(x, input_weights, z.dtype)
-    currents = currents.clone(memory_format=torch.contiguous_format) if input_weights is None else currents
     want_params = True in needs[states + 1 : -1]
-    *grad_state, grad_params = neuron.recurrent_backward_op(
-        currents, z, *operands, output, checkpoints, grad_output, grad_z, *grads[:states], grad_trace, surrogate, dt,
-        want_params,
+    grad_currents, *grad_state, grad_params = neuron.recurrent_backward_op(
+        x, input_weights, z, *operands, output, checkpoints, grad_output, grad_z, *grads[:states], grad_trace, surrogate,
+        dt, want_params,
     )  # fmt: skip
     found: list[Any] = [None] * (4 + len(needs))
-    width = currents.shape[-1]
-    flat = currents.reshape(-1, width)  # by now the gradient of the currents
+    flat = grad_currents.reshape(-1, grad_currents.shape[-1])
     if input_weights is None:
-        found[1] = currents.to(x.dtype) if needs_x else None
+        found[1] = grad_currents if needs_x else None
     else:
-        own = flat.to(x.dtype)
-        found[1] = (own @ input_weights).reshape(x.shape) if needs_x else None
-        found[2] = own.t() @ x.reshape(-1, x.shape[-1]) if needs_input_weights else None
-    first = currents[0].reshape(-1, width)
+        found[1] = (flat @ input_weights).reshape(x.shape) if needs_x else None
+        found[2] = _spike_product(x, flat).t() if needs_input_weights else None
+    first, later = flat.split((z.numel() // z.shape[-1], flat.shape[0] - z.numel() // z.shape[-1]))
     if needs_z:
         found[3] = (first @ recurrent_weights).reshape(z.shape)
     found[4 : 4 + states] = grad_state
     if needs[states]:
-        earlier = output[:-1].reshape(-1, output.shape[-1])
-        product = torch.ops.norse_fast.spike_product(earlier, flat[first.shape[0] :])
+        product = _spike_product(output[:-1], later)
         found[4 + states] = torch.addmm(product, z.reshape(first.shape[0], -1).t(), first).t()
     for k in range(params):
         if needs[states + 1 + k]:
             found[5 + states + k] = reduce_to(grad_params[k], operands[states + 1 + k])
     return tuple(found)
+
+
+def _spike_product(x: torch.Tensor, grads: torch.Tensor) -> torch.Tensor:
+    """``x.T @ grads`` over all steps and rows of the batch, quick where x is spikes, and few."""
+    return torch.ops.norse_fast.spike_product.default(x.reshape(-1, x.shape[-1]), grads)
 
 
 class Recurrent:
@@ -312,14 +306,13 @@ class Recurrent:
         surrogate, _, values, params, alpha = neuron.prepare(example, state, p, dt)
         dtype = values[0].dtype
         z = neuron.as_state(f"state.{self.spikes}", z, example, example.shape).to(dtype).expand(shape)
-        weights: Any = input_weights
-        if input.is_sparse or torch.is_autocast_enabled(input.device.type):
-            input, weights = project_all(input_weights, input), None
-        call = Call(neuron, surrogate, dt, record, input.shape[0] > RECURRENT_SEGMENT and torch.is_grad_enabled())
-        outputs = FusedRecurrence.apply(
-            call, input, weights, z, *values, recurrent_weights.to(dtype), *params, alpha
-        )  # fmt: skip
         storage, states = input.dtype, len(values)
+        x, weights = input, cast(Any, input_weights)
+        if input.is_sparse or storage != dtype or torch.is_autocast_enabled(input.device.type):
+            x, weights = project_all(input_weights, input).to(dtype), None
+        call = Call(neuron, surrogate, dt, record, x.shape[0] > RECURRENT_SEGMENT and torch.is_grad_enabled())
+        recurrent_weights = recurrent_weights.to(dtype)
+        outputs = FusedRecurrence.apply(call, x, weights, z, *values, recurrent_weights, *params, alpha)
         output, z = (t.to(storage).to_sparse() if self.sparse else t.to(storage) for t in outputs[:2])
         if record:
             return output, self.pack(output, *outputs[2 + states : 2 + 2 * states])

@@ -31,55 +31,58 @@ class Buffer {
   Element* data_;
 };
 
-/// The neurons of a piece that spiked, as lists of their indices, in order.
+/// The nonzero elements of a few rows, most often spikes, as lists of their indices, in order.
 template <class Isa, class T>
 class Events {
  public:
-  Events(int64_t rows, int64_t neurons)
-      : rows_(rows), neurons_(neurons), counts_(rows), done_(rows), lists_(rows * (neurons + 1)) {}
+  Events(int64_t rows, int64_t width)
+      : rows_(rows), width_(width), counts_(rows), done_(rows), lists_(rows * (width + 1)) {}
 
-  /// Lists the nonzero elements of the rows of z.
+  /// Lists those of the rows of z.
   void collect(const Products<T>& products, const T* z) {
     total_ = 0;
     for (int64_t r = 0; r < rows_; ++r) {
-      counts_[r] = products.collect(z + r * neurons_, neurons_, list(r));
+      counts_[r] = products.collect(z + r * width_, width_, list(r));
       total_ += counts_[r];
     }
   }
+
+  /// What part of all elements they are.
+  double rate() const { return static_cast<double>(total_) / (rows_ * width_); }
 
   /// Whether all of them are 1.
   bool binary(const T* z) const {
     for (int64_t r = 0; r < rows_; ++r) {
       for (int64_t k = 0; k < counts_[r]; ++k) {
-        if (z[r * neurons_ + list(r)[k]] != T(1)) return false;
+        if (z[r * width_ + list(r)[k]] != T(1)) return false;
       }
     }
     return true;
   }
 
-  /// Adds to row r of `sums`, kPanel wide, the rows of the panel of the neurons that spiked in row r.
+  /// Adds to row r of `sums`, kPanel wide, the rows of the panel that list r names.
   void add_rows(const Products<T>& products, const T* panel, const T* factors, T* sums) {
     // Where they are used often, as many rows of the panel as fit the L1 cache serve all lists before the next ones do;
     // else it would take longer to cut the lists than to sum.
-    const int64_t reach = total_ * 5 > rows_ * neurons_ ? 128 : neurons_;
+    const int64_t reach = rate() > 0.2 ? 128 : width_;
     for (int64_t r = 0; r < rows_; ++r) done_[r] = 0;
-    for (int64_t end = reach; end < neurons_ + reach; end += reach) {
+    for (int64_t end = reach; end < width_ + reach; end += reach) {
       for (int64_t r = 0; r < rows_; ++r) {
         const int32_t* events = list(r) + done_[r];
         const int64_t left = counts_[r] - done_[r];
-        int64_t count = end < neurons_ ? 0 : left;
+        int64_t count = end < width_ ? 0 : left;
         while (count < left && events[count] < end) ++count;
         done_[r] += count;
-        products.sum_rows(panel, kPanel<T>, events, count, factors ? factors + r * neurons_ : nullptr,
+        products.sum_rows(panel, kPanel<T>, events, count, factors ? factors + r * width_ : nullptr,
                           sums + r * kPanel<T>);
       }
     }
   }
 
  private:
-  int32_t* list(int64_t row) const { return lists_.data() + row * (neurons_ + 1); }
+  int32_t* list(int64_t row) const { return lists_.data() + row * (width_ + 1); }
 
-  const int64_t rows_, neurons_;
+  const int64_t rows_, width_;
   int64_t total_ = 0;
   Buffer<Isa, int64_t> counts_, done_;
   Buffer<Isa, int32_t> lists_;
@@ -120,7 +123,9 @@ class RecurrentPiece {
         whole_(kChannels == 1 && width_ == coupling.neurons),
         run_count_(whole_ ? block_count(rows_ * width_) : rows_ * block_count(width_)),
         products_(products_of<Isa, T>()),
-        events_(rows_, coupling.neurons),
+        input_events_(rows_, coupling.inputs),
+        spike_events_(rows_, coupling.neurons),
+        inputs_(rows_ * kChannels * width_),
         currents_(rows_ * kChannels * width_),
         sums_(rows_ * kPanel<T>),
         params_(run_count_) {
@@ -144,37 +149,44 @@ class RecurrentPiece {
 
   int64_t lane(const Run& run) const { return run.batch * coupling_.neurons + run.neuron; }
 
-  /// Where a run is in an array (time, batch, channel, neuron).
-  int64_t input_offset(int64_t t, const Run& run, int channel) const {
+  /// Where a run is in currents (time, batch, channel, neuron).
+  int64_t currents_offset(int64_t t, const Run& run, int channel) const {
     return (t * problem_.lanes + run.batch * coupling_.neurons) * kChannels + channel * coupling_.neurons + run.neuron;
   }
 
-  const T* input(int64_t t, const Run& run, int channel) const {
-    return static_cast<const T*>(problem_.input.data) + input_offset(t, run, channel);
+  /// Where a run is in the currents of one step of this piece.
+  int64_t local_offset(const Run& run, int channel) const {
+    return ((run.batch - piece_.batch_begin) * kChannels + channel) * width_ + run.neuron - piece_.neuron_begin;
   }
 
-  const T* current(const Run& run, int channel) const {
-    const int64_t row = run.batch - piece_.batch_begin;
-    return currents_.data() + (row * kChannels + channel) * width_ + run.neuron - piece_.neuron_begin;
-  }
-
-  /// The recurrent currents of step t, from the spikes before it.
+  /// All currents of step t: those of the input, and those of the spikes of the step before.
   void sum_currents(int64_t t, const T* output) {
-    const int64_t neurons = coupling_.neurons;
+    const int64_t neurons = coupling_.neurons, inputs = coupling_.inputs;
+    const T* x = static_cast<const T*>(problem_.input.data) + (t * problem_.lanes / neurons + piece_.batch_begin) * inputs;
     const T* z = (t == 0 ? coupling_.spikes : output + (t - 1) * problem_.lanes) + piece_.batch_begin * neurons;
-    events_.collect(products_, z);
-    const bool binary = t > 0 || events_.binary(z);
+    spike_events_.collect(products_, z);
+    const bool binary = t > 0 || spike_events_.binary(z);
+    if (piece_.input_weights[0]) input_events_.collect(products_, x);
     for (int c = 0; c < kChannels; ++c) {
-      for_each_panel([&](int64_t panel, int64_t first, int64_t columns) {
-        std::memset(sums_.data(), 0, rows_ * kPanel<T> * sizeof(T));
-        const T* weights = static_cast<const T*>(piece_.transposed_weights[c]) + panel * neurons * kPanel<T>;
-        events_.add_rows(products_, weights, binary ? nullptr : z, sums_.data());
+      if (!piece_.input_weights[0]) {
         for (int64_t r = 0; r < rows_; ++r) {
-          std::memcpy(currents_.data() + (r * kChannels + c) * width_ + first, sums_.data() + r * kPanel<T>,
-                      columns * sizeof(T));
+          copy_row(x + r * inputs + c * neurons + piece_.neuron_begin, width_, inputs_.data() + (r * kChannels + c) * width_);
         }
-      });
+      } else if (input_events_.rate() < 0.3) {
+        sum_events(input_events_, inputs, piece_.input_weights[c], x, c, inputs_.data());
+      } else {
+        multiply(x, inputs, piece_.input_weights[c], inputs_.data() + c * width_, kChannels * width_);
+      }
+      sum_events(spike_events_, neurons, piece_.recurrent_weights[c], binary ? nullptr : z, c, currents_.data());
     }
+  }
+
+  /// The product of rows of `depth` elements each and panels.
+  void multiply(const T* a, int64_t depth, const void* panels, T* out, int64_t out_stride) const {
+    for_each_panel([&](int64_t panel, int64_t first, int64_t columns) {
+      products_.multiply(a, depth, rows_, depth, static_cast<const T*>(panels) + panel * depth * kPanel<T>, out + first,
+                         out_stride, columns);
+    });
   }
 
   /// Calls f(panel, first column in this piece, columns) for the panels of the piece's neurons.
@@ -187,17 +199,17 @@ class RecurrentPiece {
   }
 
   /// What joins the state before the step joins it. Returns the step's input.
-  const T* arrive(int64_t t, const Run& run, Block* state, T* joined) const {
-    if constexpr (kRecurrence.arrival == Arrival::kBefore) join(t, run, state);
+  const T* arrive(const Run& run, Block* state, T* joined) const {
+    if constexpr (kRecurrence.arrival == Arrival::kBefore) join(run, state);
     if constexpr (kRecurrence.arrival == Arrival::kWith) {
-      add_rows(input(t, run, 0), current(run, 0), run.n, joined);
+      add_rows(inputs_.data() + local_offset(run, 0), currents_.data() + local_offset(run, 0), run.n, joined);
       return joined;
     }
     return no_input_;
   }
 
-  void arrive_late(int64_t t, const Run& run, Block* state) const {
-    if constexpr (kRecurrence.arrival == Arrival::kAfter) join(t, run, state);
+  void arrive_late(const Run& run, Block* state) const {
+    if constexpr (kRecurrence.arrival == Arrival::kAfter) join(run, state);
   }
 
   const Problem<T>& problem_;
@@ -207,16 +219,26 @@ class RecurrentPiece {
   const bool whole_;
   const int64_t run_count_;
   const Products<T> products_;
-  Events<Isa, T> events_;
-  Buffer<Isa, T> currents_, sums_;
+  Events<Isa, T> input_events_, spike_events_;
+  Buffer<Isa, T> inputs_, currents_, sums_;
   Buffer<Isa, BlockParams> params_;
   alignas(64) Block no_input_;
 
  private:
-  void join(int64_t t, const Run& run, Block* state) const {
+  void sum_events(Events<Isa, T>& events, int64_t depth, const void* panels, const T* factors, int channel, T* to) {
+    for_each_panel([&](int64_t panel, int64_t first, int64_t columns) {
+      std::memset(sums_.data(), 0, rows_ * kPanel<T> * sizeof(T));
+      events.add_rows(products_, static_cast<const T*>(panels) + panel * depth * kPanel<T>, factors, sums_.data());
+      for (int64_t r = 0; r < rows_; ++r) {
+        copy_row(&sums_[r * kPanel<T>], columns, to + (r * kChannels + channel) * width_ + first);
+      }
+    });
+  }
+
+  void join(const Run& run, Block* state) const {
     for (int c = 0; c < kChannels; ++c) {
-      T* row = state[kRecurrence.receiver[c]];
-      join_row(input(t, run, c), current(run, c), run.n, row);
+      const int64_t offset = local_offset(run, c);
+      join_row(inputs_.data() + offset, currents_.data() + offset, run.n, state[kRecurrence.receiver[c]]);
     }
   }
 
@@ -252,9 +274,9 @@ class RecurrentForwardTask final : public Task, RecurrentPiece<Isa, Model, T> {
     this->for_each_run([&](const Run& run) {
       auto* state = states_[run.index].rows;
       const int64_t lane = this->lane(run), offset = t * f_.lanes + lane;
-      const T* x = this->arrive(t, run, state, joined_);
+      const T* x = this->arrive(run, state, joined_);
       Base::Driver::step_row(this->params_[run.index], run.n, x, state, state, output + offset);
-      this->arrive_late(t, run, state);
+      this->arrive_late(run, state);
       if (f_.trace[0]) write(run, f_.trace, offset);
       const int64_t done = t + 1;
       if (f_.checkpoints[0] && done % kRecurrentSegment == 0 && done < f_.steps) {
@@ -345,10 +367,10 @@ class RecurrentBackwardTask final : public Task, RecurrentPiece<Isa, Model, T> {
         const T* from = first == 0 ? b_.state[k] : b_.checkpoints[k] + (first / kRecurrentSegment - 1) * b_.lanes;
         copy_row(from + this->lane(run), run.n, state[k]);
       }
-      const T* x = this->arrive(t, run, state, state[kStates + kJoined - 1]);
+      const T* x = this->arrive(run, state, state[kStates + kJoined - 1]);
       if (s + 1 == length) return;
       Base::Driver::step_row(this->params_[run.index], run.n, x, state, states(s + 1, run), output_);
-      this->arrive_late(t, run, states(s + 1, run));
+      this->arrive_late(run, states(s + 1, run));
     });
   }
 
@@ -376,7 +398,7 @@ class RecurrentBackwardTask final : public Task, RecurrentPiece<Isa, Model, T> {
       for (int c = 0; c < kChannels; ++c) {
         const bool before = kRecurrence.arrival == Arrival::kBefore;
         copy_row(before ? grad[kRecurrence.receiver[c]] : output_, run.n,
-                 grad_input + this->input_offset(t, run, c));
+                 grad_input + this->currents_offset(t, run, c));
       }
     });
   }
@@ -387,11 +409,7 @@ class RecurrentBackwardTask final : public Task, RecurrentPiece<Isa, Model, T> {
     if (t + 1 < b_.steps) {
       const T* grad_currents = static_cast<const T*>(b_.grad_input) +
                                (t + 1) * kChannels * b_.lanes + this->piece_.batch_begin * stride;
-      this->for_each_panel([&](int64_t panel, int64_t begin, int64_t columns) {
-        this->products_.multiply(grad_currents, stride, this->rows_, stride,
-                                 static_cast<const T*>(this->piece_.plain_weights) + panel * stride * kPanel<T>,
-                                 grad_spikes_.data() + begin, this->width_, columns);
-      });
+      this->multiply(grad_currents, stride, this->piece_.plain_weights, grad_spikes_.data(), this->width_);
       return;
     }
     for (int64_t r = 0; r < this->rows_; ++r) {

@@ -93,15 +93,22 @@ struct RecurrentCpu : Cpu {
   template <class Model, class T, template <class> class Launch>
   void run(const Launch<T>& launch, const Products<T>& products, int64_t worth_waiting, bool back) const {
     constexpr int kChannels = Model::kRecurrence.channels;
-    const int64_t neurons = launch.neurons, all = kChannels * neurons;
-    std::vector<Tensor> panels;
+    const int64_t neurons = launch.neurons, inputs = launch.inputs;
+    // A row per input or neuron that spiked, for every channel; and for backward the other way round.
+    std::vector<Tensor> projection, recurrence;
     for (int c = 0; c < kChannels; ++c) {
-      panels.push_back(pack(products, launch.weights + c * neurons * neurons, 1, neurons, neurons, neurons, id));
+      recurrence.push_back(pack(products, launch.weights + c * neurons * neurons, 1, neurons, neurons, neurons, id));
+      if (!launch.input_weights) continue;
+      projection.push_back(pack(products, launch.input_weights + c * neurons * inputs, 1, inputs, inputs, neurons, id));
     }
-    const Tensor plain = back ? pack(products, launch.weights, neurons, 1, all, neurons, id) : panels[0];
+    const Tensor plain =
+        back ? pack(products, launch.weights, neurons, 1, kChannels * neurons, neurons, id) : recurrence[0];
     auto pieces = cut(launch.lanes / neurons, neurons, kPanel<T>, worth_waiting);
     for (Piece& piece : pieces) {
-      for (int c = 0; c < kChannels; ++c) piece.transposed_weights[c] = panels[c].data_ptr();
+      for (int c = 0; c < kChannels; ++c) {
+        if (launch.input_weights) piece.input_weights[c] = projection[c].data_ptr();
+        piece.recurrent_weights[c] = recurrence[c].data_ptr();
+      }
       piece.plain_weights = plain.data_ptr();
     }
     run_tasks(task_maker<Model, Launch<T>>(), launch, pieces);

@@ -12,8 +12,9 @@ namespace norse_fast::cpu {
 struct Piece {
   int64_t batch_begin, batch_end;
   int64_t neuron_begin, neuron_end;
-  const void* transposed_weights[2] = {};  // of every channel; a row per neuron that spiked
-  const void* plain_weights = nullptr;     // for backward; a row per channel and neuron
+  const void* input_weights[2] = {};      // of every channel; a row per input; null: the input is the currents
+  const void* recurrent_weights[2] = {};  // of every channel; a row per neuron that spiked
+  const void* plain_weights = nullptr;    // for backward: the recurrent ones with a row per channel and neuron
 };
 
 /// A piece, with the memory that it needs from step to step. If pieces share a row of the batch, all of them must have
