@@ -127,7 +127,7 @@ def _backward(ctx: Any, grad_output: Any, *grads: Any) -> Any:
 
 def once_only(backward: Callable[..., Any], ctx: Any, grads: Any) -> Any:
     """``backward(ctx, *grads)``, whose results cannot be differentiated."""
-    if not torch.is_grad_enabled() or torch.compiler.is_compiling():
+    if not torch.is_grad_enabled() or torch.compiler.is_compiling() or in_transform():
         return backward(ctx, *grads)
     with torch.no_grad():
         results = backward(ctx, *grads)

@@ -38,7 +38,11 @@ def project_all(weights: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     for size, index in zip(leading, x.indices()):
         row = row * size + index
     flat = torch.sparse_coo_tensor(
-        torch.stack((row, x.indices()[-1])), x.values(), (math.prod(leading), inputs), is_coalesced=True
+        torch.stack((row, x.indices()[-1])),
+        x.values(),
+        (math.prod(leading), inputs),
+        is_coalesced=True,
+        check_invariants=False,
     )
     return torch.sparse.mm(flat, weights.t()).reshape(*leading, -1)
 
@@ -156,24 +160,29 @@ def _backward(ctx: Any, grad_output: Any, grad_z: Any, *grads: Any) -> Any:
     if input_weights is None:
         found[1] = grad_currents if needs_x else None
     else:
-        found[1] = (flat @ input_weights).reshape(x.shape) if needs_x else None
+        found[1] = _product(flat, input_weights).reshape(x.shape) if needs_x else None
         found[2] = _spike_product(x, flat).t() if needs_input_weights else None
     first, later = flat.split((z.numel() // z.shape[-1], flat.shape[0] - z.numel() // z.shape[-1]))
     if needs_z:
-        found[3] = (first @ recurrent_weights).reshape(z.shape)
+        found[3] = _product(first, recurrent_weights).reshape(z.shape)
     found[4 : 4 + states] = grad_state
     if needs[states]:
-        product = _spike_product(output[:-1], later)
-        found[4 + states] = torch.addmm(product, z.reshape(first.shape[0], -1).t(), first).t()
+        found[4 + states] = (_spike_product(z, first) + _spike_product(output[:-1], later)).t()
     for k in range(params):
         if needs[states + 1 + k]:
             found[5 + states + k] = reduce_to(grad_params[k], operands[states + 1 + k])
     return tuple(found)
 
 
+def _product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    product: torch.Tensor = torch.ops.norse_fast.product.default(a, b)
+    return product
+
+
 def _spike_product(x: torch.Tensor, grads: torch.Tensor) -> torch.Tensor:
     """``x.T @ grads`` over all steps and rows of the batch, quick where x is spikes, and few."""
-    return torch.ops.norse_fast.spike_product.default(x.reshape(-1, x.shape[-1]), grads)
+    product: torch.Tensor = torch.ops.norse_fast.spike_product.default(x.reshape(-1, x.shape[-1]), grads)
+    return product
 
 
 class Recurrent:

@@ -92,12 +92,13 @@ struct Vectors {
   static constexpr int kTileVectors = 2;
 
   template <int kRows>
-  static void multiply_tile(const T* a, int64_t a_stride, int64_t depth, const T* panel, T* out, int64_t out_stride) {
+  static void multiply_tile(const T* a, int64_t row_stride, int64_t step, int64_t depth, const T* panel, T* out,
+                            int64_t out_stride) {
     Vector total[kRows][kTileVectors] = {};
     for (int64_t k = 0; k < depth; ++k) {
       const Vector* row = at(panel + k * kPanel<T>);
       for (int r = 0; r < kRows; ++r) {
-        for (int v = 0; v < kTileVectors; ++v) total[r][v] += a[r * a_stride + k] * row[v];
+        for (int v = 0; v < kTileVectors; ++v) total[r][v] += a[r * row_stride + k * step] * row[v];
       }
     }
     for (int r = 0; r < kRows; ++r) {
@@ -105,27 +106,32 @@ struct Vectors {
     }
   }
 
+  /// As many whole tiles of kRows rows as there are, then smaller ones.
   template <int kRows>
-  static void multiply_rows(const T* a, int64_t a_stride, int64_t rows, int64_t depth, const T* panel, T* out,
-                            int64_t out_stride, int64_t columns) {
-    if (rows < kRows) {
-      if constexpr (kRows > 1) multiply_rows<kRows - 1>(a, a_stride, rows, depth, panel, out, out_stride, columns);
-      return;
+  static void multiply_rows(const T* a, int64_t row_stride, int64_t step, int64_t rows, int64_t depth,
+                            const T* panel, T* out, int64_t out_stride, int64_t columns) {
+    int64_t first = 0;
+    for (; first + kRows <= rows; first += kRows) {
+      T padded[kRows][kPanel<T>];
+      const bool whole = columns == kPanel<T>;
+      T* const to = whole ? out + first * out_stride : padded[0];
+      for (int64_t c = 0; c < columns; c += kTileVectors * kWidth) {
+        multiply_tile<kRows>(a + first * row_stride, row_stride, step, depth, panel + c, to + c,
+                             whole ? out_stride : kPanel<T>);
+      }
+      for (int r = 0; !whole && r < kRows; ++r) {
+        std::memcpy(out + (first + r) * out_stride, padded[r], columns * sizeof(T));
+      }
     }
-    T padded[kRows][kPanel<T>];
-    const bool whole = columns == kPanel<T>;
-    T* const to = whole ? out : padded[0];
-    for (int64_t c = 0; c < columns; c += kTileVectors * kWidth) {
-      multiply_tile<kRows>(a, a_stride, depth, panel + c, to + c, whole ? out_stride : kPanel<T>);
+    if constexpr (kRows > 1) {
+      multiply_rows<kRows - 1>(a + first * row_stride, row_stride, step, rows - first, depth, panel,
+                               out + first * out_stride, out_stride, columns);
     }
-    for (int r = 0; !whole && r < kRows; ++r) std::memcpy(out + r * out_stride, padded[r], columns * sizeof(T));
-    multiply_rows<kRows>(a + kRows * a_stride, a_stride, rows - kRows, depth, panel, out + kRows * out_stride,
-                         out_stride, columns);
   }
 
-  static void multiply(const T* a, int64_t a_stride, int64_t rows, int64_t depth, const T* panel, T* out,
-                       int64_t out_stride, int64_t columns) {
-    multiply_rows<kTileRows>(a, a_stride, rows, depth, panel, out, out_stride, columns);
+  static void multiply(const T* a, int64_t row_stride, int64_t step, int64_t rows, int64_t depth, const T* panel,
+                       T* out, int64_t out_stride, int64_t columns) {
+    multiply_rows<kTileRows>(a, row_stride, step, rows, depth, panel, out, out_stride, columns);
   }
 };
 

@@ -28,8 +28,9 @@ struct Products {
   /// out[c] += sum over k of factors[events[k]] * matrix[events[k]][c] for kPanel columns; without factors, they are 1.
   void (*sum_rows)(const T* matrix, int64_t row_stride, const int32_t* events, int64_t count, const T* factors, T* out);
 
-  /// out[r][c] = sum over k < depth of a[r][k] * panel[k][c] for `columns` columns, at most kPanel.
-  void (*multiply)(const T* a, int64_t a_stride, int64_t rows, int64_t depth, const T* panel, T* out,
+  /// out[r][c] = sum over k < depth of a(r, k) * panel[k][c] for `columns` columns, at most kPanel, where a(r, k) is
+  /// a[r * row_stride + k * step].
+  void (*multiply)(const T* a, int64_t row_stride, int64_t step, int64_t rows, int64_t depth, const T* panel, T* out,
                    int64_t out_stride, int64_t columns);
 };
 

@@ -184,7 +184,7 @@ class RecurrentPiece {
   /// The product of rows of `depth` elements each and panels.
   void multiply(const T* a, int64_t depth, const void* panels, T* out, int64_t out_stride) const {
     for_each_panel([&](int64_t panel, int64_t first, int64_t columns) {
-      products_.multiply(a, depth, rows_, depth, static_cast<const T*>(panels) + panel * depth * kPanel<T>, out + first,
+      products_.multiply(a, depth, 1, rows_, depth, static_cast<const T*>(panels) + panel * depth * kPanel<T>, out + first,
                          out_stride, columns);
     });
   }
