@@ -1,0 +1,22 @@
+#pragma once
+// Functions of single numbers over a row of a block, for all models: they are compiled once per instruction set.
+
+#include <cstdint>
+
+#include "../surrogates.h"
+
+namespace norse_fast::cpu {
+
+/// Lanes that share a block; a multiple of every vector width.
+inline constexpr int64_t kBlock = 512;
+
+template <class Isa, class T>
+struct Elementwise {
+  /// row = exp(row)
+  static void exp(int64_t n, T* row);
+
+  /// row = the surrogate derivative at row, with the alpha of each lane.
+  static void surrogate(Surrogate surrogate, const T* alpha, int64_t n, T* row);
+};
+
+}  // namespace norse_fast::cpu
