@@ -6,8 +6,24 @@ namespace norse_fast::cpu {
 
 template <class Isa, class T>
 void Elementwise<Isa, T>::exp(int64_t n, T* row) {
+  using C = detail::ExpConstants<T>;
+  exp_between(n, row, C::kMin, C::kMax);
+}
+
+template <class Isa, class T>
+void Elementwise<Isa, T>::exp_between(int64_t n, T* row, T min, T max) {
+  alignas(64) T shifted[kBlock], tail[kBlock];
 #pragma omp simd
-  for (int64_t l = 0; l < n; ++l) row[l] = norse_fast::exp(row[l]);
+  for (int64_t l = 0; l < n; ++l) {
+    const auto reduced = detail::reduce_exponent(row[l], min, max);
+    shifted[l] = reduced.shifted;
+    row[l] = reduced.r;
+    tail[l] = reduced.error;
+  }
+#pragma omp simd
+  for (int64_t l = 0; l < n; ++l) tail[l] = detail::exp_tail(row[l], tail[l]);
+#pragma omp simd
+  for (int64_t l = 0; l < n; ++l) row[l] = detail::scale_exp(shifted[l], row[l], tail[l]);
 }
 
 template <class Isa, class T>

@@ -168,20 +168,21 @@ struct Driver {
     return make_tape<Model, T>([&](int k) { return rows[k][l]; });
   }
 
-  /// One step from the states `from` to the states `to`, which may be the same rows. Writes the output in forward, and the
-  /// tape in backward.
+  /// One step from the states `from` to the states `to`, which may be the same rows. Writes the output in forward, and
+  /// the tape in backward.
   template <bool kForward>
   [[gnu::noinline]] static void step_row(const BlockParams& params, int64_t n, const T* x, const Block* from, Block* to,
                                          Block* tape, T* out) {
+    alignas(64) T exps[kHasExponent<Model> ? kBlock : 1];
     if constexpr (kHasExponent<Model>) {
-      for_each_lane(params, n, [=](int64_t l, const Params& p) __attribute__((always_inline)) {
-        tape[0][l] = Model::exponent(load_state(from, l), p);
+      for_each_lane(params, n, [&](int64_t l, const Params& p) __attribute__((always_inline)) {
+        exps[l] = Model::exponent(load_state(from, l), p);
       });
-      Elementwise<Isa, T>::exp(n, tape[0]);
+      Elementwise<Isa, T>::exp(n, exps);
     }
-    for_each_lane(params, n, [=](int64_t l, const Params& p) __attribute__((always_inline)) {
+    for_each_lane(params, n, [&](int64_t l, const Params& p) __attribute__((always_inline)) {
       State s = load_state(from, l);
-      Tape kept = make_tape<Model, T>([&](int k) { return kHasExponent<Model> && k == 0 ? tape[0][l] : T(0); });
+      Tape kept = make_tape<Model, T>([&](int k) { return kHasExponent<Model> && k == 0 ? exps[l] : T(0); });
       const T output = Model::step(s, x[l], p, kept);
       store_state(s, to, l);
       if constexpr (kForward) {
@@ -199,10 +200,13 @@ struct Driver {
       for_each_lane(params, n, [=](int64_t l, const Params& p) __attribute__((always_inline)) {
         State g{};
         Params gp{};
-        Model::vjp(State{}, T(0), p, load_tape(tape, l), [&](int k, T u) __attribute__((always_inline)) {
-          derivative[k][l] = u;
-          return T(0);
-        }, T(0), g, gp);
+        Model::vjp(
+            State{}, T(0), p, load_tape(tape, l),
+            [&](int k, T u) __attribute__((always_inline)) {
+              derivative[k][l] = u;
+              return T(0);
+            },
+            T(0), g, gp);
       });
       for (int k = 0; k < Model::kThresholds; ++k) Elementwise<Isa, T>::surrogate(surrogate, alpha, n, derivative[k]);
     }
@@ -239,8 +243,7 @@ struct Driver {
     for (int64_t t = first; t < end; ++t) {
       const int64_t offset = t * f.lanes + begin;
       const T* x = StoredRows::read(f.storage, f.input, t, begin, n, input_buffer);
-      step_row<true>(params, n, x, state, state, tape,
-                     StoredRows::target(f.storage, f.output, offset, output_buffer));
+      step_row<true>(params, n, x, state, state, tape, StoredRows::target(f.storage, f.output, offset, output_buffer));
       StoredRows::finish(f.storage, output_buffer, n, f.output, offset);
       if (f.trace[0]) {
         for (int k = 0; k < kStates; ++k) copy_row(state[k], n, f.trace[k] + offset);

@@ -49,8 +49,8 @@ struct Izhikevich {
   }
 
   template <class T, class Surrogate>
-  NORSE_FAST_INLINE static T vjp(const State<T>& s, T x, const Params<T>& p, const Tape<T>& tape,
-                                 Surrogate surrogate, T grad_out, State<T>& grad, Params<T>& grad_params) {
+  NORSE_FAST_INLINE static T vjp(const State<T>& s, T x, const Params<T>& p, const Tape<T>& tape, Surrogate surrogate,
+                                 T grad_out, State<T>& grad, Params<T>& grad_params) {
     const T v = tape.v;
     const T above = tape.vd - p.v_th;
     const T z = heaviside(above);

@@ -60,8 +60,8 @@ struct LIFAdEx {
   }
 
   template <class T, class Surrogate>
-  NORSE_FAST_INLINE static T vjp(const State<T>& s, T x, const Params<T>& p, const Tape<T>& tape,
-                                 Surrogate surrogate, T grad_out, State<T>& grad, Params<T>& grad_params) {
+  NORSE_FAST_INLINE static T vjp(const State<T>& s, T x, const Params<T>& p, const Tape<T>& tape, Surrogate surrogate,
+                                 T grad_out, State<T>& grad, Params<T>& grad_params) {
     const T j = s.i + x;
     const T above_leak = s.v - p.v_leak;
     const T e = tape.e;

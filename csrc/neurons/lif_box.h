@@ -45,8 +45,8 @@ struct LIFBox {
   }
 
   template <class T, class Surrogate>
-  NORSE_FAST_INLINE static T vjp(const State<T>& s, T x, const Params<T>& p, const Tape<T>& tape,
-                                 Surrogate surrogate, T grad_out, State<T>& grad, Params<T>& grad_params) {
+  NORSE_FAST_INLINE static T vjp(const State<T>& s, T x, const Params<T>& p, const Tape<T>& tape, Surrogate surrogate,
+                                 T grad_out, State<T>& grad, Params<T>& grad_params) {
     const T u = tape.vd - p.v_th;
     const T z = heaviside(u);
     const T grad_u = (grad_out + grad.v * (kSubtract ? -p.v_th : p.v_reset - tape.vd)) * surrogate(0, u);

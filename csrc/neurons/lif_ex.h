@@ -54,8 +54,8 @@ struct LIFEx {
   }
 
   template <class T, class Surrogate>
-  NORSE_FAST_INLINE static T vjp(const State<T>& s, T x, const Params<T>& p, const Tape<T>& tape,
-                                 Surrogate surrogate, T grad_out, State<T>& grad, Params<T>& grad_params) {
+  NORSE_FAST_INLINE static T vjp(const State<T>& s, T x, const Params<T>& p, const Tape<T>& tape, Surrogate surrogate,
+                                 T grad_out, State<T>& grad, Params<T>& grad_params) {
     const T j = s.i + x;
     const T e = tape.e;
     const T u = tape.vd - p.v_th;

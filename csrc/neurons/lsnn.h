@@ -54,8 +54,8 @@ struct LSNN {
   }
 
   template <class T, class Surrogate>
-  NORSE_FAST_INLINE static T vjp(const State<T>& s, T, const Params<T>& p, const Tape<T>& tape,
-                                 Surrogate surrogate, T grad_out, State<T>& grad, Params<T>& grad_params) {
+  NORSE_FAST_INLINE static T vjp(const State<T>& s, T, const Params<T>& p, const Tape<T>& tape, Surrogate surrogate,
+                                 T grad_out, State<T>& grad, Params<T>& grad_params) {
     const T u = tape.vd - tape.bd;
     const T z = heaviside(u);
     const T grad_z = kDetachReset ? grad_out : grad_out + grad.v * (p.v_reset - tape.vd) + grad.b * p.beta;

@@ -13,13 +13,14 @@
 // - Tape<T>: what vjp needs of a step besides the parameters, all members of type T; none where a step is linear;
 // - step: advances the state by one time step, fills the tape and returns the output;
 // - vjp: given the tape of a step, the surrogate derivative of its k-th spike function H(u) as surrogate(k, u), and the
-//   gradients of the output and of the new state (grad), returns the gradient of the input, replaces grad by the gradient
-//   of the old state, and adds to the gradients of the parameters;
-// - exponent: only if a step needs exp(exponent(s, p)) of the state before it; the step finds that in the first member of
+//   gradients of the output and of the new state (grad), returns the gradient of the input, replaces grad by the
+//   gradient of the old state, and adds to the gradients of the parameters;
+// - exponent: only if a step needs exp(exponent(s, p)) of the state before it; the step finds that in the first member
+// of
 //   its tape.
 //
-// vjp is also given the state before the step and the input, but only for the gradients of the parameters: where those are
-// not wanted, the CPU keeps nothing but the tape, and of a linear model nothing at all.
+// vjp is also given the state before the step and the input, but only for the gradients of the parameters: where those
+// are not wanted, the CPU keeps nothing but the tape, and of a linear model nothing at all.
 
 #include <array>
 #include <cstddef>

@@ -91,8 +91,8 @@ struct Refrac {
     grad_params.rho_reset += grad.rho * z;
     grad.rho = grad_left + grad_mask * surrogate(1, tape.rho);
     grad.inner.v = grad_v * (T(1) - mask);
-    const T grad_x = Inner::vjp(s.inner, x, p.inner, tape.inner, surrogate, grad_z * (T(1) - mask), grad.inner,
-                                grad_params.inner);
+    const T grad_x =
+        Inner::vjp(s.inner, x, p.inner, tape.inner, surrogate, grad_z * (T(1) - mask), grad.inner, grad_params.inner);
     grad.inner.v += grad_v * mask;
     return grad_x;
   }
