@@ -7,8 +7,15 @@
 
 namespace norse_fast::cpu {
 
-/// Lanes that share a block; a multiple of every vector width.
+/// Lanes that share a block.
 inline constexpr int64_t kBlock = 512;
+
+/// Rows of a block are computed in whole groups of lanes, whatever the number of lanes in use; a multiple of every
+/// vector width.
+inline constexpr int64_t kGroup = 16;
+static_assert(kBlock % kGroup == 0);
+
+NORSE_FAST_INLINE int64_t whole_groups(int64_t n) { return (n + kGroup - 1) & -kGroup; }
 
 template <class Isa, class T>
 struct Elementwise {

@@ -2,9 +2,9 @@
 // The CPU driver: walks a block of lanes through all time steps with the state in L1, one vectorised row per step.
 //
 // Everything is a template over Isa, a tag type, because the same code is compiled once per instruction set: the tag
-// keeps the symbols apart. Row functions are written so that the compiler vectorises them: contiguous lanes, parameters
-// copied to locals, `omp simd` to rule out aliasing. They are not inlined: each is one loop nest that can be looked at
-// in the compiler's vectorisation report.
+// keeps the symbols apart. Row functions are written so that the compiler vectorises them: contiguous lanes in whole
+// groups, so that no loop needs a remainder, parameters copied to locals, `omp simd` to rule out aliasing. They are not
+// inlined: each is one loop nest that can be looked at in the compiler's vectorisation report.
 
 #include <cstdlib>
 
@@ -32,6 +32,13 @@ NORSE_FAST_INLINE void add_row(const T* from, int64_t n, T* to) {
   for (int64_t l = 0; l < n; ++l) to[l] += from[l];
 }
 
+/// Copies a row into a block, with zeros up to the end of its last group.
+template <class T>
+NORSE_FAST_INLINE void load_row(const T* from, int64_t n, T* to) {
+  copy_row(from, n, to);
+  fill_row(T(0), whole_groups(n) - n, to + n);
+}
+
 /// Rows of stored elements as rows of the computing type T: themselves where the types are the same, else converted in
 /// a pass over the cached block.
 template <class Isa, class T>
@@ -52,8 +59,9 @@ struct StoredRows {
 
   /// Row t, lanes [begin, begin + n): in place, or in the buffer.
   static const T* read(Storage storage, const Rows& rows, int64_t t, int64_t begin, int64_t n, T* buffer) {
+    const int64_t whole = whole_groups(n);
     if (!rows.data) {
-      fill_row(T(0), n, buffer);
+      fill_row(T(0), whole, buffer);
       return buffer;
     }
     const int64_t offset = t * rows.time_stride + (rows.broadcast ? 0 : begin);
@@ -61,26 +69,32 @@ struct StoredRows {
     if (is_half(storage)) {
       storage == Storage::kHalf ? widen<Half>(rows.data, offset, count, buffer)
                                 : widen<BFloat16>(rows.data, offset, count, buffer);
-    } else if (!rows.broadcast) {
+    } else if (count == whole) {
       return static_cast<const T*>(rows.data) + offset;
     } else {
-      buffer[0] = static_cast<const T*>(rows.data)[offset];
+      copy_row(static_cast<const T*>(rows.data) + offset, count, buffer);
     }
-    if (rows.broadcast) fill_row(T(buffer[0]), n, buffer);
+    fill_row(rows.broadcast ? T(buffer[0]) : T(0), whole - count, buffer + count);
     return buffer;
   }
 
-  /// Where to compute a row that starts at `offset`: in place, or in the buffer, from where `finish` stores it.
-  static T* target(Storage storage, void* data, int64_t offset, T* buffer) {
-    return data && !is_half(storage) ? static_cast<T*>(data) + offset : buffer;
+  /// Where to compute a row of n lanes that starts at `offset`: in place, or in the buffer, from where `finish` stores
+  /// it.
+  static T* target(Storage storage, void* data, int64_t offset, int64_t n, T* buffer) {
+    return in_place(storage, data, n) ? static_cast<T*>(data) + offset : buffer;
   }
 
   static void finish(Storage storage, const T* buffer, int64_t n, void* data, int64_t offset) {
-    if (!data || !is_half(storage)) return;
+    if (!data || in_place(storage, data, n)) return;
+    if (!is_half(storage)) return copy_row(buffer, n, static_cast<T*>(data) + offset);
     storage == Storage::kHalf ? narrow<Half>(buffer, n, data, offset) : narrow<BFloat16>(buffer, n, data, offset);
   }
 
  private:
+  static bool in_place(Storage storage, const void* data, int64_t n) {
+    return data && !is_half(storage) && n == whole_groups(n);
+  }
+
   // Half types are only ever computed in float.
   static bool is_half(Storage storage) {
     return sizeof(T) == sizeof(float) && (storage == Storage::kHalf || storage == Storage::kBFloat16);
@@ -90,7 +104,8 @@ struct StoredRows {
 /// Spreads a parameter over the lanes of a block.
 template <class T>
 NORSE_FAST_INLINE void spread(const Parameter<T>& p, bool rate, double dt, int64_t begin, int64_t n, T* to) {
-  if (p.is_shared()) return fill_row(p.shared, n, to);
+  if (p.is_shared()) return fill_row(p.shared, whole_groups(n), to);
+  fill_row(T(0), whole_groups(n) - n, to + n);
   int64_t phase = begin % p.period;
   for (int64_t l = 0; l < n; phase = 0) {
     const int64_t run = p.period - phase < n - l ? p.period - phase : n - l;
@@ -100,17 +115,17 @@ NORSE_FAST_INLINE void spread(const Parameter<T>& p, bool rate, double dt, int64
   }
 }
 
-/// The parameters of a block: in registers where all lanes share them, else one L1 row each.
+/// The parameters of a block: in registers where all lanes share them and it is `share`, else one L1 row each.
 template <class Isa, class Model, class T>
 struct BlockParams {
   static constexpr int kParams = kParamCount<Model>;
   using Params = typename Model::template Params<T>;
 
-  bool shared = true;
+  bool shared;
   Params values;
   alignas(64) T rows[kParams][kBlock];
 
-  BlockParams(const Problem<T>& problem, int64_t begin, int64_t n) {
+  BlockParams(const Problem<T>& problem, int64_t begin, int64_t n, bool share = true) : shared(share) {
     for (int k = 0; k < kParams; ++k) shared = shared && problem.params[k].is_shared();
     if (shared) {
       values = make_params<Model, T>([&](int k) { return problem.params[k].shared; });
@@ -146,22 +161,26 @@ struct Driver {
     for_each_member<kStates>(s, [&](int k, T& member) { rows[k][l] = member; });
   }
 
-  /// Runs f(l, params of lane l) for every lane; f must not carry anything from one lane to the next, and must be
-  /// inlined always: a call would keep the loop from being vectorised.
+  /// Runs f(l, params of lane l) for every lane, and those that fill its last group; f must not carry anything from one
+  /// lane to the next, and must be inlined always: a call would keep the loop from being vectorised.
   template <class F>
   NORSE_FAST_INLINE static void for_each_lane(const BlockParams& params, int64_t n, F f) {
-    if (params.shared) {
-      const Params p = params.values;
+    if (!params.shared) return for_each_lane_and_own_params(params, n, f);
+    const int64_t whole = whole_groups(n);
+    const Params p = params.values;
 #pragma omp simd
-      for (int64_t l = 0; l < n; ++l) f(l, p);
-    } else {
-      // In a function of its own: a temporary of the loop body itself would become an array over the vector's lanes.
-      const auto with_own_params = [&](int64_t l) __attribute__((always_inline)) {
-        f(l, make_params<Model, T>([&](int k) { return params.rows[k][l]; }));
-      };
+    for (int64_t l = 0; l < whole; ++l) f(l, p);
+  }
+
+  template <class F>
+  NORSE_FAST_INLINE static void for_each_lane_and_own_params(const BlockParams& params, int64_t n, F f) {
+    const int64_t whole = whole_groups(n);
+    // In a function of its own: a temporary of the loop body itself would become an array over the vector's lanes.
+    const auto with_own_params = [&](int64_t l) __attribute__((always_inline)) {
+      f(l, make_params<Model, T>([&](int k) { return params.rows[k][l]; }));
+    };
 #pragma omp simd
-      for (int64_t l = 0; l < n; ++l) with_own_params(l);
-    }
+    for (int64_t l = 0; l < whole; ++l) with_own_params(l);
   }
 
   NORSE_FAST_INLINE static Tape load_tape(const Block* rows, int64_t l) {
@@ -193,37 +212,48 @@ struct Driver {
     });
   }
 
-  /// The surrogate derivatives of a step: vjp says of what.
+  /// The vjp of a step, with the derivative of the default surrogate on the fly.
+  [[gnu::noinline]] static void vjp_row(const BlockParams& params, int64_t n, const Block* tape, T alpha,
+                                        const T* grad_out, Block* grad, T* grad_input) {
+    const auto surrogate = [=](int, T u) __attribute__((always_inline)) {
+      return surrogate_derivative<Surrogate::kSuper>(u, alpha);
+    };
+    for_each_lane(params, n, [=](int64_t l, const Params& p) __attribute__((always_inline)) {
+      State g = load_state(grad, l);
+      Params gp{};
+      grad_input[l] = Model::vjp(State{}, T(0), p, load_tape(tape, l), surrogate, grad_out[l], g, gp);
+      store_state(g, grad, l);
+    });
+  }
+
+  // What is rarer takes longer and less code: other surrogates are passes of their own, and parameters are in rows.
+
+  /// The surrogate derivatives of a step. It is vjp that knows of what.
   [[gnu::noinline]] static void surrogate_rows(const BlockParams& params, Surrogate surrogate, const T* alpha,
                                                int64_t n, const Block* tape, Block* derivative) {
     if constexpr (Model::kThresholds > 0) {
-      for_each_lane(params, n, [=](int64_t l, const Params& p) __attribute__((always_inline)) {
+      for_each_lane_and_own_params(params, n, [=](int64_t l, const Params& p) __attribute__((always_inline)) {
+        const auto record = [=](int k, T u) __attribute__((always_inline)) {
+          derivative[k][l] = u;
+          return T(0);
+        };
         State g{};
         Params gp{};
-        Model::vjp(
-            State{}, T(0), p, load_tape(tape, l),
-            [&](int k, T u) __attribute__((always_inline)) {
-              derivative[k][l] = u;
-              return T(0);
-            },
-            T(0), g, gp);
+        Model::vjp(State{}, T(0), p, load_tape(tape, l), record, T(0), g, gp);
       });
       for (int k = 0; k < Model::kThresholds; ++k) Elementwise<Isa, T>::surrogate(surrogate, alpha, n, derivative[k]);
     }
   }
 
-  /// The vjp of a step. With derivatives from surrogate_rows, or with those of the default surrogate on the fly.
-  template <bool kWithParams, bool kOnTheFly>
+  template <bool kWithParams>
   [[gnu::noinline]] static void vjp_row(const BlockParams& params, int64_t n, const T* x, const Block* state,
-                                        const Block* tape, T alpha, const Block* derivative, const T* grad_out,
-                                        Block* grad, Block* grad_params, T* grad_input) {
-    for_each_lane(params, n, [=](int64_t l, const Params& p) __attribute__((always_inline)) {
+                                        const Block* tape, const Block* derivative, const T* grad_out, Block* grad,
+                                        Block* grad_params, T* grad_input) {
+    for_each_lane_and_own_params(params, n, [=](int64_t l, const Params& p) __attribute__((always_inline)) {
       const State s = kWithParams ? load_state(state, l) : State{};
       State g = load_state(grad, l);
       Params gp = make_params<Model, T>([&](int k) { return kWithParams ? grad_params[k][l] : T(0); });
-      const auto surrogate = [=](int k, T u) __attribute__((always_inline)) {
-        return kOnTheFly ? surrogate_derivative<Surrogate::kSuper>(u, alpha) : derivative[k][l];
-      };
+      const auto surrogate = [=](int k, T) __attribute__((always_inline)) { return derivative[k][l]; };
       grad_input[l] = Model::vjp(s, kWithParams ? x[l] : T(0), p, load_tape(tape, l), surrogate, grad_out[l], g, gp);
       store_state(g, grad, l);
       if constexpr (kWithParams) {
@@ -238,12 +268,13 @@ struct Driver {
     const int64_t end = segment_end(f, first);
     alignas(64) Block state[kStates], tape[1];
     alignas(64) Block input_buffer, output_buffer;
-    for (int k = 0; k < kStates; ++k) copy_row((first == 0 ? f.state[k] : f.final_state[k]) + begin, n, state[k]);
+    for (int k = 0; k < kStates; ++k) load_row((first == 0 ? f.state[k] : f.final_state[k]) + begin, n, state[k]);
 
     for (int64_t t = first; t < end; ++t) {
       const int64_t offset = t * f.lanes + begin;
       const T* x = StoredRows::read(f.storage, f.input, t, begin, n, input_buffer);
-      step_row<true>(params, n, x, state, state, tape, StoredRows::target(f.storage, f.output, offset, output_buffer));
+      step_row<true>(params, n, x, state, state, tape,
+                     StoredRows::target(f.storage, f.output, offset, n, output_buffer));
       StoredRows::finish(f.storage, output_buffer, n, f.output, offset);
       if (f.trace[0]) {
         for (int k = 0; k < kStates; ++k) copy_row(state[k], n, f.trace[k] + offset);
@@ -258,18 +289,18 @@ struct Driver {
   /// Goes back through the steps of one segment on one block. Gradients wait in the output arrays between segments.
   template <bool kWithParams>
   static void backward_block(const Backward<T>& b, int64_t first, int64_t begin, int64_t n, Block* kept) {
-    const BlockParams params(b, begin, n);
+    const bool on_the_fly = !kWithParams && b.surrogate == Surrogate::kSuper && b.alpha.is_shared();
+    const BlockParams params(b, begin, n, on_the_fly);
     const int64_t length = segment_end(b, first) - first;
     alignas(64) Block grad[kStates], derivative[Model::kThresholds + 1], grad_params[kWithParams ? kParams : 1];
     alignas(64) Block alpha, input_buffer, grad_output_buffer, grad_input_buffer;
-    const bool on_the_fly = b.surrogate == Surrogate::kSuper && b.alpha.is_shared();
     if (!on_the_fly) spread(b.alpha, false, b.dt, begin, n, alpha);
     for (int k = 0; k < kStates; ++k) {
       const T* later = first + length < b.steps ? b.grad_state[k] : b.grad_final_state[k];
-      later ? copy_row(later + begin, n, grad[k]) : fill_row(T(0), n, grad[k]);
+      later ? load_row(later + begin, n, grad[k]) : fill_row(T(0), whole_groups(n), grad[k]);
     }
     if constexpr (kWithParams) {
-      for (int k = 0; k < kParams; ++k) fill_row(T(0), n, grad_params[k]);
+      for (int k = 0; k < kParams; ++k) fill_row(T(0), whole_groups(n), grad_params[k]);
     }
     if constexpr (kKept<kWithParams> > 0) recompute<kWithParams>(b, params, first, length, begin, n, kept);
 
@@ -282,14 +313,12 @@ struct Driver {
       }
       const T* x = kWithParams ? StoredRows::read(b.storage, b.input, t, begin, n, input_buffer) : nullptr;
       const T* grad_output = StoredRows::read(b.storage, b.grad_output, t, begin, n, grad_output_buffer);
-      T* grad_input = StoredRows::target(b.storage, b.grad_input, offset, grad_input_buffer);
+      T* grad_input = StoredRows::target(b.storage, b.grad_input, offset, n, grad_input_buffer);
       if (on_the_fly) {
-        vjp_row<kWithParams, true>(params, n, x, tape + kTape, tape, b.alpha.shared, derivative, grad_output, grad,
-                                   grad_params, grad_input);
+        vjp_row(params, n, tape, b.alpha.shared, grad_output, grad, grad_input);
       } else {
         surrogate_rows(params, b.surrogate, alpha, n, tape, derivative);
-        vjp_row<kWithParams, false>(params, n, x, tape + kTape, tape, T(0), derivative, grad_output, grad, grad_params,
-                                    grad_input);
+        vjp_row<kWithParams>(params, n, x, tape + kTape, tape, derivative, grad_output, grad, grad_params, grad_input);
       }
       StoredRows::finish(b.storage, grad_input_buffer, n, b.grad_input, offset);
     }
@@ -314,7 +343,7 @@ struct Driver {
     Block* state = kWithParams ? kept + kTape : running;
     for (int k = 0; k < kStates; ++k) {
       const T* start = first == 0 ? b.state[k] : b.checkpoints[k] + (first / kSegment - 1) * b.lanes;
-      copy_row(start + begin, n, state[k]);
+      load_row(start + begin, n, state[k]);
     }
     for (int64_t s = 0; s < length; ++s) {
       const T* x = StoredRows::read(b.storage, b.input, first + s, begin, n, input_buffer);
