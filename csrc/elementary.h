@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 #include "portable.h"
 
@@ -18,16 +19,24 @@ NORSE_FAST_INLINE To bit_cast(From from) {
   return to;
 }
 
+/// x where the condition holds, else 0. As a mask: GCC would follow a select into what is computed of it, and compute that
+/// for either case.
+template <class T>
+NORSE_FAST_INLINE T keep_if(bool condition, T x) {
+  using Bits = std::conditional_t<sizeof(T) == sizeof(uint32_t), uint32_t, uint64_t>;
+  return bit_cast<T>(-static_cast<Bits>(condition) & bit_cast<Bits>(x));
+}
+
 /// The Heaviside step of the reference: 1 where x > 0, else 0; NaN gives 0.
 template <class T>
 NORSE_FAST_INLINE T heaviside(T x) {
-  return x > T(0) ? T(1) : T(0);
+  return keep_if(x > T(0), T(1));
 }
 
 /// max(x, 0), with NaN passed on as torch.relu does.
 template <class T>
 NORSE_FAST_INLINE T relu(T x) {
-  return x < T(0) ? T(0) : x;
+  return keep_if(!(x < T(0)), x);
 }
 
 namespace detail {
