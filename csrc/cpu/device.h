@@ -4,21 +4,25 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <cstdlib>
 
 #include "../operators.h"
 #include "dispatch.h"
 
 namespace norse_fast::cpu {
 
-/// Asks for huge pages under a large fresh tensor. Without them the page faults of its first touch take longer than the
-/// kernel: a fault per 4 KiB. Only advice, so a failure is of no interest.
-inline void advise_huge_pages(void* data, int64_t bytes) {
+inline constexpr int64_t kHugePage = int64_t{1} << 21;
+
+/// Memory for a large tensor, in whole huge pages: where it is fresh, its first touch costs a fault per page, which for
+/// pages of 4 KiB takes longer than the kernel that touches them.
+inline void* allocate_huge_pages(int64_t bytes) {
+  const int64_t whole = (bytes + kHugePage - 1) / kHugePage * kHugePage;
+  void* data = std::aligned_alloc(kHugePage, whole);
+  STD_TORCH_CHECK(data, "norse_fast: out of memory: could not allocate ", bytes, " bytes");
 #ifdef MADV_HUGEPAGE
-  constexpr int64_t kHugePage = int64_t{1} << 21;
-  const int64_t begin = (reinterpret_cast<int64_t>(data) + kHugePage - 1) / kHugePage * kHugePage;
-  const int64_t end = (reinterpret_cast<int64_t>(data) + bytes) / kHugePage * kHugePage;
-  if (end > begin) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
+  madvise(data, whole, MADV_HUGEPAGE);  // only advice, so a failure is of no interest
 #endif
+  return data;
 }
 
 /// The device of the operators of operators.h.
@@ -31,9 +35,13 @@ struct Cpu {
   explicit Cpu(const Tensor& input) : id(input) {}
 
   Tensor operator()(const Sizes& sizes, ScalarType dtype) const {
-    Tensor t = empty(sizes, dtype, id);
-    advise_huge_pages(t.data_ptr(), t.numel() * t.element_size());
-    return t;
+    int64_t bytes = dtype == ScalarType::Double  ? sizeof(double)
+                    : dtype == ScalarType::Float ? sizeof(float)
+                                                 : sizeof(Half);
+    for (int64_t size : sizes) bytes *= size;
+    if (bytes < kHugePage) return empty(sizes, dtype, id);
+    return torch::stable::from_blob(allocate_huge_pages(bytes), sizes, contiguous_strides(sizes),
+                                    torch::stable::Device(torch::headeronly::DeviceType::CPU), dtype, &std::free);
   }
 
   template <class Model, class Launch>

@@ -12,6 +12,12 @@
 
 namespace norse_fast::cpu {
 
+template <class T>
+NORSE_FAST_INLINE void add_rows(const T* a, const T* b, int64_t n, T* sum) {
+#pragma omp simd
+  for (int64_t l = 0; l < n; ++l) sum[l] = a[l] + b[l];
+}
+
 /// Uninitialised memory. A type of its own for every instruction set, which those of the standard library are not.
 template <class Isa, class Element>
 class Buffer {
@@ -94,6 +100,7 @@ class RecurrentPiece {
  protected:
   static constexpr int kStates = kStateCount<Model>;
   static constexpr int kParams = kParamCount<Model>;
+  static constexpr int kTape = kTapeCount<Model>;
   static constexpr Recurrence kRecurrence = Model::kRecurrence;
   static constexpr int kChannels = kRecurrence.channels;
   using Driver = cpu::Driver<Isa, Model, T>;
@@ -114,7 +121,7 @@ class RecurrentPiece {
     int64_t index, batch, neuron, n;
   };
 
-  RecurrentPiece(const Problem<T>& problem, const Coupling<T>& coupling, const Piece& piece)
+  RecurrentPiece(const Problem<T>& problem, const Coupling<T>& coupling, const Piece& piece, bool share_params)
       : problem_(problem),
         coupling_(coupling),
         piece_(piece),
@@ -129,7 +136,7 @@ class RecurrentPiece {
         currents_(rows_ * kChannels * width_),
         sums_(rows_ * kPanel<T>),
         params_(run_count_) {
-    for_each_run([&](const Run& run) { new (&params_[run.index]) BlockParams(problem, lane(run), run.n); });
+    for_each_run([&](const Run& run) { new (&params_[run.index]) BlockParams(problem, lane(run), run.n, share_params); });
     fill_row(T(0), kBlock, no_input_);
   }
 
@@ -246,11 +253,6 @@ class RecurrentPiece {
 #pragma omp simd
     for (int64_t l = 0; l < n; ++l) row[l] = (row[l] + x[l]) + r[l];
   }
-
-  [[gnu::noinline]] static void add_rows(const T* x, const T* r, int64_t n, T* sum) {
-#pragma omp simd
-    for (int64_t l = 0; l < n; ++l) sum[l] = x[l] + r[l];
-  }
 };
 
 /// Step k is time step k.
@@ -259,12 +261,13 @@ class RecurrentForwardTask final : public Task, RecurrentPiece<Isa, Model, T> {
   using Base = RecurrentPiece<Isa, Model, T>;
   using typename Base::Run;
   using Base::kStates;
+  using StoredRows = typename Base::Driver::StoredRows;
 
  public:
   RecurrentForwardTask(const RecurrentForward<T>& f, const Piece& piece)
-      : Base(f, f, piece), f_(f), states_(Base::run_count_) {
+      : Base(f, f, piece, true), f_(f), states_(Base::run_count_) {
     this->for_each_run([&](const Run& run) {
-      for (int k = 0; k < kStates; ++k) copy_row(f.state[k] + this->lane(run), run.n, states_[run.index].rows[k]);
+      for (int k = 0; k < kStates; ++k) load_row(f.state[k] + this->lane(run), run.n, states_[run.index].rows[k]);
     });
   }
 
@@ -275,7 +278,9 @@ class RecurrentForwardTask final : public Task, RecurrentPiece<Isa, Model, T> {
       auto* state = states_[run.index].rows;
       const int64_t lane = this->lane(run), offset = t * f_.lanes + lane;
       const T* x = this->arrive(run, state, joined_);
-      Base::Driver::step_row(this->params_[run.index], run.n, x, state, state, output + offset);
+      T* out = StoredRows::target(f_.storage, output, offset, run.n, output_);
+      Base::Driver::template step_row<true>(this->params_[run.index], run.n, x, state, state, nullptr, out);
+      StoredRows::finish(f_.storage, output_, run.n, output, offset);
       this->arrive_late(run, state);
       if (f_.trace[0]) write(run, f_.trace, offset);
       const int64_t done = t + 1;
@@ -296,39 +301,43 @@ class RecurrentForwardTask final : public Task, RecurrentPiece<Isa, Model, T> {
 
   const RecurrentForward<T>& f_;
   typename Base::template BlocksOfRuns<kStates> states_;
-  alignas(64) typename Base::Block joined_;
+  alignas(64) typename Base::Block joined_, output_;
 };
 
-/// For every segment, from the last: first its states again, a step each, then back through its steps. Steps k count
-/// both.
+/// For every segment, from the last: first its steps again, for what vjp needs of them, then back through them. Steps k
+/// count both.
 template <class Isa, class Model, class T>
 class RecurrentBackwardTask final : public Task, RecurrentPiece<Isa, Model, T> {
   using Base = RecurrentPiece<Isa, Model, T>;
+  using typename Base::Block;
   using typename Base::Run;
   using Base::kChannels;
   using Base::kParams;
   using Base::kRecurrence;
   using Base::kStates;
-  // Where the input is computed, it is kept with the states.
-  static constexpr bool kJoined = kRecurrence.arrival == Arrival::kWith;
+  using Base::kTape;
+  using Driver = typename Base::Driver;
 
  public:
   RecurrentBackwardTask(const RecurrentBackward<T>& b, const Piece& piece)
-      : Base(b, b, piece),
+      : Base(b, b, piece, on_the_fly(b)),
         b_(b),
-        segment_(Base::run_count_ * (b.steps < kRecurrentSegment ? b.steps : kRecurrentSegment)),
+        on_the_fly_(on_the_fly(b)),
+        kept_(kTape + (b.grad_params ? kStates + 1 : 0)),
+        segment_(Base::run_count_ * kept_ * (b.steps < kRecurrentSegment ? b.steps : kRecurrentSegment)),
+        states_(Base::run_count_),
         grads_(Base::run_count_),
-        alpha_(Base::run_count_),
+        alpha_(on_the_fly_ ? 0 : Base::run_count_),
         grad_params_(b.grad_params ? Base::run_count_ : 0),
         grad_spikes_(Base::rows_ * Base::width_) {
     this->for_each_run([&](const Run& run) {
-      const int64_t lane = this->lane(run);
-      spread(b.alpha, false, b.dt, lane, run.n, alpha_[run.index].rows[0]);
+      const int64_t lane = this->lane(run), whole = whole_groups(run.n);
+      if (!on_the_fly_) spread(b.alpha, false, b.dt, lane, run.n, alpha_[run.index].rows[0]);
       for (int k = 0; k < kStates; ++k) {
         auto& row = grads_[run.index].rows[k];
-        b.grad_final_state[k] ? copy_row(b.grad_final_state[k] + lane, run.n, row) : fill_row(T(0), run.n, row);
+        b.grad_final_state[k] ? load_row(b.grad_final_state[k] + lane, run.n, row) : fill_row(T(0), whole, row);
       }
-      for (int k = 0; b.grad_params && k < kParams; ++k) fill_row(T(0), run.n, grad_params_[run.index].rows[k]);
+      for (int k = 0; b.grad_params && k < kParams; ++k) fill_row(T(0), whole, grad_params_[run.index].rows[k]);
     });
   }
 
@@ -339,7 +348,7 @@ class RecurrentBackwardTask final : public Task, RecurrentPiece<Isa, Model, T> {
     const int64_t first = segment * kRecurrentSegment;
     const int64_t length = segment == last ? b_.steps - first : kRecurrentSegment;
     const int64_t here = k < in_last ? k : (k - in_last) % (2 * kRecurrentSegment);
-    here < length ? recompute(first, here, length) : back(first, 2 * length - 1 - here);
+    here < length ? recompute(first, here) : back(first, 2 * length - 1 - here);
   }
 
   void finish() override {
@@ -357,20 +366,28 @@ class RecurrentBackwardTask final : public Task, RecurrentPiece<Isa, Model, T> {
   }
 
  private:
-  /// The states that step `first + s` starts from, with what joins them, and those that the next one starts from.
-  void recompute(int64_t first, int64_t s, int64_t length) {
-    const int64_t t = first + s;
-    this->sum_currents(t, b_.output);
+  /// Whether derivatives of the default surrogate are computed within the vjp.
+  static bool on_the_fly(const RecurrentBackward<T>& b) {
+    return !b.grad_params && b.surrogate == Surrogate::kSuper && b.alpha.is_shared();
+  }
+
+  /// Step s of the segment again: its tape and, for the gradients of parameters, the state before it and its input.
+  void recompute(int64_t first, int64_t s) {
+    this->sum_currents(first + s, b_.output);
     this->for_each_run([&](const Run& run) {
-      auto* state = states(s, run);
+      auto* state = states_[run.index].rows;
       for (int k = 0; s == 0 && k < kStates; ++k) {
         const T* from = first == 0 ? b_.state[k] : b_.checkpoints[k] + (first / kRecurrentSegment - 1) * b_.lanes;
-        copy_row(from + this->lane(run), run.n, state[k]);
+        load_row(from + this->lane(run), run.n, state[k]);
       }
-      const T* x = this->arrive(run, state, state[kStates + kJoined - 1]);
-      if (s + 1 == length) return;
-      Base::Driver::step_row(this->params_[run.index], run.n, x, state, states(s + 1, run), output_);
-      this->arrive_late(run, states(s + 1, run));
+      Block* kept = this->kept(s, run);
+      const T* x = this->arrive(run, state, output_);
+      if (b_.grad_params) {
+        for (int k = 0; k < kStates; ++k) copy_row(state[k], whole_groups(run.n), kept[kTape + k]);
+        copy_row(x, whole_groups(run.n), kept[kTape + kStates]);
+      }
+      Driver::template step_row<false>(this->params_[run.index], run.n, x, state, state, kept, nullptr);
+      this->arrive_late(run, state);
     });
   }
 
@@ -379,26 +396,27 @@ class RecurrentBackwardTask final : public Task, RecurrentPiece<Isa, Model, T> {
     gather_grad_spikes(t);
     T* grad_input = static_cast<T*>(b_.grad_input);
     this->for_each_run([&](const Run& run) {
-      const auto* state = states(s, run);
+      const Block* kept = this->kept(s, run);
       auto* grad = grads_[run.index].rows;
       const int64_t lane = this->lane(run);
-      T* grad_spikes = grad_spikes_.data() + (run.batch - this->piece_.batch_begin) * this->width_ + run.neuron -
+      const T* later = grad_spikes_.data() + (run.batch - this->piece_.batch_begin) * this->width_ + run.neuron -
                        this->piece_.neuron_begin;
-      add_row(Base::Driver::StoredRows::read(b_.storage, b_.grad_output, t, lane, run.n, output_), run.n,
-              grad_spikes);
+      add_rows(later, Driver::StoredRows::read(b_.storage, b_.grad_output, t, lane, run.n, output_), run.n, grad_output_);
       for (int k = 0; b_.grad_trace[0] && k < kStates; ++k) {
         add_row(b_.grad_trace[k] + t * b_.lanes + lane, run.n, grad[k]);
       }
-      const T* x = kJoined ? state[kStates + kJoined - 1] : this->no_input_;
       const auto& params = this->params_[run.index];
-      Base::Driver::surrogate_rows(params, b_.surrogate, alpha_[run.index].rows[0], run.n, x, state, derivative_.rows);
-      const auto vjp = b_.grad_params ? Base::Driver::template vjp_row<true> : Base::Driver::template vjp_row<false>;
-      vjp(params, run.n, x, state, derivative_.rows, grad_spikes, grad,
-          b_.grad_params ? grad_params_[run.index].rows : nullptr, output_);
+      if (on_the_fly_) {
+        Driver::vjp_row(params, run.n, kept, b_.alpha.shared, grad_output_, grad, output_);
+      } else {
+        Driver::surrogate_rows(params, b_.surrogate, alpha_[run.index].rows[0], run.n, kept, derivative_.rows);
+        const auto vjp = b_.grad_params ? Driver::template vjp_row<true> : Driver::template vjp_row<false>;
+        vjp(params, run.n, kept[kTape + kStates], kept + kTape, kept, derivative_.rows, grad_output_, grad,
+            b_.grad_params ? grad_params_[run.index].rows : nullptr, output_);
+      }
       for (int c = 0; c < kChannels; ++c) {
         const bool before = kRecurrence.arrival == Arrival::kBefore;
-        copy_row(before ? grad[kRecurrence.receiver[c]] : output_, run.n,
-                 grad_input + this->currents_offset(t, run, c));
+        copy_row(before ? grad[kRecurrence.receiver[c]] : output_, run.n, grad_input + this->currents_offset(t, run, c));
       }
     });
   }
@@ -419,16 +437,18 @@ class RecurrentBackwardTask final : public Task, RecurrentPiece<Isa, Model, T> {
     }
   }
 
-  auto* states(int64_t s, const Run& run) { return segment_[s * Base::run_count_ + run.index].rows; }
+  Block* kept(int64_t s, const Run& run) const { return &segment_[(s * Base::run_count_ + run.index) * kept_]; }
 
   const RecurrentBackward<T>& b_;
-  typename Base::template BlocksOfRuns<kStates + kJoined> segment_;
-  typename Base::template BlocksOfRuns<kStates> grads_;
+  const bool on_the_fly_;
+  const int64_t kept_;  // rows of a step of a run
+  Buffer<Isa, Block> segment_;
+  typename Base::template BlocksOfRuns<kStates> states_, grads_;
   typename Base::template BlocksOfRuns<1> alpha_;
   typename Base::template BlocksOfRuns<kParams> grad_params_;
   Buffer<Isa, T> grad_spikes_;
-  typename Base::template Blocks<kSurrogateCount<Model>> derivative_;
-  alignas(64) typename Base::Block output_;
+  typename Base::template Blocks<Model::kThresholds> derivative_;
+  alignas(64) Block grad_output_, output_;
 };
 
 }  // namespace norse_fast::cpu
