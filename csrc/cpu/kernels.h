@@ -10,110 +10,9 @@
 
 #include "../neurons/model.h"
 #include "dispatch.h"
-#include "elementwise.h"
+#include "rows.h"
 
 namespace norse_fast::cpu {
-
-template <class T>
-NORSE_FAST_INLINE void copy_row(const T* from, int64_t n, T* to) {
-#pragma omp simd
-  for (int64_t l = 0; l < n; ++l) to[l] = from[l];
-}
-
-template <class T>
-NORSE_FAST_INLINE void fill_row(T value, int64_t n, T* to) {
-#pragma omp simd
-  for (int64_t l = 0; l < n; ++l) to[l] = value;
-}
-
-template <class T>
-NORSE_FAST_INLINE void add_row(const T* from, int64_t n, T* to) {
-#pragma omp simd
-  for (int64_t l = 0; l < n; ++l) to[l] += from[l];
-}
-
-/// Copies a row into a block, with zeros up to the end of its last group.
-template <class T>
-NORSE_FAST_INLINE void load_row(const T* from, int64_t n, T* to) {
-  copy_row(from, n, to);
-  fill_row(T(0), whole_groups(n) - n, to + n);
-}
-
-/// Rows of stored elements as rows of the computing type T: themselves where the types are the same, else converted in
-/// a pass over the cached block.
-template <class Isa, class T>
-struct StoredRows {
-  template <class Stored>
-  static void widen(const void* from, int64_t offset, int64_t n, T* to) {
-    const Stored* row = static_cast<const Stored*>(from) + offset;
-#pragma omp simd
-    for (int64_t l = 0; l < n; ++l) to[l] = load_stored(row[l]);
-  }
-
-  template <class Stored>
-  static void narrow(const T* from, int64_t n, void* to, int64_t offset) {
-    Stored* row = static_cast<Stored*>(to) + offset;
-#pragma omp simd
-    for (int64_t l = 0; l < n; ++l) store_rounded(from[l], row[l]);
-  }
-
-  /// Row t, lanes [begin, begin + n): in place, or in the buffer.
-  static const T* read(Storage storage, const Rows& rows, int64_t t, int64_t begin, int64_t n, T* buffer) {
-    const int64_t whole = whole_groups(n);
-    if (!rows.data) {
-      fill_row(T(0), whole, buffer);
-      return buffer;
-    }
-    const int64_t offset = t * rows.time_stride + (rows.broadcast ? 0 : begin);
-    const int64_t count = rows.broadcast ? 1 : n;
-    if (is_half(storage)) {
-      storage == Storage::kHalf ? widen<Half>(rows.data, offset, count, buffer)
-                                : widen<BFloat16>(rows.data, offset, count, buffer);
-    } else if (count == whole) {
-      return static_cast<const T*>(rows.data) + offset;
-    } else {
-      copy_row(static_cast<const T*>(rows.data) + offset, count, buffer);
-    }
-    fill_row(rows.broadcast ? T(buffer[0]) : T(0), whole - count, buffer + count);
-    return buffer;
-  }
-
-  /// Where to compute a row of n lanes that starts at `offset`: in place, or in the buffer, from where `finish` stores
-  /// it.
-  static T* target(Storage storage, void* data, int64_t offset, int64_t n, T* buffer) {
-    return in_place(storage, data, n) ? static_cast<T*>(data) + offset : buffer;
-  }
-
-  static void finish(Storage storage, const T* buffer, int64_t n, void* data, int64_t offset) {
-    if (!data || in_place(storage, data, n)) return;
-    if (!is_half(storage)) return copy_row(buffer, n, static_cast<T*>(data) + offset);
-    storage == Storage::kHalf ? narrow<Half>(buffer, n, data, offset) : narrow<BFloat16>(buffer, n, data, offset);
-  }
-
- private:
-  static bool in_place(Storage storage, const void* data, int64_t n) {
-    return data && !is_half(storage) && n == whole_groups(n);
-  }
-
-  // Half types are only ever computed in float.
-  static bool is_half(Storage storage) {
-    return sizeof(T) == sizeof(float) && (storage == Storage::kHalf || storage == Storage::kBFloat16);
-  }
-};
-
-/// Spreads a parameter over the lanes of a block.
-template <class T>
-NORSE_FAST_INLINE void spread(const Parameter<T>& p, bool rate, double dt, int64_t begin, int64_t n, T* to) {
-  if (p.is_shared()) return fill_row(p.shared, whole_groups(n), to);
-  fill_row(T(0), whole_groups(n) - n, to + n);
-  int64_t phase = begin % p.period;
-  for (int64_t l = 0; l < n; phase = 0) {
-    const int64_t run = p.period - phase < n - l ? p.period - phase : n - l;
-#pragma omp simd
-    for (int64_t k = 0; k < run; ++k) to[l + k] = parameter_value<T>(p.values, p.type, phase + k, rate, dt);
-    l += run;
-  }
-}
 
 /// The parameters of a block: in registers where all lanes share them and it is `share`, else one L1 row each.
 template <class Isa, class Model, class T>
@@ -131,7 +30,7 @@ struct BlockParams {
       values = make_params<Model, T>([&](int k) { return problem.params[k].shared; });
     } else {
       for (int k = 0; k < kParams; ++k) {
-        spread(problem.params[k], k < Model::kRates, problem.dt, begin, n, rows[k]);
+        BlockRows<Isa, T>::spread(problem.params[k], k < Model::kRates, problem.dt, begin, n, rows[k]);
       }
     }
   }
@@ -146,6 +45,7 @@ struct Driver {
   using Params = typename Model::template Params<T>;
   using Tape = typename Model::template Tape<T>;
   using BlockParams = cpu::BlockParams<Isa, Model, T>;
+  using BlockRows = cpu::BlockRows<Isa, T>;
   using StoredRows = cpu::StoredRows<Isa, T>;
   using Block = T[kBlock];
 
@@ -197,7 +97,7 @@ struct Driver {
       for_each_lane(params, n, [&](int64_t l, const Params& p) __attribute__((always_inline)) {
         exps[l] = Model::exponent(load_state(from, l), p);
       });
-      Elementwise<Isa, T>::exp(n, exps);
+      BlockRows::exp(n, exps);
     }
     for_each_lane(params, n, [&](int64_t l, const Params& p) __attribute__((always_inline)) {
       State s = load_state(from, l);
@@ -241,7 +141,7 @@ struct Driver {
         Params gp{};
         Model::vjp(State{}, T(0), p, load_tape(tape, l), record, T(0), g, gp);
       });
-      for (int k = 0; k < Model::kThresholds; ++k) Elementwise<Isa, T>::surrogate(surrogate, alpha, n, derivative[k]);
+      for (int k = 0; k < Model::kThresholds; ++k) BlockRows::surrogate(surrogate, alpha, n, derivative[k]);
     }
   }
 
@@ -268,7 +168,8 @@ struct Driver {
     const int64_t end = segment_end(f, first);
     alignas(64) Block state[kStates], tape[1];
     alignas(64) Block input_buffer, output_buffer;
-    for (int k = 0; k < kStates; ++k) load_row((first == 0 ? f.state[k] : f.final_state[k]) + begin, n, state[k]);
+    for (int k = 0; k < kStates; ++k)
+      BlockRows::load((first == 0 ? f.state[k] : f.final_state[k]) + begin, n, state[k]);
 
     for (int64_t t = first; t < end; ++t) {
       const int64_t offset = t * f.lanes + begin;
@@ -292,15 +193,19 @@ struct Driver {
     const bool on_the_fly = !kWithParams && b.surrogate == Surrogate::kSuper && b.alpha.is_shared();
     const BlockParams params(b, begin, n, on_the_fly);
     const int64_t length = segment_end(b, first) - first;
+    const bool last = first + length == b.steps;
     alignas(64) Block grad[kStates], derivative[Model::kThresholds + 1], grad_params[kWithParams ? kParams : 1];
     alignas(64) Block alpha, input_buffer, grad_output_buffer, grad_input_buffer;
-    if (!on_the_fly) spread(b.alpha, false, b.dt, begin, n, alpha);
+    if (!on_the_fly) BlockRows::spread(b.alpha, false, b.dt, begin, n, alpha);
     for (int k = 0; k < kStates; ++k) {
-      const T* later = first + length < b.steps ? b.grad_state[k] : b.grad_final_state[k];
-      later ? load_row(later + begin, n, grad[k]) : fill_row(T(0), whole_groups(n), grad[k]);
+      const T* later = last ? b.grad_final_state[k] : b.grad_state[k];
+      later ? BlockRows::load(later + begin, n, grad[k]) : BlockRows::fill(T(0), n, grad[k]);
     }
     if constexpr (kWithParams) {
-      for (int k = 0; k < kParams; ++k) fill_row(T(0), whole_groups(n), grad_params[k]);
+      for (int k = 0; k < kParams; ++k) {
+        const T* later = b.grad_params + k * b.lanes + begin;
+        last ? BlockRows::fill(T(0), n, grad_params[k]) : BlockRows::load(later, n, grad_params[k]);
+      }
     }
     if constexpr (kKept<kWithParams> > 0) recompute<kWithParams>(b, params, first, length, begin, n, kept);
 
@@ -309,7 +214,7 @@ struct Driver {
       const int64_t offset = t * b.lanes + begin;
       const Block* tape = kept + s * kKept<kWithParams>;
       if (b.grad_trace[0]) {
-        for (int k = 0; k < kStates; ++k) add_row(b.grad_trace[k] + offset, n, grad[k]);
+        for (int k = 0; k < kStates; ++k) BlockRows::add(b.grad_trace[k] + offset, n, grad[k]);
       }
       const T* x = kWithParams ? StoredRows::read(b.storage, b.input, t, begin, n, input_buffer) : nullptr;
       const T* grad_output = StoredRows::read(b.storage, b.grad_output, t, begin, n, grad_output_buffer);
@@ -326,11 +231,11 @@ struct Driver {
     for (int k = 0; k < kStates; ++k) copy_row(grad[k], n, b.grad_state[k] + begin);
     if constexpr (kWithParams) {
       for (int k = 0; k < kParams; ++k) {
-        const T scale = k < Model::kRates ? static_cast<T>(b.dt) : T(1);
-        T* to = b.grad_params + k * b.lanes + begin;
-        if (first + length == b.steps) fill_row(T(0), n, to);
+        const T scale = first == 0 && k < Model::kRates ? static_cast<T>(b.dt) : T(1);
+        T* row = grad_params[k];
 #pragma omp simd
-        for (int64_t l = 0; l < n; ++l) to[l] += grad_params[k][l] * scale;
+        for (int64_t l = 0; l < kBlock; ++l) row[l] *= scale;
+        copy_row(row, n, b.grad_params + k * b.lanes + begin);
       }
     }
   }
@@ -343,7 +248,7 @@ struct Driver {
     Block* state = kWithParams ? kept + kTape : running;
     for (int k = 0; k < kStates; ++k) {
       const T* start = first == 0 ? b.state[k] : b.checkpoints[k] + (first / kSegment - 1) * b.lanes;
-      load_row(start + begin, n, state[k]);
+      BlockRows::load(start + begin, n, state[k]);
     }
     for (int64_t s = 0; s < length; ++s) {
       const T* x = StoredRows::read(b.storage, b.input, first + s, begin, n, input_buffer);
