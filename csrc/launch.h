@@ -107,8 +107,8 @@ struct Coupling {
   int64_t neurons = 0;
   int64_t inputs = 0;
   const T* input_weights = nullptr;  // (channel, neuron, input); null: the input is the currents
-  const T* spikes = nullptr;   // (batch, neuron): the output of the step before the first
-  const T* weights = nullptr;  // (channel, neuron, neuron that spiked)
+  const T* spikes = nullptr;         // (batch, neuron): the output of the step before the first
+  const T* weights = nullptr;        // (channel, neuron, neuron that spiked)
 };
 
 template <class T>
@@ -116,7 +116,7 @@ struct RecurrentForward : Forward<T>, Coupling<T> {};
 
 template <class T>
 struct RecurrentBackward : Backward<T>, Coupling<T> {  // grad_input is that of the currents
-  const T* output = nullptr;       // of forward
+  const T* output = nullptr;                           // of forward
   const T* grad_spikes = nullptr;  // of the last output as part of the final state; null: no gradient
 };
 

@@ -1,9 +1,9 @@
 #pragma once
 // The operators of recurrent layers as both backends see them; as in operators.h.
 //
-// A model with kRecurrence has <name>_recurrent_forward and <name>_recurrent_backward, over a sequence (T, ..., inputs).
-// Without input weights the sequence is that of the currents (T, ..., channels * N), and backward returns the gradient of
-// the currents in any case.
+// A model with kRecurrence has <name>_recurrent_forward and <name>_recurrent_backward, over a sequence (T, ...,
+// inputs). Without input weights the sequence is that of the currents (T, ..., channels * N), and backward returns the
+// gradient of the currents in any case.
 
 #include "operators.h"
 
@@ -44,14 +44,10 @@ struct RecurrentForwardArguments {
   bool checkpoint, record;
 
   static RecurrentForwardArguments take(Stack stack, const Signature& model) {
-    return {stack.take<Tensor>(),
-            stack.take<std::optional<Tensor>>(),
-            stack.take<Tensor>(),
-            stack.take<Tensor>(model.state.size()),
-            stack.take<Tensor>(),
-            stack.take<Tensor>(model.params.size()),
-            stack.take<double>(),
-            stack.take<bool>(),
+    return {stack.take<Tensor>(), stack.take<std::optional<Tensor>>(),
+            stack.take<Tensor>(), stack.take<Tensor>(model.state.size()),
+            stack.take<Tensor>(), stack.take<Tensor>(model.params.size()),
+            stack.take<double>(), stack.take<bool>(),
             stack.take<bool>()};
   }
 };
@@ -132,8 +128,8 @@ void set_coupled(Launch& launch, Arguments& a, const Signature& model, int chann
   Sizes input_sizes = currents_sizes(shape, channels);
   if (a.input_weights) {
     input_sizes.back() = a.input.size(a.input.dim() - 1);
-    launch.input_weights = read_operand<T>(*a.input_weights, {channels * launch.neurons, input_sizes.back()}, shape,
-                                           "input_weights");
+    launch.input_weights =
+        read_operand<T>(*a.input_weights, {channels * launch.neurons, input_sizes.back()}, shape, "input_weights");
   }
   launch.inputs = input_sizes.back();
   launch.input.data = read_operand<T>(a.input, input_sizes, shape, "the input");
@@ -211,8 +207,7 @@ struct RecurrentBackwardCall {
     STD_TORCH_CHECK(count == 0 || a.checkpoints.size() == model.state.size(), "norse_fast: checkpoints are missing");
     for (size_t k = 0; k < model.state.size(); ++k) {
       if (count) {
-        launch.checkpoints[k] =
-            read_operand<T>(a.checkpoints[k], with_leading(count, shape.step), shape, "checkpoint");
+        launch.checkpoints[k] = read_operand<T>(a.checkpoints[k], with_leading(count, shape.step), shape, "checkpoint");
       }
       if (!a.grad_trace.empty()) {
         launch.grad_trace[k] = read_operand<T>(a.grad_trace[k], trace_sizes, shape, "grad_trace");

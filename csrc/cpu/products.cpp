@@ -108,8 +108,8 @@ struct Vectors {
 
   /// As many whole tiles of kRows rows as there are, then smaller ones.
   template <int kRows>
-  static void multiply_rows(const T* a, int64_t row_stride, int64_t step, int64_t rows, int64_t depth,
-                            const T* panel, T* out, int64_t out_stride, int64_t columns) {
+  static void multiply_rows(const T* a, int64_t row_stride, int64_t step, int64_t rows, int64_t depth, const T* panel,
+                            T* out, int64_t out_stride, int64_t columns) {
     int64_t first = 0;
     for (; first + kRows <= rows; first += kRows) {
       T padded[kRows][kPanel<T>];

@@ -17,12 +17,12 @@ NORSE_FAST_INLINE int64_t panel_count(int64_t columns, int64_t panel) { return (
 
 template <class T>
 struct Products {
-  /// Lists the indices of the nonzero elements of z, in order, and returns how many there are; the list must have room for
-  /// n + 1.
+  /// Lists the indices of the nonzero elements of z, in order, and returns how many there are; the list must have room
+  /// for n + 1.
   int64_t (*collect)(const T* z, int64_t n, int32_t* list);
 
-  /// Copies columns [0, columns) of a matrix, at most kPanel, into a panel: its rows lie one after the other, with zeros
-  /// up to kPanel.
+  /// Copies columns [0, columns) of a matrix, at most kPanel, into a panel: its rows lie one after the other, with
+  /// zeros up to kPanel.
   void (*pack)(const T* matrix, int64_t row_stride, int64_t column_stride, int64_t rows, int64_t columns, T* panel);
 
   /// out[c] += sum over k of factors[events[k]] * matrix[events[k]][c] for kPanel columns; without factors, they are 1.

@@ -1,7 +1,7 @@
 #pragma once
 // The recurrent CPU driver: one thread's piece of a layer, step after step. The currents from the spikes of the step
-// before are sums of the weights' columns of those neurons that spiked; then the rows of kernels.h run, a block of lanes
-// at a time.
+// before are sums of the weights' columns of those neurons that spiked; then the rows of kernels.h run, a block of
+// lanes at a time.
 
 #include <cstring>
 #include <new>
@@ -136,8 +136,9 @@ class RecurrentPiece {
         currents_(rows_ * kChannels * width_),
         sums_(rows_ * kPanel<T>),
         params_(run_count_) {
-    for_each_run([&](const Run& run) { new (&params_[run.index]) BlockParams(problem, lane(run), run.n, share_params); });
-    fill_row(T(0), kBlock, no_input_);
+    for_each_run(
+        [&](const Run& run) { new (&params_[run.index]) BlockParams(problem, lane(run), run.n, share_params); });
+    BlockRows<Isa, T>::fill(T(0), kBlock, no_input_);
   }
 
   static int64_t block_count(int64_t lanes) { return (lanes + kBlock - 1) / kBlock; }
@@ -169,7 +170,8 @@ class RecurrentPiece {
   /// All currents of step t: those of the input, and those of the spikes of the step before.
   void sum_currents(int64_t t, const T* output) {
     const int64_t neurons = coupling_.neurons, inputs = coupling_.inputs;
-    const T* x = static_cast<const T*>(problem_.input.data) + (t * problem_.lanes / neurons + piece_.batch_begin) * inputs;
+    const T* x =
+        static_cast<const T*>(problem_.input.data) + (t * problem_.lanes / neurons + piece_.batch_begin) * inputs;
     const T* z = (t == 0 ? coupling_.spikes : output + (t - 1) * problem_.lanes) + piece_.batch_begin * neurons;
     spike_events_.collect(products_, z);
     const bool binary = t > 0 || spike_events_.binary(z);
@@ -177,7 +179,8 @@ class RecurrentPiece {
     for (int c = 0; c < kChannels; ++c) {
       if (!piece_.input_weights[0]) {
         for (int64_t r = 0; r < rows_; ++r) {
-          copy_row(x + r * inputs + c * neurons + piece_.neuron_begin, width_, inputs_.data() + (r * kChannels + c) * width_);
+          copy_row(x + r * inputs + c * neurons + piece_.neuron_begin, width_,
+                   inputs_.data() + (r * kChannels + c) * width_);
         }
       } else if (input_events_.rate() < 0.3) {
         sum_events(input_events_, inputs, piece_.input_weights[c], x, c, inputs_.data());
@@ -191,8 +194,8 @@ class RecurrentPiece {
   /// The product of rows of `depth` elements each and panels.
   void multiply(const T* a, int64_t depth, const void* panels, T* out, int64_t out_stride) const {
     for_each_panel([&](int64_t panel, int64_t first, int64_t columns) {
-      products_.multiply(a, depth, 1, rows_, depth, static_cast<const T*>(panels) + panel * depth * kPanel<T>, out + first,
-                         out_stride, columns);
+      products_.multiply(a, depth, 1, rows_, depth, static_cast<const T*>(panels) + panel * depth * kPanel<T>,
+                         out + first, out_stride, columns);
     });
   }
 
@@ -259,15 +262,16 @@ class RecurrentPiece {
 template <class Isa, class Model, class T>
 class RecurrentForwardTask final : public Task, RecurrentPiece<Isa, Model, T> {
   using Base = RecurrentPiece<Isa, Model, T>;
-  using typename Base::Run;
   using Base::kStates;
+  using typename Base::Run;
   using StoredRows = typename Base::Driver::StoredRows;
 
  public:
   RecurrentForwardTask(const RecurrentForward<T>& f, const Piece& piece)
       : Base(f, f, piece, true), f_(f), states_(Base::run_count_) {
     this->for_each_run([&](const Run& run) {
-      for (int k = 0; k < kStates; ++k) load_row(f.state[k] + this->lane(run), run.n, states_[run.index].rows[k]);
+      for (int k = 0; k < kStates; ++k)
+        BlockRows<Isa, T>::load(f.state[k] + this->lane(run), run.n, states_[run.index].rows[k]);
     });
   }
 
@@ -309,13 +313,13 @@ class RecurrentForwardTask final : public Task, RecurrentPiece<Isa, Model, T> {
 template <class Isa, class Model, class T>
 class RecurrentBackwardTask final : public Task, RecurrentPiece<Isa, Model, T> {
   using Base = RecurrentPiece<Isa, Model, T>;
-  using typename Base::Block;
-  using typename Base::Run;
   using Base::kChannels;
   using Base::kParams;
   using Base::kRecurrence;
   using Base::kStates;
   using Base::kTape;
+  using typename Base::Block;
+  using typename Base::Run;
   using Driver = typename Base::Driver;
 
  public:
@@ -332,12 +336,14 @@ class RecurrentBackwardTask final : public Task, RecurrentPiece<Isa, Model, T> {
         grad_spikes_(Base::rows_ * Base::width_) {
     this->for_each_run([&](const Run& run) {
       const int64_t lane = this->lane(run), whole = whole_groups(run.n);
-      if (!on_the_fly_) spread(b.alpha, false, b.dt, lane, run.n, alpha_[run.index].rows[0]);
+      if (!on_the_fly_) BlockRows<Isa, T>::spread(b.alpha, false, b.dt, lane, run.n, alpha_[run.index].rows[0]);
       for (int k = 0; k < kStates; ++k) {
         auto& row = grads_[run.index].rows[k];
-        b.grad_final_state[k] ? load_row(b.grad_final_state[k] + lane, run.n, row) : fill_row(T(0), whole, row);
+        b.grad_final_state[k] ? BlockRows<Isa, T>::load(b.grad_final_state[k] + lane, run.n, row)
+                              : BlockRows<Isa, T>::fill(T(0), whole, row);
       }
-      for (int k = 0; b.grad_params && k < kParams; ++k) fill_row(T(0), whole, grad_params_[run.index].rows[k]);
+      for (int k = 0; b.grad_params && k < kParams; ++k)
+        BlockRows<Isa, T>::fill(T(0), whole, grad_params_[run.index].rows[k]);
     });
   }
 
@@ -378,7 +384,7 @@ class RecurrentBackwardTask final : public Task, RecurrentPiece<Isa, Model, T> {
       auto* state = states_[run.index].rows;
       for (int k = 0; s == 0 && k < kStates; ++k) {
         const T* from = first == 0 ? b_.state[k] : b_.checkpoints[k] + (first / kRecurrentSegment - 1) * b_.lanes;
-        load_row(from + this->lane(run), run.n, state[k]);
+        BlockRows<Isa, T>::load(from + this->lane(run), run.n, state[k]);
       }
       Block* kept = this->kept(s, run);
       const T* x = this->arrive(run, state, output_);
@@ -401,9 +407,10 @@ class RecurrentBackwardTask final : public Task, RecurrentPiece<Isa, Model, T> {
       const int64_t lane = this->lane(run);
       const T* later = grad_spikes_.data() + (run.batch - this->piece_.batch_begin) * this->width_ + run.neuron -
                        this->piece_.neuron_begin;
-      add_rows(later, Driver::StoredRows::read(b_.storage, b_.grad_output, t, lane, run.n, output_), run.n, grad_output_);
+      add_rows(later, Driver::StoredRows::read(b_.storage, b_.grad_output, t, lane, run.n, output_), run.n,
+               grad_output_);
       for (int k = 0; b_.grad_trace[0] && k < kStates; ++k) {
-        add_row(b_.grad_trace[k] + t * b_.lanes + lane, run.n, grad[k]);
+        BlockRows<Isa, T>::add(b_.grad_trace[k] + t * b_.lanes + lane, run.n, grad[k]);
       }
       const auto& params = this->params_[run.index];
       if (on_the_fly_) {
@@ -416,7 +423,8 @@ class RecurrentBackwardTask final : public Task, RecurrentPiece<Isa, Model, T> {
       }
       for (int c = 0; c < kChannels; ++c) {
         const bool before = kRecurrence.arrival == Arrival::kBefore;
-        copy_row(before ? grad[kRecurrence.receiver[c]] : output_, run.n, grad_input + this->currents_offset(t, run, c));
+        copy_row(before ? grad[kRecurrence.receiver[c]] : output_, run.n,
+                 grad_input + this->currents_offset(t, run, c));
       }
     });
   }
@@ -425,15 +433,16 @@ class RecurrentBackwardTask final : public Task, RecurrentPiece<Isa, Model, T> {
   void gather_grad_spikes(int64_t t) {
     const int64_t neurons = b_.neurons, stride = kChannels * neurons;
     if (t + 1 < b_.steps) {
-      const T* grad_currents = static_cast<const T*>(b_.grad_input) +
-                               (t + 1) * kChannels * b_.lanes + this->piece_.batch_begin * stride;
+      const T* grad_currents =
+          static_cast<const T*>(b_.grad_input) + (t + 1) * kChannels * b_.lanes + this->piece_.batch_begin * stride;
       this->multiply(grad_currents, stride, this->piece_.plain_weights, grad_spikes_.data(), this->width_);
       return;
     }
     for (int64_t r = 0; r < this->rows_; ++r) {
       T* row = grad_spikes_.data() + r * this->width_;
       const int64_t lane = (this->piece_.batch_begin + r) * neurons + this->piece_.neuron_begin;
-      b_.grad_spikes ? copy_row(b_.grad_spikes + lane, this->width_, row) : fill_row(T(0), this->width_, row);
+      b_.grad_spikes ? copy_row(b_.grad_spikes + lane, this->width_, row)
+                     : BlockRows<Isa, T>::fill(T(0), this->width_, row);
     }
   }
 

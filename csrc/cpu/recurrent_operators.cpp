@@ -1,4 +1,5 @@
-// The operators of recurrent layers: schemas, how the CPU's threads share them, and the products that their gradients need.
+// The operators of recurrent layers: schemas, how the CPU's threads share them, and the products that their gradients
+// need.
 
 #include "../recurrent_operators.h"
 
@@ -115,8 +116,8 @@ struct RecurrentCpu : Cpu {
   }
 };
 
-/// For every column of the spikes the rows that spiked, one list after the other; empty where the spikes are too many, or
-/// not all 0 or 1.
+/// For every column of the spikes the rows that spiked, one list after the other; empty where the spikes are too many,
+/// or not all 0 or 1.
 struct Columns {
   std::vector<int64_t> begin;
   std::unique_ptr<int32_t[]> rows;
@@ -168,8 +169,7 @@ void multiply(const Products<T>& products, const T* a, int64_t row_stride, int64
               const Tensor& b, Tensor& out) {
   constexpr int64_t kRows = 96;  // of a job
   const int64_t columns = b.size(1), panels = panel_count(columns, kPanel<T>), jobs = (rows + kRows - 1) / kRows;
-  const Tensor packed =
-      pack(products, static_cast<const T*>(b.data_ptr()), columns, 1, depth, columns, DeviceId(b));
+  const Tensor packed = pack(products, static_cast<const T*>(b.data_ptr()), columns, 1, depth, columns, DeviceId(b));
   parallel(panels * jobs, [&](int64_t k) {
     const int64_t panel = k / jobs, row = k % jobs * kRows, column = panel * kPanel<T>;
     products.multiply(a + row * row_stride, row_stride, step, std::min(rows - row, kRows), depth,
@@ -226,9 +226,8 @@ Tensor with_matrices(const Tensor& a, int a_dim, const Tensor& b, const char* na
 }
 
 Tensor product(const Tensor& a, const Tensor& b) {
-  return with_matrices(a, 1, b, "product", [](auto zero, const Tensor& x, const Tensor& y) {
-    return product_as<decltype(zero)>(x, y);
-  });
+  return with_matrices(a, 1, b, "product",
+                       [](auto zero, const Tensor& x, const Tensor& y) { return product_as<decltype(zero)>(x, y); });
 }
 
 Tensor spike_product(const Tensor& spikes, const Tensor& grads) {
@@ -240,8 +239,8 @@ Tensor spike_product(const Tensor& spikes, const Tensor& grads) {
 }  // namespace
 
 STABLE_TORCH_LIBRARY_FRAGMENT(norse_fast, m) {
-  // a @ b, and spikes.T @ grads, which is quick where there are few spikes. Unlike torch's own, they give the same result
-  // for any number of threads.
+  // a @ b, and spikes.T @ grads, which is quick where there are few spikes. Unlike torch's own, they give the same
+  // result for any number of threads.
   m.def("product(Tensor a, Tensor b) -> Tensor");
   m.def("spike_product(Tensor spikes, Tensor grads) -> Tensor");
   AllModels::for_each([&](auto model) {

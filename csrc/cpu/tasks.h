@@ -7,8 +7,8 @@
 
 namespace norse_fast::cpu {
 
-/// The rows of the batch, and the neurons, that one thread computes, and the weights in panels (see products.h), at which
-/// neurons begin.
+/// The rows of the batch, and the neurons, that one thread computes, and the weights in panels (see products.h), at
+/// which neurons begin.
 struct Piece {
   int64_t batch_begin, batch_end;
   int64_t neuron_begin, neuron_end;
