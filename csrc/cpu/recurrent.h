@@ -441,8 +441,11 @@ class RecurrentBackwardTask final : public Task, RecurrentPiece<Isa, Model, T> {
     for (int64_t r = 0; r < this->rows_; ++r) {
       T* row = grad_spikes_.data() + r * this->width_;
       const int64_t lane = (this->piece_.batch_begin + r) * neurons + this->piece_.neuron_begin;
-      b_.grad_spikes ? copy_row(b_.grad_spikes + lane, this->width_, row)
-                     : BlockRows<Isa, T>::fill(T(0), this->width_, row);
+      if (b_.grad_spikes) {
+        copy_row(b_.grad_spikes + lane, this->width_, row);
+      } else {
+        std::memset(row, 0, this->width_ * sizeof(T));
+      }
     }
   }
 
