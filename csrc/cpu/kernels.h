@@ -284,7 +284,8 @@ struct Driver {
   template <bool kWithParams>
   static void backward_as(const Backward<T>& b, int64_t begin, int64_t end) {
     // What is kept of one segment fits the L2 cache, but not a thread's stack.
-    const int64_t length = b.steps < kSegment ? b.steps : kSegment;
+    // T = 0 keeps the state that it starts from.
+    const int64_t length = b.steps < 1 ? 1 : b.steps < kSegment ? b.steps : kSegment;
     auto* kept = static_cast<Block*>(std::aligned_alloc(64, (length * kKept<kWithParams> + 1) * sizeof(Block)));
     if (!kept) std::abort();
     for (int64_t first = checkpoint_count(b.steps) * kSegment; first >= 0; first -= kSegment) {
