@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 #include "portable.h"
 
@@ -18,41 +19,51 @@ NORSE_FAST_INLINE To bit_cast(From from) {
   return to;
 }
 
+/// x where the condition holds, else 0. As a mask: GCC would follow a select into what is computed of it, and compute that
+/// for either case.
+template <class T>
+NORSE_FAST_INLINE T keep_if(bool condition, T x) {
+  using Bits = std::conditional_t<sizeof(T) == sizeof(uint32_t), uint32_t, uint64_t>;
+  return bit_cast<T>(-static_cast<Bits>(condition) & bit_cast<Bits>(x));
+}
+
 /// The Heaviside step of the reference: 1 where x > 0, else 0; NaN gives 0.
 template <class T>
 NORSE_FAST_INLINE T heaviside(T x) {
-  return x > T(0) ? T(1) : T(0);
+  return keep_if(x > T(0), T(1));
 }
 
 /// max(x, 0), with NaN passed on as torch.relu does.
 template <class T>
 NORSE_FAST_INLINE T relu(T x) {
-  return x < T(0) ? T(0) : x;
+  return keep_if(!(x < T(0)), x);
 }
 
 namespace detail {
 
 // exp(x) = 2^k exp(r) with k = round(x / ln 2) and |r| <= ln(2)/2. k is found by adding 1.5 * 2^(mantissa bits), which
-// rounds to nearest without an instruction that the baseline lacks, and 2^k is applied as two factors so that results
-// near overflow and among the denormals come out right. The range reduction and the degree of the Taylor polynomial
-// follow J.-M. Muller, Elementary Functions, 3rd ed., chapters 4 and 11.
+// rounds to nearest without an instruction that the baseline lacks; twice the exponent's bias on top of it makes the
+// last bits of the sum, and half of them, ready exponents. 2^k is applied as two factors so that results near overflow
+// and among the denormals come out right. The range reduction and the degree of the Taylor polynomial follow J.-M.
+// Muller, Elementary Functions, 3rd ed., chapters 4 and 11. The steps are apart because the CPU takes each over a row
+// of its own.
 template <class T>
 struct ExpConstants;
 
 template <>
 struct ExpConstants<float> {
-  using Int = int32_t;
-  static constexpr int kMantissaBits = 23, kBias = 127, kDegree = 7;
-  static constexpr float kRound = 12582912.0f;  // 1.5 * 2^23
+  using Bits = uint32_t;
+  static constexpr int kMantissaBits = 23, kDegree = 7;
+  static constexpr float kRound = 0x1.8p23f + 2 * 127;
   static constexpr float kLn2High = 0.693145751953125f, kLn2Low = 1.42860682030941723e-6f;
   static constexpr float kMax = 89.0f, kMin = -104.0f;  // beyond these the result is inf, or 0
 };
 
 template <>
 struct ExpConstants<double> {
-  using Int = int64_t;
-  static constexpr int kMantissaBits = 52, kBias = 1023, kDegree = 13;
-  static constexpr double kRound = 6755399441055744.0;  // 1.5 * 2^52
+  using Bits = uint64_t;
+  static constexpr int kMantissaBits = 52, kDegree = 13;
+  static constexpr double kRound = 0x1.8p52 + 2 * 1023;
   static constexpr double kLn2High = 0x1.62e42fefa3800p-1, kLn2Low = 0x1.ef35793c76730p-45;
   static constexpr double kMax = 710.0, kMin = -746.0;
 };
@@ -73,10 +84,40 @@ NORSE_FAST_INLINE T exp_series(T r) {
   }
 }
 
+/// x as k ln 2 + r + error. `shifted` holds k plus twice the exponent's bias in its last bits.
 template <class T>
-NORSE_FAST_INLINE T power_of_two(typename ExpConstants<T>::Int k) {
+struct Reduced {
+  T shifted, r, error;
+};
+
+template <class T>
+NORSE_FAST_INLINE Reduced<T> reduce_exponent(T x, T min, T max) {
   using C = ExpConstants<T>;
-  return bit_cast<T>(static_cast<typename C::Int>(k + C::kBias) << C::kMantissaBits);
+  const T clamped_low = x < min ? min : x;
+  const T clamped = clamped_low > max ? max : clamped_low;
+  const T shifted = clamped * T(1.4426950408889634074) + C::kRound;
+  const T k = shifted - C::kRound;
+  const T high = clamped - k * C::kLn2High;
+  const T low = k * C::kLn2Low;
+  const T r = high - low;
+  return {shifted, r, (high - r) - low};
+}
+
+/// exp(r + error) - 1 - r
+template <class T>
+NORSE_FAST_INLINE T exp_tail(T r, T error) {
+  return r * r * exp_series(r) + error;
+}
+
+/// (1 + r + tail) 2^k
+template <class T>
+NORSE_FAST_INLINE T scale_exp(T shifted, T r, T tail) {
+  using C = ExpConstants<T>;
+  using Bits = typename C::Bits;
+  const Bits bits = bit_cast<Bits>(shifted);
+  const Bits half = bits >> 1;
+  const T poly = T(1) + (r + tail);
+  return poly * bit_cast<T>(half << C::kMantissaBits) * bit_cast<T>((bits - half) << C::kMantissaBits);
 }
 
 }  // namespace detail
@@ -85,19 +126,8 @@ NORSE_FAST_INLINE T power_of_two(typename ExpConstants<T>::Int k) {
 template <class T>
 NORSE_FAST_INLINE T exp(T x) {
   using C = detail::ExpConstants<T>;
-  using Int = typename C::Int;
-  const T clamped_low = x < C::kMin ? C::kMin : x;
-  const T clamped = clamped_low > C::kMax ? C::kMax : clamped_low;
-  const T shifted = clamped * T(1.4426950408889634074) + C::kRound;
-  const T k = shifted - C::kRound;
-  const Int n = bit_cast<Int>(shifted) - bit_cast<Int>(C::kRound);
-  const T high = clamped - k * C::kLn2High;
-  const T low = k * C::kLn2Low;
-  const T r = high - low;
-  const T error = (high - r) - low;
-  const T poly = T(1) + (r + (r * r * detail::exp_series(r) + error));
-  const Int half = n >> 1;
-  return poly * detail::power_of_two<T>(half) * detail::power_of_two<T>(n - half);
+  const auto [shifted, r, error] = detail::reduce_exponent(x, C::kMin, C::kMax);
+  return detail::scale_exp(shifted, r, detail::exp_tail(r, error));
 }
 
 /// tanh(x)^2, the only form in which a surrogate needs tanh.

@@ -15,7 +15,12 @@ inline constexpr int kMaxParams = 12;
 /// Backward keeps no state but those after every kSegment steps and recomputes the rest, a segment at a time.
 inline constexpr int64_t kSegment = 32;
 
-NORSE_FAST_INLINE int64_t checkpoint_count(int64_t steps) { return steps > 0 ? (steps - 1) / kSegment : 0; }
+/// The same for recurrent layers, which recompute a segment of all neurons together, and so need memory for it.
+inline constexpr int64_t kRecurrentSegment = 16;
+
+NORSE_FAST_INLINE int64_t checkpoint_count(int64_t steps, int64_t segment = kSegment) {
+  return steps > 0 ? (steps - 1) / segment : 0;
+}
 
 /// A (time, lanes) array whose rows are contiguous, or, if broadcast, hold one value for all lanes. Null data are
 /// zeros.
@@ -93,6 +98,26 @@ struct Backward : Problem<T> {
   void* grad_input = nullptr;                  // null: not wanted
   T* grad_state[kMaxStates] = {};
   T* grad_params = nullptr;  // (parameter, lane); null: not wanted
+};
+
+/// What a recurrent layer has besides its neurons; lanes are (batch, neuron) there. Currents are (time, batch, channel,
+/// neuron), and the input is (time, batch, input).
+template <class T>
+struct Coupling {
+  int64_t neurons = 0;
+  int64_t inputs = 0;
+  const T* input_weights = nullptr;  // (channel, neuron, input); null: the input is the currents
+  const T* spikes = nullptr;         // (batch, neuron): the output of the step before the first
+  const T* weights = nullptr;        // (channel, neuron, neuron that spiked)
+};
+
+template <class T>
+struct RecurrentForward : Forward<T>, Coupling<T> {};
+
+template <class T>
+struct RecurrentBackward : Backward<T>, Coupling<T> {  // grad_input is that of the currents
+  const T* output = nullptr;                           // of forward
+  const T* grad_spikes = nullptr;  // of the last output as part of the final state; null: no gradient
 };
 
 /// The kernels of a model on a backend, which is an instruction set of the CPU, or CUDA. Operators see this

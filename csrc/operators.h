@@ -158,14 +158,19 @@ struct DeviceId {
   bool operator==(const DeviceId& other) const { return type == other.type && index == other.index; }
 };
 
-/// A contiguous tensor. Straight to the allocator: this runs several times per time step of a cell.
-inline Tensor empty(const Sizes& sizes, ScalarType dtype, DeviceId device) {
+inline Sizes contiguous_strides(const Sizes& sizes) {
   Sizes strides(sizes.size());
   int64_t stride = 1;
   for (size_t d = sizes.size(); d-- > 0;) {
     strides[d] = stride;
     stride *= sizes[d] > 0 ? sizes[d] : 1;
   }
+  return strides;
+}
+
+/// A contiguous tensor. Straight to the allocator: this runs several times per time step of a cell.
+inline Tensor empty(const Sizes& sizes, ScalarType dtype, DeviceId device) {
+  const Sizes strides = contiguous_strides(sizes);
   AtenTensorHandle handle = nullptr;
   TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(
       sizes.size(), sizes.data(), strides.data(),

@@ -15,7 +15,7 @@ enum class Surrogate : int { kSuper, kTriangle, kTanh, kCirc, kHeaviErfc, kHeavi
 
 template <Surrogate kSurrogate, class T>
 NORSE_FAST_INLINE T surrogate_derivative(T x, T alpha) {
-  const T magnitude = x < T(0) ? -x : x;
+  const T magnitude = std::fabs(x);
   if constexpr (kSurrogate == Surrogate::kSuper) {
     // 1 / (alpha |x| + 1)^2; F. Zenke, S. Ganguli: SuperSpike, 2018
     const T d = alpha * magnitude + T(1);

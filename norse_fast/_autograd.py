@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -11,7 +12,7 @@ from ._ops import SEGMENT
 if TYPE_CHECKING:
     from ._neuron import Neuron
 
-__all__ = ["Fused", "in_transform", "run_fused"]
+__all__ = ["Fused", "in_transform", "once_only", "reduce_to", "run_fused"]
 
 
 def in_transform() -> bool:
@@ -62,7 +63,7 @@ def _run(call: Call, *tensors: torch.Tensor) -> Any:
     return (*results, *trace), checkpoints
 
 
-def _reduce(grad: torch.Tensor, param: torch.Tensor) -> torch.Tensor:
+def reduce_to(grad: torch.Tensor, param: torch.Tensor) -> torch.Tensor:
     """Sum the gradient of one parameter over the lanes that share a value."""
     # A parameter that varies spans the trailing dimensions, after leading ones of size 1.
     reduced = grad.sum() if param.numel() == 1 else grad.reshape(-1, param.numel()).sum(0)
@@ -119,9 +120,18 @@ def _backward(ctx: Any, grad_output: Any, *grads: Any) -> Any:
     if constants:
         return found
     reduced = [
-        _reduce(grad_params[k], operands[1 + states + k]) if needs[2 + states + k] else None for k in range(params)
+        reduce_to(grad_params[k], operands[1 + states + k]) if needs[2 + states + k] else None for k in range(params)
     ]
     return (*found, *reduced, None)
+
+
+def once_only(backward: Callable[..., Any], ctx: Any, grads: Any) -> Any:
+    """``backward(ctx, *grads)``, whose results cannot be differentiated."""
+    if not torch.is_grad_enabled() or torch.compiler.is_compiling() or in_transform():
+        return backward(ctx, *grads)
+    with torch.no_grad():
+        results = backward(ctx, *grads)
+    return _NoSecondDerivative.apply(torch.zeros((), requires_grad=True), *results)
 
 
 class Fused(torch.autograd.Function):
@@ -141,11 +151,7 @@ class Fused(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
-        if not torch.is_grad_enabled() or torch.compiler.is_compiling():
-            return _backward(ctx, *grads)
-        with torch.no_grad():
-            results = _backward(ctx, *grads)
-        return _NoSecondDerivative.apply(torch.zeros((), requires_grad=True), *results)
+        return once_only(_backward, ctx, grads)
 
 
 # What Fused.apply comes to outside of torch.compile and torch.func, without its checks for them.

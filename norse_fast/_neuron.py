@@ -13,7 +13,7 @@ import torch
 
 from ._autograd import run_fused
 from ._extension import has_kernels
-from ._ops import register_fakes
+from ._ops import register_fakes, register_recurrent_fakes, register_shared_fakes
 from .functional.threshold import surrogate_index, threshold
 
 __all__ = ["SEQUENCES", "Neuron", "descend"]
@@ -79,6 +79,10 @@ class Neuron:
             register_fakes(name, len(state), len(params))
             self.forward_op = getattr(torch.ops.norse_fast, f"{name}_forward").default
             self.backward_op = getattr(torch.ops.norse_fast, f"{name}_backward").default
+            if hasattr(torch.ops.norse_fast, f"{name}_recurrent_forward"):
+                register_recurrent_fakes(name, len(state), len(params))
+                self.recurrent_forward_op = getattr(torch.ops.norse_fast, f"{name}_recurrent_forward").default
+                self.recurrent_backward_op = getattr(torch.ops.norse_fast, f"{name}_recurrent_backward").default
 
     def __repr__(self) -> str:
         return f"Neuron({self.name!r})"
@@ -91,14 +95,8 @@ class Neuron:
         Returns:
             The output, in the input's dtype, and the last state, or with ``record`` the states of all steps.
         """
-        try:
-            state_values, params = self.read_state(state), self.read_params(p)
-            method, alpha = self.read_surrogate(p) if self.read_surrogate is not None else ("super", 100.0)
-        except AttributeError as error:
-            self._reject_fields(state, p, error)
+        state_values, params, method, alpha = self._read(state, p, dt)
         surrogate = surrogate_index(method)
-        if self.coefficients is not None:
-            params = self.coefficients(params, dt)
         if not self._is_ready(input, state_values, params, sequence):
             input, state_values, params, alpha = self._prepare(input, state_values, params, alpha, sequence)
         if self.name is None or not has_kernels(input.device.type):
@@ -111,6 +109,26 @@ class Neuron:
             return output, self.pack(*(rest[states:] if record else rest))
         output, *rest = self.forward_op(*tensors, *params, dt, sequence, False, record)
         return output, self.pack(*(rest[-1] if record else rest[:states]))
+
+    def _read(self, state: Any, p: Any, dt: float) -> tuple[tuple[Any, ...], tuple[Any, ...], str, Any]:
+        """State variables, parameters as the kernel wants them, surrogate and its alpha, all unchecked."""
+        try:
+            state_values, params = self.read_state(state), self.read_params(p)
+            method, alpha = self.read_surrogate(p) if self.read_surrogate is not None else ("super", 100.0)
+        except AttributeError as error:
+            self._reject_fields(state, p, error)
+        if self.coefficients is not None:
+            params = self.coefficients(params, dt)
+        return state_values, params, method, alpha
+
+    def prepare(self, example: torch.Tensor, state: Any, p: Any, dt: float) -> tuple[int, Any, Any, Any, Any]:
+        """Surrogate, ``example``, state, parameters and alpha as the operators take them, for an input like ``example``."""
+        values, params, method, alpha = self._read(state, p, dt)
+        surrogate = surrogate_index(method)
+        example, values, params, alpha = self._prepare(example, values, params, alpha, False)
+        if not isinstance(alpha, torch.Tensor):
+            alpha = torch.tensor(alpha, dtype=torch.float64)
+        return surrogate, example, values, params, alpha
 
     @staticmethod
     def _is_ready(input: Any, state: tuple[Any, ...], params: tuple[Any, ...], sequence: bool) -> bool:
@@ -154,7 +172,7 @@ class Neuron:
             input = input.float()
         shape = input.shape[1:] if sequence else input.shape
 
-        state = tuple(self._as_state(f"state.{n}", s, input, shape) for n, s in zip(self.state, state))
+        state = tuple(self.as_state(f"state.{n}", s, input, shape) for n, s in zip(self.state, state))
         params = tuple(self._as_parameter(f"p.{n}", v, input, shape) for n, v in zip(self.params, params))
         if isinstance(alpha, torch.Tensor) and alpha.dim():
             alpha = self._as_parameter("p.alpha", alpha, input, shape)
@@ -166,7 +184,7 @@ class Neuron:
         return input, tuple(s.to(compute).expand(shape) for s in state), params, alpha
 
     @staticmethod
-    def _as_state(name: str, value: Any, input: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+    def as_state(name: str, value: Any, input: torch.Tensor, shape: torch.Size) -> torch.Tensor:
         if not isinstance(value, torch.Tensor):
             raise TypeError(f"{name}: got {type(value).__name__}, expected a tensor; convert it with torch.as_tensor.")
         if value.is_sparse:
@@ -274,3 +292,7 @@ def _check_broadcast(name: str, value: torch.Tensor, shape: torch.Size, fix: str
             f"{name}: got shape {tuple(value.shape)}, expected one that broadcasts to {tuple(shape)}, the input at one time "
             f"step; {fix}."
         )
+
+
+if has_kernels("cpu"):
+    register_shared_fakes()

@@ -6,14 +6,21 @@ from typing import Any
 
 import torch
 
-__all__ = ["SEGMENT", "register_fakes"]
+__all__ = ["RECURRENT_SEGMENT", "SEGMENT", "register_fakes", "register_recurrent_fakes", "register_shared_fakes"]
 
 #: Backward keeps the states of every this many steps (kSegment in csrc/launch.h).
 SEGMENT = 32
+#: The same for recurrent layers (kRecurrentSegment).
+RECURRENT_SEGMENT = 16
 
 
 def _state_dtype(input: torch.Tensor) -> torch.dtype:
     return torch.float64 if input.dtype == torch.float64 else torch.float32
+
+
+def _checkpoint_count(steps: Any, segment: int) -> Any:
+    # Written so that it also holds for T = 0 with symbolic T.
+    return (steps + segment - 1) // segment - (1 if steps > 0 else 0)
 
 
 def register_fakes(name: str, states: int, params: int) -> None:
@@ -28,8 +35,7 @@ def register_fakes(name: str, states: int, params: int) -> None:
             return [input.new_empty((count, *step), dtype=dtype) for _ in range(states)]
 
         final = [input.new_empty(step, dtype=dtype) for _ in range(states)]
-        # Written so that it also holds for T = 0 with symbolic T.
-        checkpoints = kept((steps + SEGMENT - 1) // SEGMENT - (1 if steps > 0 else 0)) if checkpoint else []
+        checkpoints = kept(_checkpoint_count(steps, SEGMENT)) if checkpoint else []
         return (input.new_empty(input.shape), *final, checkpoints, kept(steps) if record else [])
 
     def backward(input: torch.Tensor, *args: Any) -> Any:
@@ -42,3 +48,34 @@ def register_fakes(name: str, states: int, params: int) -> None:
 
     torch.library.register_fake(f"norse_fast::{name}_forward", forward)
     torch.library.register_fake(f"norse_fast::{name}_backward", backward)
+
+
+def register_recurrent_fakes(name: str, states: int, params: int) -> None:
+    """Register the fake kernels of the two operators of a model's recurrent layer."""
+
+    def forward(input: torch.Tensor, input_weights: Any, z: torch.Tensor, *args: Any) -> Any:
+        checkpoint, record = args[-2:]
+
+        def kept(count: Any) -> list[torch.Tensor]:
+            return [z.new_empty((count, *z.shape)) for _ in range(states)]
+
+        steps = input.shape[0]
+        final = [z.new_empty(z.shape) for _ in range(states)]
+        checkpoints = kept(_checkpoint_count(steps, RECURRENT_SEGMENT)) if checkpoint else []
+        return (z.new_empty((steps, *z.shape)), *final, checkpoints, kept(steps) if record else [])
+
+    def backward(input: torch.Tensor, input_weights: Any, z: torch.Tensor, *args: Any) -> Any:
+        grad_currents = z.new_empty((*input.shape[:-1], args[states].shape[0]))
+        grad_params = z.new_empty((params, *z.shape) if args[-1] else 0)
+        return (grad_currents, *(z.new_empty(z.shape) for _ in range(states)), grad_params)
+
+    torch.library.register_fake(f"norse_fast::{name}_recurrent_forward", forward)
+    torch.library.register_fake(f"norse_fast::{name}_recurrent_backward", backward)
+
+
+def register_shared_fakes() -> None:
+    """Register the fake kernels of the operators that no model owns."""
+    torch.library.register_fake("norse_fast::product", lambda a, b: a.new_empty((a.shape[0], b.shape[1])))
+    torch.library.register_fake(
+        "norse_fast::spike_product", lambda spikes, grads: grads.new_empty((spikes.shape[1], grads.shape[1]))
+    )

@@ -1,16 +1,24 @@
-"""Recurrent layers over time: the input projection as one product, then one step after another."""
+"""Recurrent layers: one step, and all steps in one operator.
+
+The input projection is one matrix product for all steps. The rest is :class:`FusedRecurrence`, or where there are no
+kernels for it, one step after another.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any, Literal, NamedTuple, NoReturn, cast
 
 import torch
 from torch.utils import _pytree as pytree
 
+from ._autograd import once_only, reduce_to
+from ._extension import has_kernels
 from ._neuron import Neuron, descend
+from ._ops import RECURRENT_SEGMENT
 
-__all__ = ["RECURRENT", "FusedStep", "Recurrent", "check_weights", "project", "stack_states"]
+__all__ = ["RECURRENT", "Recurrent", "check_weights", "project", "stack_states"]
 
 
 def project(weights: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
@@ -18,6 +26,25 @@ def project(weights: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     if x.is_sparse:
         return torch.sparse.mm(x, weights.t())
     return torch.nn.functional.linear(x, weights)
+
+
+def project_all(weights: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """:func:`project` for all time steps of ``x``, in one product."""
+    if not x.is_sparse:
+        return torch.nn.functional.linear(x, weights)
+    x = x.coalesce()
+    *leading, inputs = x.shape
+    row = x.indices().new_zeros(x.indices().shape[1])
+    for size, index in zip(leading, x.indices()):
+        row = row * size + index
+    flat = torch.sparse_coo_tensor(
+        torch.stack((row, x.indices()[-1])),
+        x.values(),
+        (math.prod(leading), inputs),
+        is_coalesced=True,
+        check_invariants=False,
+    )
+    return torch.sparse.mm(flat, weights.t()).reshape(*leading, -1)
 
 
 def check_weights(
@@ -74,57 +101,117 @@ def stack_states(states: list[Any]) -> Any:
     return pytree.tree_map(lambda *tensors: torch.stack(tensors), *states)
 
 
-class FusedStep:
-    """One step of a recurrent layer whose neurons take all input through one state variable.
+class Call(NamedTuple):
+    """What a sequence is run with, besides the tensors that may need gradients."""
 
-    Args:
-        neuron: the neurons; the layer's state has all of their state variables.
-        pack: builds the layer's state tuple from the new spikes and the state variables.
-        receiver: the state variable that takes the input.
-        spikes: the dotted field of the layer's state with the spikes of the last step.
+    neuron: Neuron
+    surrogate: int
+    dt: float
+    record: bool
+    checkpoint: bool
+
+
+class FusedRecurrence(torch.autograd.Function):
+    """``apply(call, x, input_weights, z, *state, recurrent_weights, *params, alpha)``.
+
+    Returns ``(output, z, *final state, *trace, *checkpoints)``. Without input weights, ``x`` are the projected currents.
+    Saves the input, the output and a few states; backward computes the rest again.
     """
 
-    def __init__(self, neuron: Neuron, pack: Callable[..., Any], receiver: str = "i", spikes: str = "z") -> None:
-        self.neuron, self.pack, self.spikes = neuron, pack, spikes
-        self.receiver = neuron.state.index(receiver)
+    @staticmethod
+    def forward(call: Call, x: torch.Tensor, input_weights: Any, z: torch.Tensor, *rest: torch.Tensor) -> Any:
+        output, *final, checkpoints, trace = call.neuron.recurrent_forward_op(
+            x, input_weights, z, *rest[:-1], call.dt, call.checkpoint, call.record
+        )
+        return (output, output[-1].clone(), *final, *trace, *checkpoints)
 
-    def __call__(
-        self, projected: torch.Tensor, state: Any, recurrent_weights: torch.Tensor, p: Any, dt: float
-    ) -> tuple[torch.Tensor, Any]:
-        """Run one step."""
-        try:
-            before = list(self.neuron.read_state(state))
-            z = descend(state, self.spikes)
-        except AttributeError:
-            _reject_state(state, f"the fields {', '.join((self.spikes, *self.neuron.state))}")
-        # The receiver takes the input first and the recurrent spikes second: the reference's order of rounding.
-        before[self.receiver] = before[self.receiver] + projected
-        z, after = self.neuron(project(recurrent_weights, z), self.neuron.pack(*before), p, dt)
-        return z, self.pack(z, *self.neuron.read_state(after))
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, outputs: Any) -> None:
+        ctx.set_materialize_grads(False)
+        ctx.call, *tensors = inputs
+        checkpoints = outputs[2 + len(ctx.call.neuron.state) * (2 if ctx.call.record else 1) :]
+        ctx.save_for_backward(*tensors, outputs[0], *checkpoints)
+        ctx.mark_non_differentiable(*checkpoints)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        return once_only(_backward, ctx, grads)
+
+
+def _backward(ctx: Any, grad_output: Any, grad_z: Any, *grads: Any) -> Any:
+    neuron, surrogate, dt, record, _ = ctx.call
+    states, params = len(neuron.state), len(neuron.params)
+    x, input_weights, z, *rest = ctx.saved_tensors
+    operands, (output, *checkpoints) = rest[: states + params + 2], rest[states + params + 2 :]
+    recurrent_weights = operands[states]
+    _, needs_x, needs_input_weights, needs_z, *needs = ctx.needs_input_grad
+    grad_trace = [g for g in grads[states : 2 * states] if g is not None] if record else []
+    if grad_trace:
+        zero = z.new_zeros(()).expand(output.shape)
+        grad_trace = [zero if g is None else g for g in grads[states : 2 * states]]
+
+    want_params = True in needs[states + 1 : -1]
+    grad_currents, *grad_state, grad_params = neuron.recurrent_backward_op(
+        x, input_weights, z, *operands, output, checkpoints, grad_output, grad_z, *grads[:states], grad_trace, surrogate,
+        dt, want_params,
+    )  # fmt: skip
+    found: list[Any] = [None] * (4 + len(needs))
+    flat = grad_currents.reshape(-1, grad_currents.shape[-1])
+    if input_weights is None:
+        found[1] = grad_currents if needs_x else None
+    else:
+        found[1] = _product(flat, input_weights).reshape(x.shape) if needs_x else None
+        found[2] = _spike_product(x, flat).t() if needs_input_weights else None
+    first, later = flat.split((z.numel() // z.shape[-1], flat.shape[0] - z.numel() // z.shape[-1]))
+    if needs_z:
+        found[3] = _product(first, recurrent_weights).reshape(z.shape)
+    found[4 : 4 + states] = grad_state
+    if needs[states]:
+        found[4 + states] = (_spike_product(z, first) + _spike_product(output[:-1], later)).t()
+    for k in range(params):
+        if needs[states + 1 + k]:
+            found[5 + states + k] = reduce_to(grad_params[k], operands[states + 1 + k])
+    return tuple(found)
+
+
+def _product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    product: torch.Tensor = torch.ops.norse_fast.product.default(a, b)
+    return product
+
+
+def _spike_product(x: torch.Tensor, grads: torch.Tensor) -> torch.Tensor:
+    """``x.T @ grads`` over all steps and rows of the batch, quick where x is spikes, and few."""
+    product: torch.Tensor = torch.ops.norse_fast.spike_product.default(x.reshape(-1, x.shape[-1]), grads)
+    return product
 
 
 class Recurrent:
     """A recurrent layer.
 
     Args:
-        step: ``step(projected input, state, recurrent weights, p, dt)`` gives output and new state.
-        spikes: the dotted field of its state with the spikes of the last step.
-        prepare: makes of each weight matrix what the projection and the step use instead; once for all steps.
+        neuron: the neurons; the layer's state has all of their state variables.
+        pack: builds the layer's state tuple from the new spikes and the state variables.
+        receivers: the state variables that take the currents, one for each channel of the weights.
+        arrival: when input ``x`` and recurrent current ``r`` join: ``"before"`` the step, as ``(i + x) + r`` for the
+            receiver ``i``; ``"with"`` it, as its input ``x + r``; or ``"after"`` it, as ``(i + x) + r``.
+        spikes: the dotted field of the layer's state with the spikes of the last step.
+        prepare: makes of each weight matrix that of all channels; once for all steps.
+        sparse: whether output and spikes are sparse tensors.
     """
 
     def __init__(
         self,
-        step: Callable[..., tuple[torch.Tensor, Any]],
+        neuron: Neuron,
+        pack: Callable[..., Any],
+        receivers: tuple[str, ...] = ("i",),
+        arrival: Literal["before", "with", "after"] = "before",
         spikes: str = "z",
         prepare: Callable[[torch.Tensor], torch.Tensor] | None = None,
+        sparse: bool = False,
     ) -> None:
-        self.step, self.spikes, self.prepare = step, spikes, prepare
-
-    @classmethod
-    def of(cls, *args: Any, **kwargs: Any) -> Recurrent:
-        """The layer of a :class:`FusedStep`, whose arguments it takes."""
-        step = FusedStep(*args, **kwargs)
-        return cls(step, step.spikes)
+        self.neuron, self.pack, self.arrival, self.spikes, self.prepare = neuron, pack, arrival, spikes, prepare
+        self.sparse = sparse
+        self.receivers = [neuron.state.index(name) for name in receivers] if arrival != "with" else []
 
     def one_step(
         self,
@@ -137,7 +224,9 @@ class Recurrent:
     ) -> tuple[torch.Tensor, Any]:
         """Run one step, from the input before its projection."""
         check_weights(input, state, input_weights, recurrent_weights, self.spikes)
-        return self.step(project(input_weights, input), state, recurrent_weights, p, dt)
+        if self.prepare is not None:
+            input_weights, recurrent_weights = self.prepare(input_weights), self.prepare(recurrent_weights)
+        return self._step(project(input_weights, input), state, recurrent_weights, p, dt)
 
     def __call__(
         self,
@@ -162,13 +251,81 @@ class Recurrent:
         check_weights(input, state, input_weights, recurrent_weights, self.spikes)
         if self.prepare is not None:
             input_weights, recurrent_weights = self.prepare(input_weights), self.prepare(recurrent_weights)
+        if self.is_fused(input.device.type):
+            return self._run_fused(input, state, input_weights, recurrent_weights, p, dt, record)
         outputs, states = [], []
-        for projected in torch.nn.functional.linear(input, input_weights).unbind(0):
-            output, state = self.step(projected, state, recurrent_weights, p, dt)
+        for projected in project_all(input_weights, input).unbind(0):
+            output, state = self._step(projected, state, recurrent_weights, p, dt)
             outputs.append(output)
             if record:
                 states.append(state)
         return torch.stack(outputs), stack_states(states) if record else state
+
+    def is_fused(self, device_type: str) -> bool:
+        """Whether sequences run as one operator on this type of device."""
+        return device_type == "cpu" and self.neuron.name is not None and has_kernels(device_type)
+
+    def _read_state(self, state: Any) -> tuple[torch.Tensor, tuple[Any, ...]]:
+        try:
+            z, values = descend(state, self.spikes), self.neuron.read_state(state)
+        except AttributeError:
+            _reject_state(state, f"the fields {', '.join((self.spikes, *self.neuron.state))}")
+        return z, values
+
+    def _step(
+        self, projected: torch.Tensor, state: Any, recurrent_weights: torch.Tensor, p: Any, dt: float
+    ) -> tuple[torch.Tensor, Any]:
+        z, values = self._read_state(state)
+        recurrent = project(recurrent_weights, z)
+        before = list(values)
+        # Input first, recurrent spikes second: the reference's order of rounding.
+        if self.arrival == "with":
+            x = projected + recurrent
+        elif self.arrival == "after":
+            x = projected
+        elif len(self.receivers) == 1:
+            before[self.receivers[0]] = before[self.receivers[0]] + projected
+            x = recurrent
+        else:
+            channels = len(self.receivers)
+            for k, current, own in zip(self.receivers, projected.chunk(channels, -1), recurrent.chunk(channels, -1)):
+                before[k] = before[k] + current + own
+            x = projected.new_zeros(()).expand(before[0].shape)
+        z, packed = self.neuron(x, self.neuron.pack(*before), p, dt)
+        after = list(self.neuron.read_state(packed))
+        if self.arrival == "after":
+            after[self.receivers[0]] = after[self.receivers[0]] + recurrent
+        z = z.to_sparse() if self.sparse else z
+        return z, self.pack(z, *after)
+
+    def _run_fused(
+        self,
+        input: torch.Tensor,
+        state: Any,
+        input_weights: torch.Tensor,
+        recurrent_weights: torch.Tensor,
+        p: Any,
+        dt: float,
+        record: bool,
+    ) -> tuple[torch.Tensor, Any]:
+        neuron = self.neuron
+        z, _ = self._read_state(state)
+        shape = (*input.shape[1:-1], recurrent_weights.shape[-1])
+        example = input_weights.new_zeros(()).to(input.dtype).expand(shape)
+        surrogate, _, values, params, alpha = neuron.prepare(example, state, p, dt)
+        dtype = values[0].dtype
+        z = neuron.as_state(f"state.{self.spikes}", z, example, example.shape).to(dtype).expand(shape)
+        storage, states = input.dtype, len(values)
+        x, weights = input, cast(Any, input_weights)
+        if input.is_sparse or storage != dtype or torch.is_autocast_enabled(input.device.type):
+            x, weights = project_all(input_weights, input).to(dtype), None
+        call = Call(neuron, surrogate, dt, record, x.shape[0] > RECURRENT_SEGMENT and torch.is_grad_enabled())
+        recurrent_weights = recurrent_weights.to(dtype)
+        outputs = FusedRecurrence.apply(call, x, weights, z, *values, recurrent_weights, *params, alpha)
+        output, z = (t.to(storage).to_sparse() if self.sparse else t.to(storage) for t in outputs[:2])
+        if record:
+            return output, self.pack(output, *outputs[2 + states : 2 + 2 * states])
+        return output, self.pack(z, *outputs[2 : 2 + states])
 
 
 #: The layer behind each public recurrent step function.

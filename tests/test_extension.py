@@ -46,7 +46,7 @@ def test_the_best_instruction_set_is_chosen():
 @pytest.mark.parametrize("capability", capabilities()[:-1])
 def test_lesser_instruction_sets(capability: str):
     """Golden vectors, exactness and gradients again, with kernels that this machine would not choose by itself."""
-    files = ["test_golden.py", "test_exact.py", "test_dtypes.py", "test_gradients.py"]
+    files = ["test_golden.py", "test_exact.py", "test_dtypes.py", "test_gradients.py", "test_recurrent.py"]
     result = subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *(str(Path(__file__).parent / f) for f in files)],
         env={**os.environ, "NORSE_FAST_CPU_CAPABILITY": capability},

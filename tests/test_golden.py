@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from norse_fast._extension import kernels_disabled
+from norse_fast._recurrent import RECURRENT
 
-from .models import FEED_FORWARD, MODELS, GoldenCase, fields, golden_cases
+from .models import MODELS, GoldenCase, fields, golden_cases
 
 
 def run_steps(case: GoldenCase, leaves):
@@ -22,7 +23,9 @@ def run_steps(case: GoldenCase, leaves):
 
 
 def run_sequence(case: GoldenCase, leaves):
-    state, _, params = case.arguments(leaves)
+    state, weights, params = case.arguments(leaves)
+    if case.model.kind == "rec":
+        return RECURRENT[case.model.step](leaves["input"], state, *weights, params, case.meta["dt"])
     return case.model.neuron(leaves["input"], state, params, case.meta["dt"], sequence=True)
 
 
@@ -71,7 +74,7 @@ def test_steps(case: GoldenCase, path: str):
     check_gradients(case, leaves, output, final)
 
 
-@pytest.mark.parametrize("case", golden_cases(FEED_FORWARD))
+@pytest.mark.parametrize("case", golden_cases([m for m in MODELS if m.kind in ("ff", "rec")]))
 def test_sequence(case: GoldenCase):
     leaves = case.leaves()
     output, final = run_sequence(case, leaves)

@@ -16,7 +16,7 @@ std::vector<Capability> available() {
       __builtin_cpu_supports("avx512vl")) {
     found.push_back(Capability::kAvx512);
   }
-  if (__builtin_cpu_supports("avx2")) found.push_back(Capability::kAvx2);
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) found.push_back(Capability::kAvx2);
 #endif
   found.push_back(Capability::kBaseline);
   return found;

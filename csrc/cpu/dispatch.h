@@ -32,19 +32,25 @@ Capability capability();
 template <class Launch>
 using Kernel = void (*)(const Launch& launch, Lanes lanes);
 
-/// The kernel of a model for the chosen instruction set.
-template <class Model, class Launch>
-Kernel<Launch> kernel() {
+/// Calls f with a value of the backend of the chosen instruction set.
+template <class F>
+auto dispatch(F f) {
   switch (capability()) {
 #ifdef NORSE_FAST_X86
     case Capability::kAvx512:
-      return &Kernels<Avx512, Model>::run;
+      return f(Avx512{});
     case Capability::kAvx2:
-      return &Kernels<Avx2, Model>::run;
+      return f(Avx2{});
 #endif
     default:
-      return &Kernels<Baseline, Model>::run;
+      return f(Baseline{});
   }
+}
+
+/// The kernel of a model for the chosen instruction set.
+template <class Model, class Launch>
+Kernel<Launch> kernel() {
+  return dispatch([](auto isa) -> Kernel<Launch> { return &Kernels<decltype(isa), Model>::run; });
 }
 
 }  // namespace norse_fast::cpu

@@ -2,123 +2,35 @@
 // The CPU driver: walks a block of lanes through all time steps with the state in L1, one vectorised row per step.
 //
 // Everything is a template over Isa, a tag type, because the same code is compiled once per instruction set: the tag
-// keeps the symbols apart. Row functions are written so that the compiler vectorises them: contiguous lanes, parameters
-// copied to locals, `omp simd` to rule out aliasing. They are not inlined: each is one loop nest that can be looked at
-// in the compiler's vectorisation report.
+// keeps the symbols apart. Row functions are written so that the compiler vectorises them: contiguous lanes in whole
+// groups, so that no loop needs a remainder, parameters copied to locals, `omp simd` to rule out aliasing. They are not
+// inlined: each is one loop nest that can be looked at in the compiler's vectorisation report.
 
 #include <cstdlib>
 
 #include "../neurons/model.h"
 #include "dispatch.h"
+#include "rows.h"
 
 namespace norse_fast::cpu {
 
-/// Lanes that share a block; a multiple of every vector width.
-inline constexpr int64_t kBlock = 512;
-
-template <class T>
-NORSE_FAST_INLINE void copy_row(const T* from, int64_t n, T* to) {
-#pragma omp simd
-  for (int64_t l = 0; l < n; ++l) to[l] = from[l];
-}
-
-template <class T>
-NORSE_FAST_INLINE void fill_row(T value, int64_t n, T* to) {
-#pragma omp simd
-  for (int64_t l = 0; l < n; ++l) to[l] = value;
-}
-
-template <class T>
-NORSE_FAST_INLINE void add_row(const T* from, int64_t n, T* to) {
-#pragma omp simd
-  for (int64_t l = 0; l < n; ++l) to[l] += from[l];
-}
-
-/// Rows of stored elements as rows of the computing type T: themselves where the types are the same, else converted in
-/// a pass over the cached block.
-template <class Isa, class T>
-struct StoredRows {
-  template <class Stored>
-  static void widen(const void* from, int64_t offset, int64_t n, T* to) {
-    const Stored* row = static_cast<const Stored*>(from) + offset;
-#pragma omp simd
-    for (int64_t l = 0; l < n; ++l) to[l] = load_stored(row[l]);
-  }
-
-  template <class Stored>
-  static void narrow(const T* from, int64_t n, void* to, int64_t offset) {
-    Stored* row = static_cast<Stored*>(to) + offset;
-#pragma omp simd
-    for (int64_t l = 0; l < n; ++l) store_rounded(from[l], row[l]);
-  }
-
-  /// Row t, lanes [begin, begin + n): in place, or in the buffer.
-  static const T* read(Storage storage, const Rows& rows, int64_t t, int64_t begin, int64_t n, T* buffer) {
-    if (!rows.data) {
-      fill_row(T(0), n, buffer);
-      return buffer;
-    }
-    const int64_t offset = t * rows.time_stride + (rows.broadcast ? 0 : begin);
-    const int64_t count = rows.broadcast ? 1 : n;
-    if (is_half(storage)) {
-      storage == Storage::kHalf ? widen<Half>(rows.data, offset, count, buffer)
-                                : widen<BFloat16>(rows.data, offset, count, buffer);
-    } else if (!rows.broadcast) {
-      return static_cast<const T*>(rows.data) + offset;
-    } else {
-      buffer[0] = static_cast<const T*>(rows.data)[offset];
-    }
-    if (rows.broadcast) fill_row(T(buffer[0]), n, buffer);
-    return buffer;
-  }
-
-  /// Where to compute a row that starts at `offset`: in place, or in the buffer, from where `finish` stores it.
-  static T* target(Storage storage, void* data, int64_t offset, T* buffer) {
-    return data && !is_half(storage) ? static_cast<T*>(data) + offset : buffer;
-  }
-
-  static void finish(Storage storage, const T* buffer, int64_t n, void* data, int64_t offset) {
-    if (!data || !is_half(storage)) return;
-    storage == Storage::kHalf ? narrow<Half>(buffer, n, data, offset) : narrow<BFloat16>(buffer, n, data, offset);
-  }
-
- private:
-  // Half types are only ever computed in float.
-  static bool is_half(Storage storage) {
-    return sizeof(T) == sizeof(float) && (storage == Storage::kHalf || storage == Storage::kBFloat16);
-  }
-};
-
-/// Spreads a parameter over the lanes of a block.
-template <class T>
-NORSE_FAST_INLINE void spread(const Parameter<T>& p, bool rate, double dt, int64_t begin, int64_t n, T* to) {
-  if (p.is_shared()) return fill_row(p.shared, n, to);
-  int64_t phase = begin % p.period;
-  for (int64_t l = 0; l < n; phase = 0) {
-    const int64_t run = p.period - phase < n - l ? p.period - phase : n - l;
-#pragma omp simd
-    for (int64_t k = 0; k < run; ++k) to[l + k] = parameter_value<T>(p.values, p.type, phase + k, rate, dt);
-    l += run;
-  }
-}
-
-/// The parameters of a block: in registers where all lanes share them, else one L1 row each.
+/// The parameters of a block: in registers where all lanes share them and it is `share`, else one L1 row each.
 template <class Isa, class Model, class T>
 struct BlockParams {
   static constexpr int kParams = kParamCount<Model>;
   using Params = typename Model::template Params<T>;
 
-  bool shared = true;
+  bool shared;
   Params values;
   alignas(64) T rows[kParams][kBlock];
 
-  BlockParams(const Problem<T>& problem, int64_t begin, int64_t n) {
+  BlockParams(const Problem<T>& problem, int64_t begin, int64_t n, bool share = true) : shared(share) {
     for (int k = 0; k < kParams; ++k) shared = shared && problem.params[k].is_shared();
     if (shared) {
       values = make_params<Model, T>([&](int k) { return problem.params[k].shared; });
     } else {
       for (int k = 0; k < kParams; ++k) {
-        spread(problem.params[k], k < Model::kRates, problem.dt, begin, n, rows[k]);
+        BlockRows<Isa, T>::spread(problem.params[k], k < Model::kRates, problem.dt, begin, n, rows[k]);
       }
     }
   }
@@ -128,13 +40,18 @@ template <class Isa, class Model, class T>
 struct Driver {
   static constexpr int kStates = kStateCount<Model>;
   static constexpr int kParams = kParamCount<Model>;
-  static constexpr int kSurrogates = kSurrogateCount<Model>;
+  static constexpr int kTape = kTapeCount<Model>;
   using State = typename Model::template State<T>;
   using Params = typename Model::template Params<T>;
+  using Tape = typename Model::template Tape<T>;
   using BlockParams = cpu::BlockParams<Isa, Model, T>;
+  using BlockRows = cpu::BlockRows<Isa, T>;
   using StoredRows = cpu::StoredRows<Isa, T>;
   using Block = T[kBlock];
-  using SegmentStates = Block[kStates];  // the states of a block before one step
+
+  /// What backward keeps of a step: its tape, and if gradients of the parameters are wanted, the state before it.
+  template <bool kWithParams>
+  static constexpr int kKept = kTape + (kWithParams ? kStates : 0);
 
   NORSE_FAST_INLINE static State load_state(const Block* rows, int64_t l) {
     return make_state<Model, T>([&](int k) { return rows[k][l]; });
@@ -144,69 +61,100 @@ struct Driver {
     for_each_member<kStates>(s, [&](int k, T& member) { rows[k][l] = member; });
   }
 
-  /// Runs f(l, params of lane l) for every lane; f must not carry anything from one lane to the next, and must be
-  /// inlined always: a call would keep the loop from being vectorised.
+  /// Runs f(l, params of lane l) for every lane, and those that fill its last group; f must not carry anything from one
+  /// lane to the next, and must be inlined always: a call would keep the loop from being vectorised.
   template <class F>
   NORSE_FAST_INLINE static void for_each_lane(const BlockParams& params, int64_t n, F f) {
-    if (params.shared) {
-      const Params p = params.values;
+    if (!params.shared) return for_each_lane_and_own_params(params, n, f);
+    const int64_t whole = whole_groups(n);
+    const Params p = params.values;
 #pragma omp simd
-      for (int64_t l = 0; l < n; ++l) f(l, p);
-    } else {
-      // In a function of its own: a temporary of the loop body itself would become an array over the vector's lanes.
-      const auto with_own_params = [&](int64_t l) __attribute__((always_inline)) {
-        f(l, make_params<Model, T>([&](int k) { return params.rows[k][l]; }));
-      };
-#pragma omp simd
-      for (int64_t l = 0; l < n; ++l) with_own_params(l);
-    }
+    for (int64_t l = 0; l < whole; ++l) f(l, p);
   }
 
-  /// One step from the states `from` to the states `to`, which may be the same rows.
+  template <class F>
+  NORSE_FAST_INLINE static void for_each_lane_and_own_params(const BlockParams& params, int64_t n, F f) {
+    const int64_t whole = whole_groups(n);
+    // In a function of its own: a temporary of the loop body itself would become an array over the vector's lanes.
+    const auto with_own_params = [&](int64_t l) __attribute__((always_inline)) {
+      f(l, make_params<Model, T>([&](int k) { return params.rows[k][l]; }));
+    };
+#pragma omp simd
+    for (int64_t l = 0; l < whole; ++l) with_own_params(l);
+  }
+
+  NORSE_FAST_INLINE static Tape load_tape(const Block* rows, int64_t l) {
+    return make_tape<Model, T>([&](int k) { return rows[k][l]; });
+  }
+
+  /// One step from the states `from` to the states `to`, which may be the same rows. Writes the output in forward, and
+  /// the tape in backward.
+  template <bool kForward>
   [[gnu::noinline]] static void step_row(const BlockParams& params, int64_t n, const T* x, const Block* from, Block* to,
-                                         T* out) {
-    for_each_lane(params, n, [=](int64_t l, const Params& p) __attribute__((always_inline)) {
+                                         Block* tape, T* out) {
+    alignas(64) T exps[kHasExponent<Model> ? kBlock : 1];
+    if constexpr (kHasExponent<Model>) {
+      for_each_lane(params, n, [&](int64_t l, const Params& p) __attribute__((always_inline)) {
+        exps[l] = Model::exponent(load_state(from, l), p);
+      });
+      BlockRows::exp(n, exps);
+    }
+    for_each_lane(params, n, [&](int64_t l, const Params& p) __attribute__((always_inline)) {
       State s = load_state(from, l);
-      out[l] = Model::step(s, x[l], p);
+      Tape kept = make_tape<Model, T>([&](int k) { return kHasExponent<Model> && k == 0 ? exps[l] : T(0); });
+      const T output = Model::step(s, x[l], p, kept);
       store_state(s, to, l);
+      if constexpr (kForward) {
+        out[l] = output;
+      } else {
+        for_each_member<kTape>(kept, [&](int k, T& member) { tape[k][l] = member; });
+      }
     });
   }
 
+  /// The vjp of a step, with the derivative of the default surrogate on the fly.
+  [[gnu::noinline]] static void vjp_row(const BlockParams& params, int64_t n, const Block* tape, T alpha,
+                                        const T* grad_out, Block* grad, T* grad_input) {
+    const auto surrogate = [=](int, T u) __attribute__((always_inline)) {
+      return surrogate_derivative<Surrogate::kSuper>(u, alpha);
+    };
+    for_each_lane(params, n, [=](int64_t l, const Params& p) __attribute__((always_inline)) {
+      State g = load_state(grad, l);
+      Params gp{};
+      grad_input[l] = Model::vjp(State{}, T(0), p, load_tape(tape, l), surrogate, grad_out[l], g, gp);
+      store_state(g, grad, l);
+    });
+  }
+
+  // What is rarer takes longer and less code: other surrogates are passes of their own, and parameters are in rows.
+
+  /// The surrogate derivatives of a step. It is vjp that knows of what.
   [[gnu::noinline]] static void surrogate_rows(const BlockParams& params, Surrogate surrogate, const T* alpha,
-                                               int64_t n, const T* x, const Block* state, Block* derivative) {
+                                               int64_t n, const Block* tape, Block* derivative) {
     if constexpr (Model::kThresholds > 0) {
-      if (surrogate == Surrogate::kHeaviside) {
-        for (int k = 0; k < kSurrogates; ++k) fill_row(T(0), n, derivative[k]);
-        return;
-      }
-      for_each_lane(params, n, [=](int64_t l, const Params& p) __attribute__((always_inline)) {
-        T u[kSurrogates];
-        Model::thresholds(load_state(state, l), x[l], p, u);
-        for (int k = 0; k < kSurrogates; ++k) derivative[k][l] = u[k];
+      for_each_lane_and_own_params(params, n, [=](int64_t l, const Params& p) __attribute__((always_inline)) {
+        const auto record = [=](int k, T u) __attribute__((always_inline)) {
+          derivative[k][l] = u;
+          return T(0);
+        };
+        State g{};
+        Params gp{};
+        Model::vjp(State{}, T(0), p, load_tape(tape, l), record, T(0), g, gp);
       });
-      dispatch_surrogate(surrogate, [&](auto constant) {
-        for (int k = 0; k < kSurrogates; ++k) {
-          T* row = derivative[k];
-#pragma omp simd
-          for (int64_t l = 0; l < n; ++l) row[l] = surrogate_derivative<decltype(constant)::value>(row[l], alpha[l]);
-        }
-      });
+      for (int k = 0; k < Model::kThresholds; ++k) BlockRows::surrogate(surrogate, alpha, n, derivative[k]);
     }
   }
 
   template <bool kWithParams>
   [[gnu::noinline]] static void vjp_row(const BlockParams& params, int64_t n, const T* x, const Block* state,
-                                        const Block* derivative, const T* grad_out, Block* grad, Block* grad_params,
-                                        T* grad_input) {
-    for_each_lane(params, n, [=](int64_t l, const Params& p) __attribute__((always_inline)) {
-      const State s = load_state(state, l);
+                                        const Block* tape, const Block* derivative, const T* grad_out, Block* grad,
+                                        Block* grad_params, T* grad_input) {
+    for_each_lane_and_own_params(params, n, [=](int64_t l, const Params& p) __attribute__((always_inline)) {
+      const State s = kWithParams ? load_state(state, l) : State{};
       State g = load_state(grad, l);
-      T surrogate[kSurrogates] = {};
-      if constexpr (Model::kThresholds > 0) {
-        for (int k = 0; k < kSurrogates; ++k) surrogate[k] = derivative[k][l];
-      }
       Params gp = make_params<Model, T>([&](int k) { return kWithParams ? grad_params[k][l] : T(0); });
-      grad_input[l] = vjp<Model, T>(s, x[l], p, surrogate, grad_out[l], g, gp);
+      const auto surrogate = [=](int k, T) __attribute__((always_inline)) { return derivative[k][l]; };
+      grad_input[l] = Model::vjp(s, kWithParams ? x[l] : T(0), p, load_tape(tape, l), surrogate, grad_out[l], g, gp);
       store_state(g, grad, l);
       if constexpr (kWithParams) {
         for_each_member<kParams>(gp, [&](int k, T& member) { grad_params[k][l] = member; });
@@ -218,14 +166,16 @@ struct Driver {
   static void forward_block(const Forward<T>& f, int64_t first, int64_t begin, int64_t n) {
     const BlockParams params(f, begin, n);
     const int64_t end = segment_end(f, first);
-    alignas(64) Block state[kStates];
+    alignas(64) Block state[kStates], tape[1];
     alignas(64) Block input_buffer, output_buffer;
-    for (int k = 0; k < kStates; ++k) copy_row((first == 0 ? f.state[k] : f.final_state[k]) + begin, n, state[k]);
+    for (int k = 0; k < kStates; ++k)
+      BlockRows::load((first == 0 ? f.state[k] : f.final_state[k]) + begin, n, state[k]);
 
     for (int64_t t = first; t < end; ++t) {
       const int64_t offset = t * f.lanes + begin;
       const T* x = StoredRows::read(f.storage, f.input, t, begin, n, input_buffer);
-      step_row(params, n, x, state, state, StoredRows::target(f.storage, f.output, offset, output_buffer));
+      step_row<true>(params, n, x, state, state, tape,
+                     StoredRows::target(f.storage, f.output, offset, n, output_buffer));
       StoredRows::finish(f.storage, output_buffer, n, f.output, offset);
       if (f.trace[0]) {
         for (int k = 0; k < kStates; ++k) copy_row(state[k], n, f.trace[k] + offset);
@@ -238,50 +188,73 @@ struct Driver {
   }
 
   /// Goes back through the steps of one segment on one block. Gradients wait in the output arrays between segments.
-  static void backward_block(const Backward<T>& b, int64_t first, int64_t begin, int64_t n, SegmentStates* segment) {
-    const BlockParams params(b, begin, n);
+  template <bool kWithParams>
+  static void backward_block(const Backward<T>& b, int64_t first, int64_t begin, int64_t n, Block* kept) {
+    const bool on_the_fly = !kWithParams && b.surrogate == Surrogate::kSuper && b.alpha.is_shared();
+    const BlockParams params(b, begin, n, on_the_fly);
     const int64_t length = segment_end(b, first) - first;
-    const int64_t before = first / kSegment - 1;
-    alignas(64) Block grad[kStates], derivative[kSurrogates], grad_params[kParams];
+    const bool last = first + length == b.steps;
+    alignas(64) Block grad[kStates], derivative[Model::kThresholds + 1], grad_params[kWithParams ? kParams : 1];
     alignas(64) Block alpha, input_buffer, grad_output_buffer, grad_input_buffer;
-    spread(b.alpha, false, b.dt, begin, n, alpha);
+    if (!on_the_fly) BlockRows::spread(b.alpha, false, b.dt, begin, n, alpha);
     for (int k = 0; k < kStates; ++k) {
-      const T* later = first + length < b.steps ? b.grad_state[k] : b.grad_final_state[k];
-      later ? copy_row(later + begin, n, grad[k]) : fill_row(T(0), n, grad[k]);
-      copy_row(first == 0 ? b.state[k] + begin : b.checkpoints[k] + before * b.lanes + begin, n, segment[0][k]);
+      const T* later = last ? b.grad_final_state[k] : b.grad_state[k];
+      later ? BlockRows::load(later + begin, n, grad[k]) : BlockRows::fill(T(0), n, grad[k]);
     }
-    if (b.grad_params) {
-      for (int k = 0; k < kParams; ++k) fill_row(T(0), n, grad_params[k]);
+    if constexpr (kWithParams) {
+      for (int k = 0; k < kParams; ++k) {
+        const T* later = b.grad_params + k * b.lanes + begin;
+        last ? BlockRows::fill(T(0), n, grad_params[k]) : BlockRows::load(later, n, grad_params[k]);
+      }
     }
-    const auto vjp_of_row = b.grad_params ? vjp_row<true> : vjp_row<false>;
+    if constexpr (kKept<kWithParams> > 0) recompute<kWithParams>(b, params, first, length, begin, n, kept);
 
-    for (int64_t s = 0; s + 1 < length; ++s) {
-      const T* x = StoredRows::read(b.storage, b.input, first + s, begin, n, input_buffer);
-      step_row(params, n, x, segment[s], segment[s + 1], grad_input_buffer);
-    }
     for (int64_t s = length - 1; s >= 0; --s) {
       const int64_t t = first + s;
       const int64_t offset = t * b.lanes + begin;
+      const Block* tape = kept + s * kKept<kWithParams>;
       if (b.grad_trace[0]) {
-        for (int k = 0; k < kStates; ++k) add_row(b.grad_trace[k] + offset, n, grad[k]);
+        for (int k = 0; k < kStates; ++k) BlockRows::add(b.grad_trace[k] + offset, n, grad[k]);
       }
-      const T* x = StoredRows::read(b.storage, b.input, t, begin, n, input_buffer);
+      const T* x = kWithParams ? StoredRows::read(b.storage, b.input, t, begin, n, input_buffer) : nullptr;
       const T* grad_output = StoredRows::read(b.storage, b.grad_output, t, begin, n, grad_output_buffer);
-      surrogate_rows(params, b.surrogate, alpha, n, x, segment[s], derivative);
-      vjp_of_row(params, n, x, segment[s], derivative, grad_output, grad, grad_params,
-                 StoredRows::target(b.storage, b.grad_input, offset, grad_input_buffer));
+      T* grad_input = StoredRows::target(b.storage, b.grad_input, offset, n, grad_input_buffer);
+      if (on_the_fly) {
+        vjp_row(params, n, tape, b.alpha.shared, grad_output, grad, grad_input);
+      } else {
+        surrogate_rows(params, b.surrogate, alpha, n, tape, derivative);
+        vjp_row<kWithParams>(params, n, x, tape + kTape, tape, derivative, grad_output, grad, grad_params, grad_input);
+      }
       StoredRows::finish(b.storage, grad_input_buffer, n, b.grad_input, offset);
     }
 
     for (int k = 0; k < kStates; ++k) copy_row(grad[k], n, b.grad_state[k] + begin);
-    if (b.grad_params) {
+    if constexpr (kWithParams) {
       for (int k = 0; k < kParams; ++k) {
-        const T scale = k < Model::kRates ? static_cast<T>(b.dt) : T(1);
-        T* to = b.grad_params + k * b.lanes + begin;
-        if (first + length == b.steps) fill_row(T(0), n, to);
+        const T scale = first == 0 && k < Model::kRates ? static_cast<T>(b.dt) : T(1);
+        T* row = grad_params[k];
 #pragma omp simd
-        for (int64_t l = 0; l < n; ++l) to[l] += grad_params[k][l] * scale;
+        for (int64_t l = 0; l < kBlock; ++l) row[l] *= scale;
+        copy_row(row, n, b.grad_params + k * b.lanes + begin);
       }
+    }
+  }
+
+  /// Repeats the steps of one segment on one block, from its checkpoint, and keeps what backward needs.
+  template <bool kWithParams>
+  static void recompute(const Backward<T>& b, const BlockParams& params, int64_t first, int64_t length, int64_t begin,
+                        int64_t n, Block* kept) {
+    alignas(64) Block running[kStates], input_buffer;
+    Block* state = kWithParams ? kept + kTape : running;
+    for (int k = 0; k < kStates; ++k) {
+      const T* start = first == 0 ? b.state[k] : b.checkpoints[k] + (first / kSegment - 1) * b.lanes;
+      BlockRows::load(start + begin, n, state[k]);
+    }
+    for (int64_t s = 0; s < length; ++s) {
+      const T* x = StoredRows::read(b.storage, b.input, first + s, begin, n, input_buffer);
+      Block* next = kWithParams && s + 1 < length ? state + kKept<kWithParams> : running;
+      step_row<false>(params, n, x, state, next, kept + s * kKept<kWithParams>, nullptr);
+      state = next;
     }
   }
 
@@ -304,15 +277,21 @@ struct Driver {
     } while (first < f.steps);
   }
 
-  static void backward(const Backward<T>& g, int64_t begin, int64_t end) {
-    // The states of one segment fit the L2 cache, but not a thread's stack.
-    const int64_t length = g.steps < kSegment ? g.steps + 1 : kSegment;
-    auto* segment = static_cast<SegmentStates*>(std::aligned_alloc(64, length * sizeof(SegmentStates)));
-    if (!segment) std::abort();
-    for (int64_t first = checkpoint_count(g.steps) * kSegment; first >= 0; first -= kSegment) {
-      for_each_block(begin, end, [&](int64_t b, int64_t n) { backward_block(g, first, b, n, segment); });
+  static void backward(const Backward<T>& b, int64_t begin, int64_t end) {
+    b.grad_params ? backward_as<true>(b, begin, end) : backward_as<false>(b, begin, end);
+  }
+
+  template <bool kWithParams>
+  static void backward_as(const Backward<T>& b, int64_t begin, int64_t end) {
+    // What is kept of one segment fits the L2 cache, but not a thread's stack.
+    // T = 0 keeps the state that it starts from.
+    const int64_t length = b.steps < 1 ? 1 : b.steps < kSegment ? b.steps : kSegment;
+    auto* kept = static_cast<Block*>(std::aligned_alloc(64, (length * kKept<kWithParams> + 1) * sizeof(Block)));
+    if (!kept) std::abort();
+    for (int64_t first = checkpoint_count(b.steps) * kSegment; first >= 0; first -= kSegment) {
+      for_each_block(begin, end, [&](int64_t l, int64_t n) { backward_block<kWithParams>(b, first, l, n, kept); });
     }
-    std::free(segment);
+    std::free(kept);
   }
 };
 

@@ -76,7 +76,8 @@ __global__ void __launch_bounds__(kThreads, 1) forward_kernel(const __grid_const
       const int64_t t = first + k;
       if (t >= f.steps) break;
       Stored z;
-      store_rounded(Model::step(s, load_stored(now[k]), p), z);
+      typename Model::template Tape<T> tape;
+      store_rounded(advance<Model, T>(s, load_stored(now[k]), p, tape), z);
       output[t * f.lanes] = z;
       if (f.trace[0]) write_state<Model, T>(s, f.trace, t * f.lanes + lane);
     }
@@ -148,8 +149,9 @@ __global__ void __launch_bounds__(kBackwardThreads<Model, T>, 1)
         [&](int k) { return segment == 0 ? b.state[k][lane] : b.checkpoints[k][(segment - 1) * b.lanes + lane]; });
 #pragma unroll 1
     for (int step = 0; step < length; ++step) {
+      typename Model::template Tape<T> tape;
       column.store(step, s);
-      Model::step(s, column.input(step), p);
+      advance<Model, T>(s, column.input(step), p, tape);
     }
 #pragma unroll 1
     for (int step = length - 1; step >= 0; --step) {
@@ -159,20 +161,19 @@ __global__ void __launch_bounds__(kBackwardThreads<Model, T>, 1)
       }
       s = column.load(step);
       const T x = column.input(step);
-      T surrogate[kSurrogateCount<Model>] = {};
-      if constexpr (Model::kThresholds > 0) {
-        T u[kSurrogateCount<Model>];
-        Model::thresholds(s, x, p, u);
+      auto next = s;
+      typename Model::template Tape<T> tape;
+      advance<Model, T>(next, x, p, tape);
+      const auto surrogate = [&](int, T u) {
+        T derivative = T(0);
         dispatch_surrogate(b.surrogate, [&](auto constant) {
-#pragma unroll
-          for (int k = 0; k < Model::kThresholds; ++k) {
-            surrogate[k] = surrogate_derivative<decltype(constant)::value>(u[k], alpha);
-          }
+          derivative = surrogate_derivative<decltype(constant)::value>(u, alpha);
         });
-      }
+        return derivative;
+      };
       auto scratch = make_params<Model, T>([](int) { return T(0); });
       const T grad_x =
-          vjp<Model, T>(s, x, p, surrogate, column.grad_output(step), grad, kWithParams ? grad_params : scratch);
+          Model::vjp(s, x, p, tape, surrogate, column.grad_output(step), grad, kWithParams ? grad_params : scratch);
       if (b.grad_input) {
         Stored stored;
         store_rounded(grad_x, stored);

@@ -3,3 +3,4 @@
 #include "../instantiate.h"
 
 template struct norse_fast::Kernels<norse_fast::Backend, norse_fast::CobaLIF>;
+template struct norse_fast::RecurrentKernels<norse_fast::Backend, norse_fast::CobaLIF>;

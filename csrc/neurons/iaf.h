@@ -8,6 +8,7 @@
 // W. Gerstner, W. Kistler, R. Naud, L. Paninski: Neuronal Dynamics, 2014, chapter 1.3, without the leak.
 
 #include "../elementary.h"
+#include "model.h"
 
 namespace norse_fast {
 
@@ -17,6 +18,7 @@ struct IAF {
   static constexpr const char* kParamNames[] = {"v_th", "v_reset"};
   static constexpr int kRates = 0;
   static constexpr int kThresholds = 1;
+  static constexpr Recurrence kRecurrence{Arrival::kBefore, 1, {0}};
 
   template <class T>
   struct State {
@@ -29,24 +31,25 @@ struct IAF {
   };
 
   template <class T>
-  NORSE_FAST_INLINE static void thresholds(const State<T>& s, T x, const Params<T>& p, T (&u)[1]) {
-    u[0] = (s.v + x) - p.v_th;
-  }
+  struct Tape {
+    T vd;
+  };
 
   template <class T>
-  NORSE_FAST_INLINE static T step(State<T>& s, T x, const Params<T>& p) {
+  NORSE_FAST_INLINE static T step(State<T>& s, T x, const Params<T>& p, Tape<T>& tape) {
     const T vd = s.v + x;
     const T z = heaviside(vd - p.v_th);
     s.v = (T(1) - z) * vd + z * p.v_reset;
+    tape = {vd};
     return z;
   }
 
-  template <class T>
-  NORSE_FAST_INLINE static T vjp(const State<T>& s, T x, const Params<T>& p, const T (&surrogate)[1], T grad_out,
-                                 State<T>& grad, Params<T>& grad_params) {
-    const T vd = s.v + x;
-    const T z = heaviside(vd - p.v_th);
-    const T grad_u = (grad_out + grad.v * (p.v_reset - vd)) * surrogate[0];
+  template <class T, class Surrogate>
+  NORSE_FAST_INLINE static T vjp(const State<T>&, T, const Params<T>& p, const Tape<T>& tape, Surrogate surrogate,
+                                 T grad_out, State<T>& grad, Params<T>& grad_params) {
+    const T u = tape.vd - p.v_th;
+    const T z = heaviside(u);
+    const T grad_u = (grad_out + grad.v * (p.v_reset - tape.vd)) * surrogate(0, u);
 
     grad_params.v_th -= grad_u;
     grad_params.v_reset += grad.v * z;

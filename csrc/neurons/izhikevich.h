@@ -11,6 +11,7 @@
 // parameters, which rounds in their own dtype.
 
 #include "../elementary.h"
+#include "model.h"
 
 namespace norse_fast {
 
@@ -20,6 +21,7 @@ struct Izhikevich {
   static constexpr const char* kParamNames[] = {"rate", "recovery_rate", "b", "c", "d", "sq", "mn", "bias", "v_th"};
   static constexpr int kRates = 0;
   static constexpr int kThresholds = 1;
+  static constexpr Recurrence kRecurrence{Arrival::kWith, 1, {}};
 
   template <class T>
   struct State {
@@ -32,48 +34,45 @@ struct Izhikevich {
   };
 
   template <class T>
-  NORSE_FAST_INLINE static T drive(const State<T>& s, T x, const Params<T>& p) {
-    return (((p.sq * (s.v * s.v) + p.mn * s.v) + p.bias) - s.u) + x;
-  }
+  struct Tape {
+    T v, vd;
+  };
 
   template <class T>
-  NORSE_FAST_INLINE static void thresholds(const State<T>& s, T x, const Params<T>& p, T (&u)[1]) {
-    u[0] = (s.v + p.rate * drive(s, x, p)) - p.v_th;
-  }
-
-  template <class T>
-  NORSE_FAST_INLINE static T step(State<T>& s, T x, const Params<T>& p) {
-    const T vd = s.v + p.rate * drive(s, x, p);
-    const T ud = s.u + p.recovery_rate * (p.b * s.v - s.u);
+  NORSE_FAST_INLINE static T step(State<T>& s, T x, const Params<T>& p, Tape<T>& tape) {
+    const T v = s.v;
+    const T vd = v + p.rate * ((((p.sq * (v * v) + p.mn * v) + p.bias) - s.u) + x);
+    const T ud = s.u + p.recovery_rate * (p.b * v - s.u);
     const T z = heaviside(vd - p.v_th);
     s.v = (T(1) - z) * vd + z * p.c;
     s.u = (T(1) - z) * ud + z * (ud + p.d);
+    tape = {v, vd};
     return z;
   }
 
-  template <class T>
-  NORSE_FAST_INLINE static T vjp(const State<T>& s, T x, const Params<T>& p, const T (&surrogate)[1], T grad_out,
-                                 State<T>& grad, Params<T>& grad_params) {
-    const T change = drive(s, x, p);
-    const T vd = s.v + p.rate * change;
-    const T z = heaviside(vd - p.v_th);
-    const T grad_z = grad_out + grad.v * (p.c - vd) + grad.u * p.d;
-    const T grad_threshold = grad_z * surrogate[0];
+  template <class T, class Surrogate>
+  NORSE_FAST_INLINE static T vjp(const State<T>& s, T x, const Params<T>& p, const Tape<T>& tape, Surrogate surrogate,
+                                 T grad_out, State<T>& grad, Params<T>& grad_params) {
+    const T v = tape.v;
+    const T above = tape.vd - p.v_th;
+    const T z = heaviside(above);
+    const T grad_z = grad_out + grad.v * (p.c - tape.vd) + grad.u * p.d;
+    const T grad_threshold = grad_z * surrogate(0, above);
     const T grad_vd = grad.v * (T(1) - z) + grad_threshold;
     const T grad_drive = grad_vd * p.rate;
     const T grad_recovery = grad.u * p.recovery_rate;
 
-    grad_params.rate += grad_vd * change;
-    grad_params.recovery_rate += grad.u * (p.b * s.v - s.u);
-    grad_params.b += grad_recovery * s.v;
+    grad_params.rate += grad_vd * ((((p.sq * (v * v) + p.mn * v) + p.bias) - s.u) + x);
+    grad_params.recovery_rate += grad.u * (p.b * v - s.u);
+    grad_params.b += grad_recovery * v;
     grad_params.c += grad.v * z;
     grad_params.d += grad.u * z;
-    grad_params.sq += grad_drive * (s.v * s.v);
-    grad_params.mn += grad_drive * s.v;
+    grad_params.sq += grad_drive * (v * v);
+    grad_params.mn += grad_drive * v;
     grad_params.bias += grad_drive;
     grad_params.v_th -= grad_threshold;
 
-    grad.v = (grad_vd + grad_drive * (T(2) * p.sq * s.v + p.mn)) + grad_recovery * p.b;
+    grad.v = (grad_vd + grad_drive * (T(2) * p.sq * v + p.mn)) + grad_recovery * p.b;
     grad.u = (grad.u - grad_recovery) - grad_drive;
     return grad_drive;
   }

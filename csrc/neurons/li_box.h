@@ -27,14 +27,17 @@ struct LIBox {
   };
 
   template <class T>
-  NORSE_FAST_INLINE static T step(State<T>& s, T x, const Params<T>& p) {
+  struct Tape {};
+
+  template <class T>
+  NORSE_FAST_INLINE static T step(State<T>& s, T x, const Params<T>& p, Tape<T>&) {
     s.v = s.v + p.dt_tau_mem * ((p.v_leak - s.v) + x);
     return s.v;
   }
 
-  template <class T>
-  NORSE_FAST_INLINE static T vjp(const State<T>& s, T x, const Params<T>& p, T grad_out, State<T>& grad,
-                                 Params<T>& grad_params) {
+  template <class T, class Surrogate>
+  NORSE_FAST_INLINE static T vjp(const State<T>& s, T x, const Params<T>& p, const Tape<T>&, Surrogate, T grad_out,
+                                 State<T>& grad, Params<T>& grad_params) {
     const T grad_v = grad.v + grad_out;
     const T grad_drive = grad_v * p.dt_tau_mem;
 

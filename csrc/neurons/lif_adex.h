@@ -14,6 +14,7 @@
 // Activity, 2005; Neuronal Dynamics, 2014, chapter 6.1.
 
 #include "../elementary.h"
+#include "model.h"
 
 namespace norse_fast {
 
@@ -25,6 +26,7 @@ struct LIFAdEx {
                                                 "v_reset"};
   static constexpr int kRates = 3;
   static constexpr int kThresholds = 1;
+  static constexpr Recurrence kRecurrence{Arrival::kBefore, 1, {1}};
 
   template <class T>
   struct State {
@@ -37,53 +39,50 @@ struct LIFAdEx {
   };
 
   template <class T>
-  NORSE_FAST_INLINE static T decayed_voltage(const State<T>& s, T x, const Params<T>& p) {
-    const T runaway = p.delta_T * exp((s.v - p.v_th) / p.delta_T);
-    return s.v + p.dt_tau_mem * ((((p.v_leak - s.v) + runaway) + (s.i + x)) - s.a);
+  struct Tape {
+    T e, vd;
+  };
+
+  template <class T>
+  NORSE_FAST_INLINE static T exponent(const State<T>& s, const Params<T>& p) {
+    return (s.v - p.v_th) / p.delta_T;
   }
 
   template <class T>
-  NORSE_FAST_INLINE static void thresholds(const State<T>& s, T x, const Params<T>& p, T (&u)[1]) {
-    u[0] = decayed_voltage(s, x, p) - p.v_th;
-  }
-
-  template <class T>
-  NORSE_FAST_INLINE static T step(State<T>& s, T x, const Params<T>& p) {
+  NORSE_FAST_INLINE static T step(State<T>& s, T x, const Params<T>& p, Tape<T>& tape) {
     const T j = s.i + x;
-    const T vd = decayed_voltage(s, x, p);
+    const T vd = s.v + p.dt_tau_mem * ((((p.v_leak - s.v) + p.delta_T * tape.e) + j) - s.a);
     const T z = heaviside(vd - p.v_th);
     const T ad = s.a + p.dt_tau_ada * (p.adaptation_current * (s.v - p.v_leak) - s.a);
     s.i = j - p.dt_tau_syn * j;
     s.v = (T(1) - z) * vd + z * p.v_reset;
     s.a = ad + z * p.adaptation_spike;
+    tape.vd = vd;
     return z;
   }
 
-  template <class T>
-  NORSE_FAST_INLINE static T vjp(const State<T>& s, T x, const Params<T>& p, const T (&surrogate)[1], T grad_out,
-                                 State<T>& grad, Params<T>& grad_params) {
+  template <class T, class Surrogate>
+  NORSE_FAST_INLINE static T vjp(const State<T>& s, T x, const Params<T>& p, const Tape<T>& tape, Surrogate surrogate,
+                                 T grad_out, State<T>& grad, Params<T>& grad_params) {
     const T j = s.i + x;
-    const T exponent = (s.v - p.v_th) / p.delta_T;
-    const T e = exp(exponent);
-    const T drive = (((p.v_leak - s.v) + p.delta_T * e) + j) - s.a;
     const T above_leak = s.v - p.v_leak;
-    const T adaptation_drive = p.adaptation_current * above_leak - s.a;
-    const T vd = s.v + p.dt_tau_mem * drive;
-    const T z = heaviside(vd - p.v_th);
-    const T grad_z = (grad_out + grad.v * (p.v_reset - vd)) + grad.a * p.adaptation_spike;
-    const T grad_u = grad_z * surrogate[0];
+    const T e = tape.e;
+    const T u = tape.vd - p.v_th;
+    const T z = heaviside(u);
+    const T grad_z = (grad_out + grad.v * (p.v_reset - tape.vd)) + grad.a * p.adaptation_spike;
+    const T grad_u = grad_z * surrogate(0, u);
     const T grad_vd = grad.v * (T(1) - z) + grad_u;
     const T grad_drive = grad_vd * p.dt_tau_mem;
     const T grad_j = (grad.i - grad.i * p.dt_tau_syn) + grad_drive;
     const T grad_adaptation = grad.a * p.dt_tau_ada;
     const T grad_above_leak = grad_adaptation * p.adaptation_current;
 
-    grad_params.dt_tau_ada += grad.a * adaptation_drive;
+    grad_params.dt_tau_ada += grad.a * (p.adaptation_current * above_leak - s.a);
     grad_params.dt_tau_syn -= grad.i * j;
-    grad_params.dt_tau_mem += grad_vd * drive;
+    grad_params.dt_tau_mem += grad_vd * ((((p.v_leak - s.v) + p.delta_T * e) + j) - s.a);
     grad_params.adaptation_current += grad_adaptation * above_leak;
     grad_params.adaptation_spike += grad.a * z;
-    grad_params.delta_T += grad_drive * (e * (T(1) - exponent));
+    grad_params.delta_T += grad_drive * (e * (T(1) - exponent(s, p)));
     grad_params.v_leak += grad_drive - grad_above_leak;
     grad_params.v_th -= grad_u + grad_drive * e;
     grad_params.v_reset += grad.v * z;

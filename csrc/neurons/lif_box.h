@@ -31,34 +31,29 @@ struct LIFBox {
   };
 
   template <class T>
-  NORSE_FAST_INLINE static T decayed_voltage(const State<T>& s, T x, const Params<T>& p) {
-    return s.v + p.dt_tau_mem * ((x + p.v_leak) - s.v);
-  }
+  struct Tape {
+    T vd;
+  };
 
   template <class T>
-  NORSE_FAST_INLINE static void thresholds(const State<T>& s, T x, const Params<T>& p, T (&u)[1]) {
-    u[0] = decayed_voltage(s, x, p) - p.v_th;
-  }
-
-  template <class T>
-  NORSE_FAST_INLINE static T step(State<T>& s, T x, const Params<T>& p) {
-    const T vd = decayed_voltage(s, x, p);
+  NORSE_FAST_INLINE static T step(State<T>& s, T x, const Params<T>& p, Tape<T>& tape) {
+    const T vd = s.v + p.dt_tau_mem * ((x + p.v_leak) - s.v);
     const T z = heaviside(vd - p.v_th);
     s.v = (T(1) - z) * vd + z * (kSubtract ? vd - p.v_th : p.v_reset);
+    tape = {vd};
     return z;
   }
 
-  template <class T>
-  NORSE_FAST_INLINE static T vjp(const State<T>& s, T x, const Params<T>& p, const T (&surrogate)[1], T grad_out,
-                                 State<T>& grad, Params<T>& grad_params) {
-    const T drive = (x + p.v_leak) - s.v;
-    const T vd = s.v + p.dt_tau_mem * drive;
-    const T z = heaviside(vd - p.v_th);
-    const T grad_u = (grad_out + grad.v * (kSubtract ? -p.v_th : p.v_reset - vd)) * surrogate[0];
+  template <class T, class Surrogate>
+  NORSE_FAST_INLINE static T vjp(const State<T>& s, T x, const Params<T>& p, const Tape<T>& tape, Surrogate surrogate,
+                                 T grad_out, State<T>& grad, Params<T>& grad_params) {
+    const T u = tape.vd - p.v_th;
+    const T z = heaviside(u);
+    const T grad_u = (grad_out + grad.v * (kSubtract ? -p.v_th : p.v_reset - tape.vd)) * surrogate(0, u);
     const T grad_vd = (kSubtract ? grad.v : grad.v * (T(1) - z)) + grad_u;
     const T grad_drive = grad_vd * p.dt_tau_mem;
 
-    grad_params.dt_tau_mem += grad_vd * drive;
+    grad_params.dt_tau_mem += grad_vd * ((x + p.v_leak) - s.v);
     grad_params.v_leak += grad_drive;
     grad_params.v_th -= kSubtract ? grad_u + grad.v * z : grad_u;
     grad_params.v_reset += kSubtract ? T(0) : grad.v * z;

@@ -12,6 +12,7 @@
 // Response to Fluctuating Inputs, 2003; Neuronal Dynamics, 2014, chapter 5.2.
 
 #include "../elementary.h"
+#include "model.h"
 
 namespace norse_fast {
 
@@ -21,6 +22,7 @@ struct LIFEx {
   static constexpr const char* kParamNames[] = {"tau_syn_inv", "tau_mem_inv", "delta_T", "v_leak", "v_th", "v_reset"};
   static constexpr int kRates = 2;
   static constexpr int kThresholds = 1;
+  static constexpr Recurrence kRecurrence{Arrival::kBefore, 1, {1}};
 
   template <class T>
   struct State {
@@ -33,43 +35,41 @@ struct LIFEx {
   };
 
   template <class T>
-  NORSE_FAST_INLINE static T decayed_voltage(const State<T>& s, T x, const Params<T>& p) {
-    const T runaway = p.delta_T * exp((s.v - p.v_th) / p.delta_T);
-    return s.v + p.dt_tau_mem * (((p.v_leak - s.v) + runaway) + (s.i + x));
+  struct Tape {
+    T e, vd;
+  };
+
+  template <class T>
+  NORSE_FAST_INLINE static T exponent(const State<T>& s, const Params<T>& p) {
+    return (s.v - p.v_th) / p.delta_T;
   }
 
   template <class T>
-  NORSE_FAST_INLINE static void thresholds(const State<T>& s, T x, const Params<T>& p, T (&u)[1]) {
-    u[0] = decayed_voltage(s, x, p) - p.v_th;
-  }
-
-  template <class T>
-  NORSE_FAST_INLINE static T step(State<T>& s, T x, const Params<T>& p) {
+  NORSE_FAST_INLINE static T step(State<T>& s, T x, const Params<T>& p, Tape<T>& tape) {
     const T j = s.i + x;
-    const T vd = decayed_voltage(s, x, p);
+    const T vd = s.v + p.dt_tau_mem * (((p.v_leak - s.v) + p.delta_T * tape.e) + j);
     const T z = heaviside(vd - p.v_th);
     s.i = j - p.dt_tau_syn * j;
     s.v = (T(1) - z) * vd + z * p.v_reset;
+    tape.vd = vd;
     return z;
   }
 
-  template <class T>
-  NORSE_FAST_INLINE static T vjp(const State<T>& s, T x, const Params<T>& p, const T (&surrogate)[1], T grad_out,
-                                 State<T>& grad, Params<T>& grad_params) {
+  template <class T, class Surrogate>
+  NORSE_FAST_INLINE static T vjp(const State<T>& s, T x, const Params<T>& p, const Tape<T>& tape, Surrogate surrogate,
+                                 T grad_out, State<T>& grad, Params<T>& grad_params) {
     const T j = s.i + x;
-    const T exponent = (s.v - p.v_th) / p.delta_T;
-    const T e = exp(exponent);
-    const T drive = ((p.v_leak - s.v) + p.delta_T * e) + j;
-    const T vd = s.v + p.dt_tau_mem * drive;
-    const T z = heaviside(vd - p.v_th);
-    const T grad_u = (grad_out + grad.v * (p.v_reset - vd)) * surrogate[0];
+    const T e = tape.e;
+    const T u = tape.vd - p.v_th;
+    const T z = heaviside(u);
+    const T grad_u = (grad_out + grad.v * (p.v_reset - tape.vd)) * surrogate(0, u);
     const T grad_vd = grad.v * (T(1) - z) + grad_u;
     const T grad_drive = grad_vd * p.dt_tau_mem;
     const T grad_j = (grad.i - grad.i * p.dt_tau_syn) + grad_drive;
 
     grad_params.dt_tau_syn -= grad.i * j;
-    grad_params.dt_tau_mem += grad_vd * drive;
-    grad_params.delta_T += grad_drive * (e * (T(1) - exponent));
+    grad_params.dt_tau_mem += grad_vd * (((p.v_leak - s.v) + p.delta_T * e) + j);
+    grad_params.delta_T += grad_drive * (e * (T(1) - exponent(s, p)));
     grad_params.v_leak += grad_drive;
     grad_params.v_th -= grad_u + grad_drive * e;
     grad_params.v_reset += grad.v * z;

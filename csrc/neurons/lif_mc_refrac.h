@@ -33,51 +33,39 @@ struct LIFMCRefrac {
   };
 
   template <class T>
-  NORSE_FAST_INLINE static T decayed_voltage(const State<T>& s, T x, const Params<T>& p) {
-    const T active = T(1) - heaviside(s.rho);
-    return s.v + (active * p.dt_tau_mem * ((p.v_leak - s.v) + s.i) + x);
-  }
-
-  /// What is left of the refractory period one step later.
-  template <class T>
-  NORSE_FAST_INLINE static T remaining(const State<T>& s) {
-    const T left = s.rho - heaviside(s.rho);
-    return left < T(0) ? T(0) : left;
-  }
+  struct Tape {
+    T rho, drive, vd;
+  };
 
   template <class T>
-  NORSE_FAST_INLINE static void thresholds(const State<T>& s, T x, const Params<T>& p, T (&u)[2]) {
-    u[0] = s.rho;
-    u[1] = decayed_voltage(s, x, p) - p.v_th;
-  }
-
-  template <class T>
-  NORSE_FAST_INLINE static T step(State<T>& s, T x, const Params<T>& p) {
-    const T vd = decayed_voltage(s, x, p);
+  NORSE_FAST_INLINE static T step(State<T>& s, T x, const Params<T>& p, Tape<T>& tape) {
+    const T mask = heaviside(s.rho);
+    const T drive = (p.v_leak - s.v) + s.i;
+    const T vd = s.v + ((T(1) - mask) * p.dt_tau_mem * drive + x);
     const T z = heaviside(vd - p.v_th);
-    s.rho = (T(1) - z) * remaining(s) + z * p.rho_reset;
+    tape = {s.rho, drive, vd};
+    s.rho = (T(1) - z) * relu(s.rho - mask) + z * p.rho_reset;
     s.v = (T(1) - z) * vd + z * p.v_reset;
     s.i = s.i - p.dt_tau_syn * s.i;
     return z;
   }
 
-  template <class T>
-  NORSE_FAST_INLINE static T vjp(const State<T>& s, T x, const Params<T>& p, const T (&surrogate)[2], T grad_out,
-                                 State<T>& grad, Params<T>& grad_params) {
-    const T active = T(1) - heaviside(s.rho);
-    const T drive = (p.v_leak - s.v) + s.i;
-    const T vd = decayed_voltage(s, x, p);
-    const T z = heaviside(vd - p.v_th);
-    const T left = remaining(s);
-    const T grad_z = grad_out + grad.v * (p.v_reset - vd) + grad.rho * (p.rho_reset - left);
-    const T grad_u = grad_z * surrogate[1];
+  template <class T, class Surrogate>
+  NORSE_FAST_INLINE static T vjp(const State<T>& s, T, const Params<T>& p, const Tape<T>& tape, Surrogate surrogate,
+                                 T grad_out, State<T>& grad, Params<T>& grad_params) {
+    const T active = T(1) - heaviside(tape.rho);
+    const T left = relu(tape.rho - heaviside(tape.rho));
+    const T u = tape.vd - p.v_th;
+    const T z = heaviside(u);
+    const T grad_z = grad_out + grad.v * (p.v_reset - tape.vd) + grad.rho * (p.rho_reset - left);
+    const T grad_u = grad_z * surrogate(1, u);
     const T grad_vd = grad.v * (T(1) - z) + grad_u;
     const T grad_drive = grad_vd * (active * p.dt_tau_mem);
     const T grad_left = left > T(0) ? grad.rho * (T(1) - z) : T(0);
-    const T grad_mask = -(grad_vd * p.dt_tau_mem * drive + grad_left);
+    const T grad_mask = -(grad_vd * p.dt_tau_mem * tape.drive + grad_left);
 
     grad_params.dt_tau_syn -= grad.i * s.i;
-    grad_params.dt_tau_mem += grad_vd * (active * drive);
+    grad_params.dt_tau_mem += grad_vd * (active * tape.drive);
     grad_params.v_leak += grad_drive;
     grad_params.v_th -= grad_u;
     grad_params.v_reset += grad.v * z;
@@ -85,7 +73,7 @@ struct LIFMCRefrac {
 
     grad.v = grad_vd - grad_drive;
     grad.i = (grad.i - grad.i * p.dt_tau_syn) + grad_drive;
-    grad.rho = grad_left + grad_mask * surrogate[0];
+    grad.rho = grad_left + grad_mask * surrogate(0, tape.rho);
     return grad_vd;
   }
 };

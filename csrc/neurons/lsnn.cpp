@@ -4,3 +4,5 @@
 
 template struct norse_fast::Kernels<norse_fast::Backend, norse_fast::LSNN<false>>;
 template struct norse_fast::Kernels<norse_fast::Backend, norse_fast::LSNN<true>>;
+template struct norse_fast::RecurrentKernels<norse_fast::Backend, norse_fast::LSNN<false>>;
+template struct norse_fast::RecurrentKernels<norse_fast::Backend, norse_fast::LSNN<true>>;

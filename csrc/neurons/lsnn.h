@@ -14,6 +14,7 @@
 // are detached from the gradient in the recurrent step (kDetachReset): v' and b' then send no gradient into the spike.
 
 #include "../elementary.h"
+#include "model.h"
 
 namespace norse_fast {
 
@@ -25,6 +26,7 @@ struct LSNN {
                                                 "v_th",        "v_reset",     "beta"};
   static constexpr int kRates = 3;
   static constexpr int kThresholds = 1;
+  static constexpr Recurrence kRecurrence{Arrival::kAfter, 1, {1}};
 
   template <class T>
   struct State {
@@ -37,39 +39,29 @@ struct LSNN {
   };
 
   template <class T>
-  NORSE_FAST_INLINE static T decayed_voltage(const State<T>& s, const Params<T>& p) {
-    return s.v + p.dt_tau_mem * ((p.v_leak - s.v) + s.i);
-  }
+  struct Tape {
+    T vd, bd;
+  };
 
   template <class T>
-  NORSE_FAST_INLINE static T decayed_threshold(const State<T>& s, const Params<T>& p) {
-    return s.b + p.dt_tau_adapt * (p.v_th - s.b);
-  }
-
-  template <class T>
-  NORSE_FAST_INLINE static void thresholds(const State<T>& s, T, const Params<T>& p, T (&u)[1]) {
-    u[0] = decayed_voltage(s, p) - decayed_threshold(s, p);
-  }
-
-  template <class T>
-  NORSE_FAST_INLINE static T step(State<T>& s, T x, const Params<T>& p) {
-    const T vd = decayed_voltage(s, p);
-    const T bd = decayed_threshold(s, p);
+  NORSE_FAST_INLINE static T step(State<T>& s, T x, const Params<T>& p, Tape<T>& tape) {
+    const T vd = s.v + p.dt_tau_mem * ((p.v_leak - s.v) + s.i);
+    const T bd = s.b + p.dt_tau_adapt * (p.v_th - s.b);
     const T z = heaviside(vd - bd);
     s.v = (T(1) - z) * vd + z * p.v_reset;
     s.i = (s.i - p.dt_tau_syn * s.i) + x;
     s.b = bd + z * p.beta;
+    tape = {vd, bd};
     return z;
   }
 
-  template <class T>
-  NORSE_FAST_INLINE static T vjp(const State<T>& s, T, const Params<T>& p, const T (&surrogate)[1], T grad_out,
-                                 State<T>& grad, Params<T>& grad_params) {
-    const T drive = (p.v_leak - s.v) + s.i;
-    const T vd = s.v + p.dt_tau_mem * drive;
-    const T z = heaviside(vd - decayed_threshold(s, p));
-    const T grad_z = kDetachReset ? grad_out : grad_out + grad.v * (p.v_reset - vd) + grad.b * p.beta;
-    const T grad_u = grad_z * surrogate[0];
+  template <class T, class Surrogate>
+  NORSE_FAST_INLINE static T vjp(const State<T>& s, T, const Params<T>& p, const Tape<T>& tape, Surrogate surrogate,
+                                 T grad_out, State<T>& grad, Params<T>& grad_params) {
+    const T u = tape.vd - tape.bd;
+    const T z = heaviside(u);
+    const T grad_z = kDetachReset ? grad_out : grad_out + grad.v * (p.v_reset - tape.vd) + grad.b * p.beta;
+    const T grad_u = grad_z * surrogate(0, u);
     const T grad_vd = grad.v * (T(1) - z) + grad_u;
     const T grad_bd = grad.b - grad_u;
     const T grad_drive = grad_vd * p.dt_tau_mem;
@@ -77,7 +69,7 @@ struct LSNN {
     const T grad_x = grad.i;
 
     grad_params.dt_tau_syn -= grad.i * s.i;
-    grad_params.dt_tau_mem += grad_vd * drive;
+    grad_params.dt_tau_mem += grad_vd * ((p.v_leak - s.v) + s.i);
     grad_params.dt_tau_adapt += grad_bd * (p.v_th - s.b);
     grad_params.v_leak += grad_drive;
     grad_params.v_th += grad_relax;

@@ -10,21 +10,46 @@
 // - kThresholds: how many spike functions a step evaluates, each with a surrogate derivative;
 // - State<T>: the state of one neuron, all members of type T;
 // - Params<T>: its parameters, all members of type T;
-// - step: advances the state by one time step and returns the output;
-// - thresholds: the arguments u of the spike functions H(u), where kThresholds > 0;
-// - vjp: given the state before the step, the surrogate derivatives H'(u) and the gradients of the output and of the
-//   new state (grad), returns the gradient of the input, replaces grad by the gradient of the old state, and adds to
-//   the gradients of the parameters.
+// - Tape<T>: what vjp needs of a step besides the parameters, all members of type T; none where a step is linear;
+// - step: advances the state by one time step, fills the tape and returns the output;
+// - vjp: given the tape of a step, the surrogate derivative of its k-th spike function H(u) as surrogate(k, u), and the
+//   gradients of the output and of the new state (grad), returns the gradient of the input, replaces grad by the
+//   gradient of the old state, and adds to the gradients of the parameters;
+// - exponent: only if a step needs exp(exponent(s, p)) of the state before it; the step finds that in the first
+//   member of its tape;
+// - kRecurrence: only if it also comes as a recurrent layer; how input and recurrent spikes arrive.
+//
+// vjp is also given the state before the step and the input, but only for the gradients of the parameters: where those
+// are not wanted, the CPU keeps nothing but the tape, and of a linear model nothing at all.
 
 #include <array>
 #include <cstddef>
 #include <cstdint>
 #include <iterator>
 #include <type_traits>
+#include <utility>
 
-#include "../portable.h"
+#include "../elementary.h"
 
 namespace norse_fast {
+
+/// When the input x and the current r of the recurrent spikes join a neuron's state.
+enum class Arrival {
+  kBefore,  // receiver = (receiver + x) + r, then a step without input
+  kWith,    // a step with the input x + r
+  kAfter,   // a step without input, then receiver = (receiver + x) + r
+};
+
+struct Recurrence {
+  Arrival arrival;
+  int channels;     // currents to a neuron, each with weights of its own
+  int receiver[2];  // the state variable that takes each
+};
+
+template <class Model, class = void>
+inline constexpr bool kIsRecurrent = false;
+template <class Model>
+inline constexpr bool kIsRecurrent<Model, std::void_t<decltype(Model::kRecurrence)>> = true;
 
 template <class Model>
 inline constexpr int kStateCount = static_cast<int>(std::size(Model::kStateNames));
@@ -41,20 +66,39 @@ constexpr std::array<const char*, kCount + 1> append_name(const char* const (&na
   return all;
 }
 
-/// Whether a State or Params wraps that of another model, as its first of two members: `inner`.
+template <class Model>
+inline constexpr int kTapeCount =
+    std::is_empty_v<typename Model::template Tape<char>> ? 0 : sizeof(typename Model::template Tape<char>);
+
+template <class Model, class = void>
+inline constexpr bool kHasExponent = false;
+template <class Model>
+inline constexpr bool kHasExponent<
+    Model, std::void_t<decltype(Model::exponent(std::declval<typename Model::template State<float>>(),
+                                                std::declval<typename Model::template Params<float>>()))>> = true;
+
+/// Whether a State, Params or Tape wraps that of another model, as its first member: `inner`.
 template <class Struct, class = void>
 inline constexpr bool kWraps = false;
 template <class Struct>
 inline constexpr bool kWraps<Struct, std::void_t<decltype(Struct::inner)>> = true;
 
-/// Calls f(index, member) for every member of a State or Params, in order.
+/// Calls f(index, member) for every member of a State, Params or Tape, in order.
 template <int kCount, class Struct, class F>
 NORSE_FAST_INLINE void for_each_member(Struct& s, F f) {
-  static_assert(1 <= kCount && kCount <= 10, "add a case for structs of more members");
-  if constexpr (kWraps<Struct>) {
-    auto& [inner, own] = s;
-    for_each_member<kCount - 1>(inner, f);
-    f(kCount - 1, own);
+  static_assert(0 <= kCount && kCount <= 10, "add a case for structs of more members");
+  if constexpr (kCount == 0) {
+    return;
+  } else if constexpr (kWraps<Struct>) {
+    constexpr int kInner = sizeof(s.inner) * kCount / sizeof(s);
+    for_each_member<kInner>(s.inner, f);
+    if constexpr (kCount - kInner == 1) {
+      auto& [inner, a] = s;
+      f(kInner, a);
+    } else {
+      auto& [inner, a, b, c] = s;
+      f(kInner, a), f(kInner + 1, b), f(kInner + 2, c);
+    }
   } else if constexpr (kCount == 1) {
     auto& [a] = s;
     f(0, a);
@@ -96,26 +140,28 @@ NORSE_FAST_INLINE typename Model::template State<T> make_state(F value_of) {
 }
 
 template <class Model, class T, class F>
+NORSE_FAST_INLINE typename Model::template Tape<T> make_tape(F value_of) {
+  typename Model::template Tape<T> tape;
+  for_each_member<kTapeCount<Model>>(tape, [&](int k, T& member) { member = value_of(k); });
+  return tape;
+}
+
+template <class Model, class T, class F>
 NORSE_FAST_INLINE typename Model::template Params<T> make_params(F value_of) {
   typename Model::template Params<T> p;
   for_each_member<kParamCount<Model>>(p, [&](int k, T& member) { member = value_of(k); });
   return p;
 }
 
-/// Surrogate derivatives are handed over as an array that has at least one element, also for models without a
-/// threshold.
-template <class Model>
-inline constexpr int kSurrogateCount = Model::kThresholds > 0 ? Model::kThresholds : 1;
-
+/// One step of one neuron.
 template <class Model, class T>
-NORSE_FAST_INLINE T vjp(const typename Model::template State<T>& s, T x, const typename Model::template Params<T>& p,
-                        const T (&surrogate)[kSurrogateCount<Model>], T grad_out,
-                        typename Model::template State<T>& grad, typename Model::template Params<T>& grad_params) {
-  if constexpr (Model::kThresholds > 0) {
-    return Model::vjp(s, x, p, surrogate, grad_out, grad, grad_params);
-  } else {
-    return Model::vjp(s, x, p, grad_out, grad, grad_params);
+NORSE_FAST_INLINE T advance(typename Model::template State<T>& s, T x, const typename Model::template Params<T>& p,
+                            typename Model::template Tape<T>& tape) {
+  if constexpr (kHasExponent<Model>) {
+    const T e = exp(Model::exponent(s, p));
+    tape = make_tape<Model, T>([&](int k) { return k == 0 ? e : T(0); });
   }
+  return Model::step(s, x, p, tape);
 }
 
 }  // namespace norse_fast

@@ -38,6 +38,7 @@ struct Refrac {
   static constexpr auto kParamNames = append_name(Inner::kParamNames, "rho_reset");
   static constexpr int kRates = Inner::kRates;
   static constexpr int kThresholds = 2;
+  static constexpr Recurrence kRecurrence = Inner::kRecurrence;
 
   template <class T>
   struct State {
@@ -51,43 +52,48 @@ struct Refrac {
     T rho_reset;
   };
 
+  /// What the inner step leaves, its spike, the voltage that it would have changed to less the old one, and rho.
   template <class T>
-  NORSE_FAST_INLINE static void thresholds(const State<T>& s, T x, const Params<T>& p, T (&u)[2]) {
-    T inner[1];
-    Inner::thresholds(s.inner, x, p.inner, inner);
-    u[0] = inner[0];
-    u[1] = s.rho;
+  struct Tape {
+    typename Inner::template Tape<T> inner;
+    T z, rise, rho;
+  };
+
+  template <class T, class I = Inner>
+  NORSE_FAST_INLINE static auto exponent(const State<T>& s, const Params<T>& p)
+      -> decltype(I::exponent(s.inner, p.inner)) {
+    return I::exponent(s.inner, p.inner);
   }
 
   template <class T>
-  NORSE_FAST_INLINE static T step(State<T>& s, T x, const Params<T>& p) {
+  NORSE_FAST_INLINE static T step(State<T>& s, T x, const Params<T>& p, Tape<T>& tape) {
     const T v = s.inner.v;
     const T mask = heaviside(s.rho);
-    const T z = (T(1) - mask) * Inner::step(s.inner, x, p.inner);
+    tape.z = Inner::step(s.inner, x, p.inner, tape.inner);
+    tape.rise = s.inner.v - v;
+    tape.rho = s.rho;
+    const T z = (T(1) - mask) * tape.z;
     s.inner.v = (T(1) - mask) * s.inner.v + mask * v;
     s.rho = (T(1) - z) * relu(s.rho - mask) + z * p.rho_reset;
     return z;
   }
 
-  template <class T>
-  NORSE_FAST_INLINE static T vjp(const State<T>& s, T x, const Params<T>& p, const T (&surrogate)[2], T grad_out,
-                                 State<T>& grad, Params<T>& grad_params) {
-    auto inner = s.inner;
-    const T inner_z = Inner::step(inner, x, p.inner);
-    const T mask = heaviside(s.rho);
-    const T z = (T(1) - mask) * inner_z;
-    const T left = s.rho - mask;
+  template <class T, class Surrogate>
+  NORSE_FAST_INLINE static T vjp(const State<T>& s, T x, const Params<T>& p, const Tape<T>& tape, Surrogate surrogate,
+                                 T grad_out, State<T>& grad, Params<T>& grad_params) {
+    const T mask = heaviside(tape.rho);
+    const T z = (T(1) - mask) * tape.z;
+    const T left = tape.rho - mask;
     const T grad_v = grad.inner.v;
     const T grad_z = grad_out + grad.rho * (p.rho_reset - relu(left));
     const T grad_left = grad.rho * (T(1) - z) * heaviside(left);
-    const T grad_mask = (grad_v * (s.inner.v - inner.v) - grad_z * inner_z) - grad_left;
+    const T grad_mask = -(grad_v * tape.rise + grad_z * tape.z) - grad_left;
 
     grad_params.rho_reset += grad.rho * z;
-    grad.rho = grad_left + grad_mask * surrogate[1];
+    grad.rho = grad_left + grad_mask * surrogate(1, tape.rho);
     grad.inner.v = grad_v * (T(1) - mask);
-    const T inner_surrogate[1] = {surrogate[0]};
     const T grad_x =
-        Inner::vjp(s.inner, x, p.inner, inner_surrogate, grad_z * (T(1) - mask), grad.inner, grad_params.inner);
+        Inner::vjp(s.inner, x, p.inner, tape.inner, surrogate, grad_z * (T(1) - mask), grad.inner, grad_params.inner);
     grad.inner.v += grad_v * mask;
     return grad_x;
   }

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import torch
 
 from .._neuron import SEQUENCES, Neuron
-from .._recurrent import RECURRENT, Recurrent, check_weights
+from .._recurrent import RECURRENT, Recurrent
 
 __all__ = [
     "CobaLIFFeedForwardState",
@@ -181,18 +181,7 @@ def _by_sign(weights: torch.Tensor) -> torch.Tensor:
     return torch.cat((torch.relu(weights), torch.relu(-weights)))
 
 
-def _recurrent_step(
-    projected: torch.Tensor, state: CobaLIFState, recurrent_weights: torch.Tensor, p: Any, dt: float
-) -> tuple[torch.Tensor, CobaLIFState]:
-    excitation, inhibition = projected.chunk(2, -1)
-    recurrent_excitation, recurrent_inhibition = torch.nn.functional.linear(state.z, recurrent_weights).chunk(2, -1)
-    # The conductances jump before the kernel, which then has no input left to split by sign.
-    before = CobaLIFFeedForwardState(
-        state.v, state.g_e + excitation + recurrent_excitation, state.g_i + inhibition + recurrent_inhibition
-    )
-    no_input = projected.new_zeros(()).expand(excitation.shape)
-    z, after = _coba_lif(no_input, before, p, dt)
-    return z, CobaLIFState(z, after.v, after.g_e, after.g_i)
+_layer = Recurrent(_coba_lif, CobaLIFState, receivers=("g_e", "g_i"), prepare=_by_sign)
 
 
 def coba_lif_step(
@@ -235,10 +224,8 @@ def coba_lif_step(
         >>> coba_lif_step(torch.ones(1, 1), state, *weights)[0]
         tensor([[1., 0.]])
     """
-    check_weights(input_spikes, state, input_weights, recurrent_weights)
-    projected = torch.nn.functional.linear(input_spikes, _by_sign(input_weights))
-    return _recurrent_step(projected, state, _by_sign(recurrent_weights), p, dt)
+    return _layer.one_step(input_spikes, state, input_weights, recurrent_weights, p, dt)
 
 
 SEQUENCES[coba_lif_feed_forward_step] = _coba_lif
-RECURRENT[coba_lif_step] = Recurrent(_recurrent_step, prepare=_by_sign)
+RECURRENT[coba_lif_step] = _layer

@@ -85,7 +85,7 @@ def _step(
 
 
 _iaf = Neuron("iaf", ("v",), ("v_th", "v_reset"), IAFFeedForwardState, _step)
-_layer = Recurrent.of(_iaf, IAFState, receiver="v")
+_layer = Recurrent(_iaf, IAFState, receivers=("v",))
 
 
 def iaf_feed_forward_step(

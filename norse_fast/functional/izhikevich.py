@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import torch
 
 from .._neuron import SEQUENCES, Neuron
-from .._recurrent import RECURRENT, Recurrent, check_weights
+from .._recurrent import RECURRENT, Recurrent
 
 __all__ = [
     "IzhikevichParameters",
@@ -240,12 +240,7 @@ def izhikevich_feed_forward_step(
     return _izhikevich(input_current, s, p, dt)
 
 
-def _recurrent_step(
-    projected: torch.Tensor, s: IzhikevichRecurrentState, recurrent_weights: torch.Tensor, p: Any, dt: float
-) -> tuple[torch.Tensor, IzhikevichRecurrentState]:
-    current = projected + torch.nn.functional.linear(s.z, recurrent_weights)
-    z, after = _izhikevich(current, IzhikevichState(s.v, s.u), p, dt)
-    return z, IzhikevichRecurrentState(z, after.v, after.u)
+_layer = Recurrent(_izhikevich, IzhikevichRecurrentState, arrival="with")
 
 
 def izhikevich_recurrent_step(
@@ -281,9 +276,8 @@ def izhikevich_recurrent_step(
         >>> izhikevich_recurrent_step(torch.ones(1, 1), s, *weights, tonic_spiking.p)[0]
         tensor([[0., 1.]])
     """
-    check_weights(input_current, s, input_weights, recurrent_weights)
-    return _recurrent_step(torch.nn.functional.linear(input_current, input_weights), s, recurrent_weights, p, dt)
+    return _layer.one_step(input_current, s, input_weights, recurrent_weights, p, dt)
 
 
 SEQUENCES[izhikevich_feed_forward_step] = _izhikevich
-RECURRENT[izhikevich_recurrent_step] = Recurrent(_recurrent_step)
+RECURRENT[izhikevich_recurrent_step] = _layer

@@ -122,7 +122,8 @@ _STATE = ("v", "i")
 _PARAMS = ("tau_syn_inv", "tau_mem_inv", "v_leak", "v_th", "v_reset")
 _lif = Neuron("lif", _STATE, _PARAMS, LIFFeedForwardState, partial(_step, detach_reset=False))
 _lif_detached = Neuron("lif_detached", _STATE, _PARAMS, LIFFeedForwardState, partial(_step, detach_reset=True))
-_layer, _layer_detached = Recurrent.of(_lif, LIFState), Recurrent.of(_lif_detached, LIFState)
+_layer_detached = Recurrent(_lif_detached, LIFState)
+_layer_sparse = Recurrent(_lif, LIFState, sparse=True)
 
 
 def lif_feed_forward_step(
@@ -226,9 +227,7 @@ def lif_step_sparse(
         >>> lif_step_sparse(torch.ones(1, 3).to_sparse(), state, *weights, LIFParameters())[0].to_dense()
         tensor([[1., 1.]])
     """
-    z, after = _layer.one_step(input_spikes, state, input_weights, recurrent_weights, p, dt)
-    sparse = z.to_sparse()
-    return sparse, LIFState(sparse, after.v, after.i)
+    return _layer_sparse.one_step(input_spikes, state, input_weights, recurrent_weights, p, dt)
 
 
 def lif_step_integral(
@@ -341,3 +340,4 @@ def lif_current_encoder(
 
 SEQUENCES[lif_feed_forward_step] = _lif
 RECURRENT[lif_step] = _layer_detached
+RECURRENT[lif_step_sparse] = _layer_sparse

@@ -140,7 +140,7 @@ _lif_adex = Neuron(
     LIFAdExFeedForwardState,
     _step,
 )
-_layer = Recurrent.of(_lif_adex, LIFAdExState)
+_layer = Recurrent(_lif_adex, LIFAdExState)
 
 
 def lif_adex_feed_forward_step(

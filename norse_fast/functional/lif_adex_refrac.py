@@ -73,8 +73,8 @@ class LIFAdExRefracFeedForwardState(NamedTuple):
 
 
 _refrac = refractory("lif_adex_refrac", "lif_adex", _lif_adex, LIFAdExRefracFeedForwardState)
-_layer = Recurrent.of(
-    _refrac, pack_nested(LIFAdExRefracState, LIFAdExState), receiver="lif_adex.i", spikes="lif_adex.z"
+_layer = Recurrent(
+    _refrac, pack_nested(LIFAdExRefracState, LIFAdExState), receivers=("lif_adex.i",), spikes="lif_adex.z"
 )
 
 

@@ -121,7 +121,7 @@ _lif_ex = Neuron(
     LIFExFeedForwardState,
     _step,
 )
-_layer = Recurrent.of(_lif_ex, LIFExState)
+_layer = Recurrent(_lif_ex, LIFExState)
 
 
 def lif_ex_feed_forward_step(

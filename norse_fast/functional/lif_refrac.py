@@ -81,8 +81,8 @@ class LIFRefracFeedForwardState(NamedTuple):
 _refrac = refractory("lif_refrac", "lif", _lif, LIFRefracFeedForwardState)
 _refrac_detached = refractory("lif_refrac_detached", "lif", _lif_detached, LIFRefracFeedForwardState)
 _pack = pack_nested(LIFRefracState, LIFState)
-_layer = Recurrent.of(_refrac, _pack, receiver="lif.i", spikes="lif.z")
-_layer_detached = Recurrent.of(_refrac_detached, _pack, receiver="lif.i", spikes="lif.z")
+_layer_detached = Recurrent(_refrac_detached, _pack, receivers=("lif.i",), spikes="lif.z")
+_layer_sparse = Recurrent(_refrac, _pack, receivers=("lif.i",), spikes="lif.z", sparse=True)
 
 
 def compute_refractory_update(
@@ -218,10 +218,9 @@ def lif_refrac_step_sparse(
         >>> lif_refrac_step_sparse(torch.ones(1, 3).to_sparse(), state, *weights)[0].to_dense()
         tensor([[1., 1.]])
     """
-    z, after = _layer.one_step(input_tensor, state, input_weights, recurrent_weights, p, dt)
-    sparse = z.to_sparse()
-    return sparse, after._replace(lif=after.lif._replace(z=sparse))
+    return _layer_sparse.one_step(input_tensor, state, input_weights, recurrent_weights, p, dt)
 
 
 SEQUENCES[lif_refrac_feed_forward_step] = _refrac
 RECURRENT[lif_refrac_step] = _layer_detached
+RECURRENT[lif_refrac_step_sparse] = _layer_sparse

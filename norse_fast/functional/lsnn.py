@@ -163,12 +163,7 @@ def lsnn_feed_forward_step(
     return _lsnn(input_tensor, state, p, dt)
 
 
-def _recurrent_step(
-    projected: torch.Tensor, state: LSNNState, recurrent_weights: torch.Tensor, p: Any, dt: float
-) -> tuple[torch.Tensor, LSNNState]:
-    # The current takes the input first and the recurrent spikes second, which is the reference's order of rounding.
-    z, after = _lsnn_detached(projected, LSNNFeedForwardState(state.v, state.i, state.b), p, dt)
-    return z, LSNNState(z, after.v, after.i + torch.nn.functional.linear(state.z, recurrent_weights), after.b)
+_layer = Recurrent(_lsnn_detached, LSNNState, arrival="after")
 
 
 def lsnn_step(
@@ -207,8 +202,7 @@ def lsnn_step(
         >>> z
         tensor([[1., 1.]])
     """
-    check_weights(input_tensor, state, input_weights, recurrent_weights)
-    return _recurrent_step(torch.nn.functional.linear(input_tensor, input_weights), state, recurrent_weights, p, dt)
+    return _layer.one_step(input_tensor, state, input_weights, recurrent_weights, p, dt)
 
 
 def ada_lif_step(
@@ -262,4 +256,4 @@ def ada_lif_step(
 
 
 SEQUENCES[lsnn_feed_forward_step] = _lsnn
-RECURRENT[lsnn_step] = Recurrent(_recurrent_step)
+RECURRENT[lsnn_step] = _layer

@@ -36,29 +36,37 @@ struct Bound {
 
   static py::tuple step(const Values& s, double x, const Values& p) {
     auto new_state = state(s);
-    const double output = Model::step(new_state, x, params(p));
+    typename Model::template Tape<double> tape;
+    const double output = advance<Model, double>(new_state, x, params(p), tape);
     return py::make_tuple(output, values_of<kStates>(new_state));
   }
 
-  static Values thresholds(const Values& s, double x, const Values& p) {
-    if constexpr (Model::kThresholds > 0) {
-      double u[Model::kThresholds];
-      Model::thresholds(state(s), x, params(p), u);
-      return Values(u, u + Model::kThresholds);
-    } else {
-      return {};
-    }
-  }
-
-  static py::tuple vjp(const Values& s, double x, const Values& p, const Values& surrogate, double grad_output,
-                       const Values& grad_state) {
-    double derivatives[kSurrogateCount<Model>] = {};
-    for (int k = 0; k < Model::kThresholds; ++k) derivatives[k] = surrogate.at(k);
+  template <class Surrogate>
+  static py::tuple vjp_with(const Values& s, double x, const Values& p, Surrogate surrogate, double grad_output,
+                            const Values& grad_state) {
+    auto new_state = state(s);
+    typename Model::template Tape<double> tape;
+    advance<Model, double>(new_state, x, params(p), tape);
     auto grad = state(grad_state);
     auto grad_params = make_params<Model, double>([](int) { return 0.0; });
-    const double grad_x =
-        norse_fast::vjp<Model, double>(state(s), x, params(p), derivatives, grad_output, grad, grad_params);
+    const double grad_x = Model::vjp(state(s), x, params(p), tape, surrogate, grad_output, grad, grad_params);
     return py::make_tuple(grad_x, values_of<kStates>(grad), values_of<kParams>(grad_params));
+  }
+
+  /// What the vjp asks the surrogate derivatives of.
+  static Values thresholds(const Values& s, double x, const Values& p) {
+    Values u(Model::kThresholds);
+    const auto record = [&](int k, double value) {
+      u.at(k) = value;
+      return 0.0;
+    };
+    vjp_with(s, x, p, record, 0.0, Values(kStates));
+    return u;
+  }
+
+  static py::tuple vjp(const Values& s, double x, const Values& p, const Values& derivatives, double grad_output,
+                       const Values& grad_state) {
+    return vjp_with(s, x, p, [&](int k, double) { return derivatives.at(k); }, grad_output, grad_state);
   }
 };
 

@@ -1,0 +1,148 @@
+#include "products.h"
+
+#include <cstring>
+
+namespace norse_fast::cpu {
+namespace {
+
+#if defined(__AVX512F__)
+constexpr int kVectorBytes = 64;
+#elif defined(__AVX2__)
+constexpr int kVectorBytes = 32;
+#else
+constexpr int kVectorBytes = 16;
+#endif
+
+template <class T>
+struct Vectors {
+  // Compilers keep an array of accumulators in registers only if its elements are vectors already.
+  typedef T Vector __attribute__((vector_size(kVectorBytes), aligned(alignof(T)), may_alias));
+  static constexpr int64_t kWidth = kVectorBytes / sizeof(T);
+  static constexpr int kInPanel = static_cast<int>(kPanel<T> / kWidth);
+
+  static const Vector* at(const T* p) { return reinterpret_cast<const Vector*>(p); }
+  static Vector* at(T* p) { return reinterpret_cast<Vector*>(p); }
+
+  static int64_t collect(const T* z, int64_t n, int32_t* list) {
+    constexpr int64_t kStride = 64 / sizeof(T);
+    int64_t count = 0;
+    for (int64_t first = 0; first < n; first += kStride) {
+      const int64_t length = n - first < kStride ? n - first : kStride;
+      int any = 0;
+#pragma omp simd reduction(| : any)
+      for (int64_t k = 0; k < length; ++k) any |= z[first + k] != T(0);
+      if (!any) continue;
+      for (int64_t k = 0; k < length; ++k) {
+        list[count] = static_cast<int32_t>(first + k);  // overwritten by the next, unless this one counts
+        count += z[first + k] != T(0);
+      }
+    }
+    return count;
+  }
+
+  static void pack(const T* matrix, int64_t row_stride, int64_t column_stride, int64_t rows, int64_t columns,
+                   T* panel) {
+    if (column_stride == 1) {
+      for (int64_t r = 0; r < rows; ++r) {
+        T* to = panel + r * kPanel<T>;
+        std::memcpy(to, matrix + r * row_stride, columns * sizeof(T));
+        std::memset(to + columns, 0, (kPanel<T> - columns) * sizeof(T));
+      }
+      return;
+    }
+    // A few rows at a time, so that a cache line of every column is used up while it is there.
+    constexpr int64_t kRows = 64 / sizeof(T);
+    for (int64_t first = 0; first < rows; first += kRows) {
+      const int64_t count = rows - first < kRows ? rows - first : kRows;
+      for (int64_t c = 0; c < kPanel<T>; ++c) {
+        T* to = panel + first * kPanel<T> + c;
+        for (int64_t r = 0; r < count; ++r) {
+          to[r * kPanel<T>] = c < columns ? matrix[(first + r) * row_stride + c * column_stride] : T(0);
+        }
+      }
+    }
+  }
+
+  template <bool kFactors>
+  static void sum(const T* matrix, int64_t row_stride, const int32_t* events, int64_t count, const T* factors, T* out) {
+    Vector total[kInPanel];
+    for (int v = 0; v < kInPanel; ++v) total[v] = at(out)[v];
+    for (int64_t k = 0; k < count; ++k) {
+      const Vector* row = at(matrix + events[k] * row_stride);
+      for (int v = 0; v < kInPanel; ++v) {
+        if constexpr (kFactors) {
+          total[v] += factors[events[k]] * row[v];
+        } else {
+          total[v] += row[v];
+        }
+      }
+    }
+    for (int v = 0; v < kInPanel; ++v) at(out)[v] = total[v];
+  }
+
+  static void sum_rows(const T* matrix, int64_t row_stride, const int32_t* events, int64_t count, const T* factors,
+                       T* out) {
+    factors ? sum<true>(matrix, row_stride, events, count, factors, out)
+            : sum<false>(matrix, row_stride, events, count, factors, out);
+  }
+
+  // A tile of 6 rows and 2 vectors: its sums, a row of the panel and one factor fill the 16 registers that most
+  // instruction sets have.
+  static constexpr int kTileRows = 6;
+  static constexpr int kTileVectors = 2;
+
+  template <int kRows>
+  static void multiply_tile(const T* a, int64_t row_stride, int64_t step, int64_t depth, const T* panel, T* out,
+                            int64_t out_stride) {
+    Vector total[kRows][kTileVectors] = {};
+    for (int64_t k = 0; k < depth; ++k) {
+      const Vector* row = at(panel + k * kPanel<T>);
+      for (int r = 0; r < kRows; ++r) {
+        for (int v = 0; v < kTileVectors; ++v) total[r][v] += a[r * row_stride + k * step] * row[v];
+      }
+    }
+    for (int r = 0; r < kRows; ++r) {
+      for (int v = 0; v < kTileVectors; ++v) at(out + r * out_stride)[v] = total[r][v];
+    }
+  }
+
+  /// As many whole tiles of kRows rows as there are, then smaller ones.
+  template <int kRows>
+  static void multiply_rows(const T* a, int64_t row_stride, int64_t step, int64_t rows, int64_t depth, const T* panel,
+                            T* out, int64_t out_stride, int64_t columns) {
+    int64_t first = 0;
+    for (; first + kRows <= rows; first += kRows) {
+      T padded[kRows][kPanel<T>];
+      const bool whole = columns == kPanel<T>;
+      T* const to = whole ? out + first * out_stride : padded[0];
+      for (int64_t c = 0; c < columns; c += kTileVectors * kWidth) {
+        multiply_tile<kRows>(a + first * row_stride, row_stride, step, depth, panel + c, to + c,
+                             whole ? out_stride : kPanel<T>);
+      }
+      for (int r = 0; !whole && r < kRows; ++r) {
+        std::memcpy(out + (first + r) * out_stride, padded[r], columns * sizeof(T));
+      }
+    }
+    if constexpr (kRows > 1) {
+      multiply_rows<kRows - 1>(a + first * row_stride, row_stride, step, rows - first, depth, panel,
+                               out + first * out_stride, out_stride, columns);
+    }
+  }
+
+  static void multiply(const T* a, int64_t row_stride, int64_t step, int64_t rows, int64_t depth, const T* panel,
+                       T* out, int64_t out_stride, int64_t columns) {
+    multiply_rows<kTileRows>(a, row_stride, step, rows, depth, panel, out, out_stride, columns);
+  }
+};
+
+}  // namespace
+
+template <class Isa, class T>
+Products<T> products_of() {
+  return {Vectors<T>::collect, Vectors<T>::pack, Vectors<T>::sum_rows, Vectors<T>::multiply};
+}
+
+template Products<float> products_of<NORSE_FAST_ISA, float>();
+template Products<double> products_of<NORSE_FAST_ISA, double>();
+
+}  // namespace norse_fast::cpu

@@ -1,0 +1,142 @@
+#include "rows.h"
+
+#include "dispatch.h"
+
+namespace norse_fast::cpu {
+namespace {
+
+template <class T>
+void complete_group(int64_t n, T* row) {
+  for (int64_t l = n; l < whole_groups(n); ++l) row[l] = T(0);
+}
+
+template <class Stored, class T>
+void widen(const void* from, int64_t offset, int64_t n, T* to) {
+  const Stored* row = static_cast<const Stored*>(from) + offset;
+#pragma omp simd
+  for (int64_t l = 0; l < n; ++l) to[l] = load_stored(row[l]);
+  complete_group(n, to);
+}
+
+template <class Stored, class T>
+void narrow(const T* from, int64_t n, void* to, int64_t offset) {
+  Stored* row = static_cast<Stored*>(to) + offset;
+#pragma omp simd
+  for (int64_t l = 0; l < n; ++l) store_rounded(from[l], row[l]);
+}
+
+// Half types are only ever computed in float.
+template <class T>
+bool is_half(Storage storage) {
+  return sizeof(T) == sizeof(float) && (storage == Storage::kHalf || storage == Storage::kBFloat16);
+}
+
+template <class T>
+bool in_place(Storage storage, const void* data, int64_t n) {
+  return data && !is_half<T>(storage) && n == whole_groups(n);
+}
+
+}  // namespace
+
+template <class Isa, class T>
+void BlockRows<Isa, T>::fill(T value, int64_t n, T* to) {
+  const int64_t whole = whole_groups(n);
+#pragma omp simd
+  for (int64_t l = 0; l < whole; ++l) to[l] = value;
+}
+
+template <class Isa, class T>
+void BlockRows<Isa, T>::load(const T* from, int64_t n, T* to) {
+  copy_row(from, n, to);
+  complete_group(n, to);
+}
+
+template <class Isa, class T>
+void BlockRows<Isa, T>::add(const T* from, int64_t n, T* to) {
+#pragma omp simd
+  for (int64_t l = 0; l < n; ++l) to[l] += from[l];
+}
+
+template <class Isa, class T>
+void BlockRows<Isa, T>::spread(const Parameter<T>& p, bool rate, double dt, int64_t begin, int64_t n, T* to) {
+  fill(p.shared, n, to);
+  if (p.is_shared()) return;
+  int64_t phase = begin % p.period;
+  for (int64_t l = 0; l < n; phase = 0) {
+    const int64_t run = p.period - phase < n - l ? p.period - phase : n - l;
+#pragma omp simd
+    for (int64_t k = 0; k < run; ++k) to[l + k] = parameter_value<T>(p.values, p.type, phase + k, rate, dt);
+    l += run;
+  }
+}
+
+template <class Isa, class T>
+void BlockRows<Isa, T>::exp(int64_t n, T* row) {
+  using C = detail::ExpConstants<T>;
+  exp_between(n, row, C::kMin, C::kMax);
+}
+
+template <class Isa, class T>
+void BlockRows<Isa, T>::exp_between(int64_t n, T* row, T min, T max) {
+  const int64_t whole = whole_groups(n);
+  alignas(64) T shifted[kBlock], tail[kBlock];
+#pragma omp simd
+  for (int64_t l = 0; l < whole; ++l) {
+    const auto reduced = detail::reduce_exponent(row[l], min, max);
+    shifted[l] = reduced.shifted;
+    row[l] = reduced.r;
+    tail[l] = reduced.error;
+  }
+#pragma omp simd
+  for (int64_t l = 0; l < whole; ++l) tail[l] = detail::exp_tail(row[l], tail[l]);
+#pragma omp simd
+  for (int64_t l = 0; l < whole; ++l) row[l] = detail::scale_exp(shifted[l], row[l], tail[l]);
+}
+
+template <class Isa, class T>
+void BlockRows<Isa, T>::surrogate(Surrogate surrogate, const T* alpha, int64_t n, T* row) {
+  const int64_t whole = whole_groups(n);
+  dispatch_surrogate(surrogate, [&](auto constant) {
+#pragma omp simd
+    for (int64_t l = 0; l < whole; ++l) row[l] = surrogate_derivative<decltype(constant)::value>(row[l], alpha[l]);
+  });
+}
+
+template <class Isa, class T>
+const T* StoredRows<Isa, T>::read(Storage storage, const Rows& rows, int64_t t, int64_t begin, int64_t n, T* buffer) {
+  if (!rows.data) {
+    BlockRows<Isa, T>::fill(T(0), n, buffer);
+    return buffer;
+  }
+  const int64_t offset = t * rows.time_stride + (rows.broadcast ? 0 : begin);
+  const int64_t count = rows.broadcast ? 1 : n;
+  if (is_half<T>(storage)) {
+    storage == Storage::kHalf ? widen<Half>(rows.data, offset, count, buffer)
+                              : widen<BFloat16>(rows.data, offset, count, buffer);
+  } else if (!rows.broadcast && n == whole_groups(n)) {
+    return static_cast<const T*>(rows.data) + offset;
+  } else {
+    BlockRows<Isa, T>::load(static_cast<const T*>(rows.data) + offset, count, buffer);
+  }
+  if (rows.broadcast) BlockRows<Isa, T>::fill(T(buffer[0]), n, buffer);
+  return buffer;
+}
+
+template <class Isa, class T>
+T* StoredRows<Isa, T>::target(Storage storage, void* data, int64_t offset, int64_t n, T* buffer) {
+  return in_place<T>(storage, data, n) ? static_cast<T*>(data) + offset : buffer;
+}
+
+template <class Isa, class T>
+void StoredRows<Isa, T>::finish(Storage storage, const T* buffer, int64_t n, void* data, int64_t offset) {
+  if (!data || in_place<T>(storage, data, n)) return;
+  if (!is_half<T>(storage)) return copy_row(buffer, n, static_cast<T*>(data) + offset);
+  storage == Storage::kHalf ? narrow<Half>(buffer, n, data, offset) : narrow<BFloat16>(buffer, n, data, offset);
+}
+
+template struct BlockRows<NORSE_FAST_ISA, float>;
+template struct BlockRows<NORSE_FAST_ISA, double>;
+template struct StoredRows<NORSE_FAST_ISA, float>;
+template struct StoredRows<NORSE_FAST_ISA, double>;
+
+}  // namespace norse_fast::cpu

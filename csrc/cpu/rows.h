@@ -1,0 +1,64 @@
+#pragma once
+// What is done to the rows of a block whatever the model. Compiled once per instruction set, in rows.cpp.
+
+#include <cstring>
+
+#include "../launch.h"
+
+namespace norse_fast::cpu {
+
+/// Lanes that share a block.
+inline constexpr int64_t kBlock = 512;
+
+/// Rows of a block are computed in whole groups of lanes, whatever the number n of lanes in use; a multiple of every
+/// vector width.
+inline constexpr int64_t kGroup = 16;
+static_assert(kBlock % kGroup == 0);
+
+NORSE_FAST_INLINE int64_t whole_groups(int64_t n) { return (n + kGroup - 1) & -kGroup; }
+
+template <class T>
+NORSE_FAST_INLINE void copy_row(const T* from, int64_t n, T* to) {
+  std::memcpy(to, from, n * sizeof(T));
+}
+
+template <class Isa, class T>
+struct BlockRows {
+  static void fill(T value, int64_t n, T* to);
+
+  /// Copies a row into a block, with zeros up to the end of its last group.
+  static void load(const T* from, int64_t n, T* to);
+
+  static void add(const T* from, int64_t n, T* to);
+
+  /// Spreads a parameter over the lanes [begin, begin + n).
+  static void spread(const Parameter<T>& p, bool rate, double dt, int64_t begin, int64_t n, T* to);
+
+  /// row = exp(row)
+  static void exp(int64_t n, T* row);
+
+  /// row = the surrogate derivative at row, with the alpha of each lane.
+  static void surrogate(Surrogate surrogate, const T* alpha, int64_t n, T* row);
+
+ private:
+  // In three passes: in one, the chain of operations that wait for each other is longer than a processor looks ahead.
+  // The limits are arguments, hidden from the optimiser, which would make selects between constants of what follows a
+  // clamp.
+  [[gnu::noipa]] static void exp_between(int64_t n, T* row, T min, T max);
+};
+
+/// Rows of stored elements as rows of the computing type T: themselves where the types are the same and no group is
+/// left incomplete, else converted in a pass over the cached block.
+template <class Isa, class T>
+struct StoredRows {
+  /// Row t, lanes [begin, begin + n): in place, or in the buffer.
+  static const T* read(Storage storage, const Rows& rows, int64_t t, int64_t begin, int64_t n, T* buffer);
+
+  /// Where to compute a row of n lanes that starts at `offset`: in place, or in the buffer, from where `finish` stores
+  /// it.
+  static T* target(Storage storage, void* data, int64_t offset, int64_t n, T* buffer);
+
+  static void finish(Storage storage, const T* buffer, int64_t n, void* data, int64_t offset);
+};
+
+}  // namespace norse_fast::cpu

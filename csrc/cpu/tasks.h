@@ -1,0 +1,67 @@
+#pragma once
+// Recurrent layers as work for threads, without a type of model in it.
+
+#include <memory>
+
+#include "dispatch.h"
+
+namespace norse_fast::cpu {
+
+/// The rows of the batch, and the neurons, that one thread computes, and the weights in panels (see products.h), at
+/// which neurons begin.
+struct Piece {
+  int64_t batch_begin, batch_end;
+  int64_t neuron_begin, neuron_end;
+  const void* input_weights[2] = {};      // of every channel; a row per input; null: the input is the currents
+  const void* recurrent_weights[2] = {};  // of every channel; a row per neuron that spiked
+  const void* plain_weights = nullptr;    // for backward: the recurrent ones with a row per channel and neuron
+};
+
+/// A piece, with the memory that it needs from step to step. If pieces share a row of the batch, all of them must have
+/// made a step before any makes the next.
+class Task {
+ public:
+  virtual ~Task() = default;
+  virtual void step(int64_t k) = 0;
+  virtual void finish() = 0;
+};
+
+/// Steps of a task: forward makes one per time step, backward one to recompute and one to go back.
+template <class T>
+int64_t task_steps(const RecurrentForward<T>& f) {
+  return f.steps;
+}
+template <class T>
+int64_t task_steps(const RecurrentBackward<T>& b) {
+  return 2 * b.steps;
+}
+
+template <class Launch>
+using MakeTask = std::unique_ptr<Task> (*)(const Launch& launch, const Piece& piece);
+
+}  // namespace norse_fast::cpu
+
+namespace norse_fast {
+
+/// The tasks of a model; defined in recurrent.h, instantiated in neurons/<model>.cpp.
+template <class Isa, class Model>
+struct RecurrentKernels {
+  using Made = std::unique_ptr<cpu::Task>;
+
+  static Made make(const RecurrentForward<float>& f, const cpu::Piece& piece);
+  static Made make(const RecurrentForward<double>& f, const cpu::Piece& piece);
+  static Made make(const RecurrentBackward<float>& b, const cpu::Piece& piece);
+  static Made make(const RecurrentBackward<double>& b, const cpu::Piece& piece);
+};
+
+}  // namespace norse_fast
+
+namespace norse_fast::cpu {
+
+/// The tasks of a model for the chosen instruction set.
+template <class Model, class Launch>
+MakeTask<Launch> task_maker() {
+  return dispatch([](auto isa) -> MakeTask<Launch> { return &RecurrentKernels<decltype(isa), Model>::make; });
+}
+
+}  // namespace norse_fast::cpu

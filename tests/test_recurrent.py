@@ -1,0 +1,357 @@
+"""Recurrent layers as one operator: the same as one step after another, whatever the threads, pieces and rates."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import norse_fast as nf
+from norse_fast._extension import kernels_disabled
+from norse_fast._ops import RECURRENT_SEGMENT
+from norse_fast._recurrent import RECURRENT, Recurrent
+
+from .models import MODELS, Model, fields, model_id, random_params
+from .test_operators import compiled
+
+LAYERS = [model for model in MODELS if model.kind == "rec"]
+needs_kernels = pytest.mark.skipif(not RECURRENT[nf.lif_step].is_fused("cpu"), reason="runs without kernels")
+
+
+def layer_of(model: Model) -> Recurrent:
+    return RECURRENT[model.step]
+
+
+def make_state(model: Model, shape: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator):
+    """Spikes of 0 and 1, other states around rest."""
+    layer = layer_of(model)
+    values = {n: torch.rand(shape, generator=generator, dtype=dtype).requires_grad_() for n in layer.neuron.state}
+    z = (torch.rand(shape, generator=generator) < 0.3).to(dtype).requires_grad_()
+    return layer.pack(z, *values.values())
+
+
+def make_case(model: Model, steps: int, batch: tuple[int, ...], inputs: int, neurons: int, generator, dtype, **options):
+    """Input, state, weights and parameters of a layer that fires now and then."""
+    exact, rate, per_neuron = options.get("exact", False), options.get("rate", 0.3), options.get("per_neuron", False)
+    x = (torch.rand(steps, *batch, inputs, generator=generator) < rate).to(dtype)
+    weights = []
+    for width, scale in ((inputs, 24.0), (neurons, 8.0)):
+        scale *= {"izhikevich_recurrent_step": 10, "coba_lif_step": 0.3}.get(model.name, 1)
+        w = torch.randn(neurons, width, generator=generator, dtype=torch.float64) * scale / width**0.5
+        # Multiples of 1/16 have exact sums, in whatever order.
+        weights.append((w.mul(16).round().div(16) if exact else w).to(dtype).requires_grad_())
+    p = random_params(model, (neurons,) if per_neuron else (), dtype, generator)
+    leaves = [value.requires_grad_() for value in fields_of(p)] if options.get("learn") else []
+    return x.requires_grad_(), make_state(model, (*batch, neurons), dtype, generator), tuple(weights), p, leaves
+
+
+def fields_of(p) -> list[torch.Tensor]:
+    """The parameters of a (nested) tuple that can be learned; alpha cannot."""
+    return [v for name, v in fields(p).items() if isinstance(v, torch.Tensor) and name.split(".")[-1] != "alpha"]
+
+
+def step_by_step(model: Model, x, state, weights, p, dt=0.001):
+    outputs = []
+    for frame in x:
+        output, state = model.step(frame, state, *weights, p, dt)
+        outputs.append(output)
+    return torch.stack(outputs), state
+
+
+def gradients(output, final, leaves, generator):
+    loss = (output * torch.randn(output.shape, generator=generator, dtype=output.dtype)).sum()
+    for value in fields(final).values():
+        loss = loss + (value * torch.randn(value.shape, generator=generator, dtype=value.dtype)).sum()
+    return torch.autograd.grad(loss, leaves, allow_unused=True, materialize_grads=True)
+
+
+def assert_same(actual, expected, **tolerance):
+    for name, value in fields(expected).items():
+        if tolerance:
+            torch.testing.assert_close(fields(actual)[name], value, **tolerance, msg=lambda m, n=name: f"{n}: {m}")
+        else:
+            assert torch.equal(fields(actual)[name], value), name
+
+
+@needs_kernels
+@pytest.mark.parametrize("model", LAYERS, ids=model_id)
+def test_spikes_equal_those_of_single_steps(model: Model, generator):
+    """On 128 sequences per model, more than 1,000 in all: with exact sums there is no rounding left to differ in."""
+    x, state, weights, p, _ = make_case(model, 60, (128,), 20, 40, generator, torch.float32, exact=True)
+    with torch.no_grad():
+        output, final = layer_of(model)(x, state, *weights, p, 0.001)
+        expected, expected_final = step_by_step(model, x, state, weights, p)
+    assert 0.001 < expected.mean() < 0.9, "too few or too many spikes to tell"
+    assert torch.equal(output, expected)
+    assert_same(final, expected_final)
+
+
+@pytest.mark.parametrize("per_neuron", [False, True])
+@pytest.mark.parametrize("model", LAYERS, ids=model_id)
+def test_gradients_equal_those_of_pytorch(model: Model, per_neuron: bool, generator):
+    """More steps than a segment, gradients of everything."""
+    steps = 2 * RECURRENT_SEGMENT + 3
+    x, state, weights, p, learned = make_case(
+        model, steps, (2, 2), 5, 70, generator, torch.float64, per_neuron=per_neuron, learn=True
+    )
+    leaves = [x, *weights, *fields(state).values(), *learned]
+    results = []
+    for disabled in (False, True):
+        context = kernels_disabled() if disabled else torch.enable_grad()
+        with context:
+            output, final = layer_of(model)(x, state, *weights, p, 0.001)
+            results.append((output, final, gradients(output, final, leaves, torch.Generator().manual_seed(1))))
+    (output, final, actual), (expected, expected_final, expected_grads) = results
+    assert torch.equal(output, expected)
+    assert_same(final, expected_final, rtol=1e-10, atol=1e-10)
+    for grad, value in zip(actual, expected_grads):
+        torch.testing.assert_close(grad, value, rtol=1e-9, atol=1e-9 * max(1.0, value.abs().max().item()))
+
+
+@needs_kernels
+@settings(deadline=None, max_examples=40)
+@given(
+    model=st.sampled_from(LAYERS),
+    steps=st.integers(1, 40),
+    batch=st.lists(st.integers(0, 4), max_size=2).map(tuple),
+    inputs=st.integers(1, 70),
+    neurons=st.integers(1, 140),
+    rate=st.sampled_from([0.0, 0.05, 0.5, 1.0]),
+    record=st.booleans(),
+    seed=st.integers(0, 2**16),
+)
+def test_any_shape(model, steps, batch, inputs, neurons, rate, record, seed):
+    generator = torch.Generator().manual_seed(seed)
+    x, state, weights, p, learned = make_case(
+        model, steps, batch, inputs, neurons, generator, torch.float64, rate=rate, exact=True, learn=True
+    )
+    leaves = [x, *weights, *fields(state).values(), *learned]
+    output, final = layer_of(model)(x, state, *weights, p, 0.001, record)
+    with kernels_disabled():
+        expected, expected_final = layer_of(model)(x, state, *weights, p, 0.001, record)
+    assert torch.equal(output, expected)
+    assert_same(final, expected_final, rtol=1e-10, atol=1e-10)
+    seeds = [torch.Generator().manual_seed(seed) for _ in range(2)]
+    for actual, value in zip(
+        gradients(output, final, leaves, seeds[0]), gradients(expected, expected_final, leaves, seeds[1])
+    ):
+        scale = max(1.0, value.abs().max().item() if value.numel() else 0.0)
+        torch.testing.assert_close(actual, value, rtol=1e-8, atol=1e-8 * scale)
+
+
+@needs_kernels
+@pytest.mark.parametrize("model", LAYERS, ids=model_id)
+def test_chunks_make_no_difference(model: Model, generator):
+    x, state, weights, p, _ = make_case(model, 50, (3,), 9, 130, generator, torch.float32)
+    layer = layer_of(model)
+    whole, final = layer(x, state, *weights, p, 0.001)
+    pieces, chunk_state = [], state
+    for chunk in x.split([1, 7, 16, 25, 1]):
+        piece, chunk_state = layer(chunk, chunk_state, *weights, p, 0.001)
+        pieces.append(piece)
+    assert torch.equal(torch.cat(pieces), whole)
+    assert_same(chunk_state, final)
+
+
+THREADS = """
+import sys, torch, norse_fast as nf
+torch.set_num_threads(int(sys.argv[1]))
+results = []
+for layer, batch, steps in (
+    (nf.LIFRecurrent(40, 200), 5, 40), (nf.CobaLIFRecurrent(40, 200), 5, 40), (nf.LSNNRecurrent(40, 2100), 1, 20),
+    (nf.CobaLIFRecurrent(10, 1500), 1, 20),
+):
+    generator = torch.Generator().manual_seed(0)
+    for w in layer.parameters():
+        w.data = torch.randn(w.shape, generator=generator) * 9 / w.shape[1] ** 0.5
+    x = (torch.rand(steps, batch, layer.input_size, generator=generator) < 0.3).float().requires_grad_()
+    z, state = layer(x)
+    assert z.any()
+    (z * torch.randn(z.shape, generator=generator)).sum().backward()
+    results += [z.detach(), *[s.detach() for s in state], x.grad, layer.recurrent_weights.grad]
+torch.save(results, sys.argv[2])
+"""
+
+
+@needs_kernels
+def test_threads_make_no_difference(tmp_path):
+    """Whether they share the batch or, in the last two layers, the neurons of one sequence."""
+    for threads in ("1", "2", "3"):
+        arguments = [sys.executable, "-c", THREADS, threads, str(tmp_path / threads)]
+        subprocess.run(arguments, check=True, timeout=300)
+    one, *others = (torch.load(tmp_path / threads) for threads in ("1", "2", "3"))
+    for other in others:
+        for a, b in zip(one, other):
+            assert torch.equal(a, b)
+
+
+@needs_kernels
+@settings(deadline=None, max_examples=60)
+@given(
+    rows=st.integers(0, 60),
+    width=st.integers(1, 90),
+    columns=st.integers(1, 140),
+    rate=st.sampled_from([0.0, 0.05, 0.2, 0.5, 1.0]),
+    binary=st.booleans(),
+    dtype=st.sampled_from([torch.float32, torch.float64]),
+    seed=st.integers(0, 2**16),
+)
+def test_spike_product(rows, width, columns, rate, binary, dtype, seed):
+    generator = torch.Generator().manual_seed(seed)
+    z = (torch.rand(rows, width, generator=generator) < rate).to(dtype)
+    if not binary:
+        z = z * torch.randn(rows, width, generator=generator).to(dtype)
+    grads = torch.randn(rows, columns, generator=generator).to(dtype)
+    product = torch.ops.norse_fast.spike_product(z, grads)
+    tolerance = 1e-5 if dtype == torch.float32 else 1e-13
+    torch.testing.assert_close(product, z.t() @ grads, rtol=tolerance, atol=tolerance)
+
+
+@needs_kernels
+def test_initial_spikes_need_not_be_0_or_1(generator):
+    model = next(m for m in LAYERS if m.step is nf.lif_step)
+    x, state, weights, p, _ = make_case(model, 3, (2,), 4, 6, generator, torch.float64)
+    state = state._replace(z=torch.tensor(0.5, dtype=torch.float64).expand(2, 6))
+    output, final = layer_of(model)(x, state, *weights, p, 0.001)
+    expected, expected_final = step_by_step(model, x, state, weights, p)
+    assert torch.equal(output, expected)
+    assert_same(final, expected_final, rtol=1e-12, atol=1e-12)
+
+
+@needs_kernels
+@pytest.mark.parametrize("model", LAYERS, ids=model_id)
+def test_opcheck(model: Model, generator):
+    layer = layer_of(model)
+    neuron = layer.neuron
+    x, state, weights, p, _ = make_case(model, 2 * RECURRENT_SEGMENT, (2,), 4, 6, generator, torch.float32)
+    if layer.prepare is not None:
+        weights = [layer.prepare(w) for w in weights]
+    example = torch.zeros(2, 6)
+    _, _, values, params, alpha = neuron.prepare(example, state, p, 0.001)
+    values = [v.detach() for v in values]
+    z = next(v for k, v in fields(state).items() if k.split(".")[-1] == "z").detach()
+    problem = (x.detach(), weights[0].detach(), z, *values, weights[1].detach(), *params)
+    torch.library.opcheck(neuron.recurrent_forward_op, (*problem, 0.001, True, True))
+    output, *rest = neuron.recurrent_forward_op(*problem, 0.001, True, False)
+    checkpoints = rest[len(values)]
+    for want_params in (False, True):
+        tail = (torch.ones_like(output), None, *[None] * len(values), [], 0, 0.001, want_params)
+        torch.library.opcheck(neuron.recurrent_backward_op, (*problem, alpha, output, checkpoints, *tail))
+    torch.library.opcheck(torch.ops.norse_fast.spike_product.default, (output[0], output[1]))
+
+
+@needs_kernels
+@pytest.mark.parametrize("model", [m for m in LAYERS if m.layer], ids=model_id)
+def test_compiles_without_graph_break(model: Model, generator):
+    torch.manual_seed(1)
+    layer = model.layer(4, 6)
+    x = (60 * torch.rand(20, 2, 4, generator=generator)).requires_grad_()
+    output, final = layer(x)
+    fused, fused_final = compiled(layer)(x)
+    assert torch.equal(output, fused)
+    assert_same(fused_final, final)
+    leaves = [x, *layer.parameters()]
+    grads = [
+        torch.autograd.grad(y.sum() + s.v.sum() if hasattr(s, "v") else y.sum(), leaves, allow_unused=True)
+        for y, s in ((output, final), (fused, fused_final))
+    ]
+    for actual, expected in zip(*grads):
+        torch.testing.assert_close(actual, expected)
+
+
+@needs_kernels
+def test_training_saves_less_than_a_byte_per_neuron_and_step():
+    layer = nf.LIFRecurrent(8, 64)
+    x = torch.rand(200, 4, 8)
+    saved = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
+        z, _ = layer(x)
+    own = {id(x), id(z), *map(id, layer.parameters())}
+    pointers = {x.data_ptr(), z.data_ptr(), *(w.data_ptr() for w in layer.parameters())}
+    extra = sum(t.nbytes for t in saved if id(t) not in own and t.data_ptr() not in pointers)
+    assert 0 < extra < z.numel()
+
+
+@pytest.mark.parametrize(
+    ("factory", "step"), [(nf.LIFRecurrent, nf.lif_step_sparse), (nf.LIFRefracRecurrent, nf.lif_refrac_step_sparse)]
+)
+def test_sparse_input_over_time(factory, step, generator):
+    layer = factory(6, 5)
+    with torch.no_grad():
+        layer.input_weights.mul_(30)
+    x = (torch.rand(20, 3, 6, generator=generator) < 0.3).float().to_sparse()
+    z, final = layer(x)
+    assert z.is_sparse
+    assert z.shape == (20, 3, 5)
+    assert z.to_dense().any()
+
+    zeros = torch.zeros(3, 5)
+    state = nf.LIFState(zeros.to_sparse(), zeros, zeros)
+    state = nf.LIFRefracState(state, zeros) if factory is nf.LIFRefracRecurrent else state
+    outputs = []
+    for frame in x.to_dense():
+        output, state = step(frame.to_sparse(), state, layer.input_weights, layer.recurrent_weights, layer.p)
+        outputs.append(output.to_dense())
+    assert torch.equal(z.to_dense(), torch.stack(outputs))
+    for name, value in fields(state).items():
+        torch.testing.assert_close(fields(final)[name].to_dense(), value.to_dense(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision(dtype, generator):
+    layer = nf.LIFRecurrent(4, 6).to(dtype)
+    x = (100 * torch.rand(10, 2, 4, generator=generator)).to(dtype).requires_grad_()
+    z, state = layer(x)
+    assert z.dtype == dtype
+    assert state.z.dtype == dtype
+    assert state.v.dtype == torch.float32
+    z.sum().backward()
+    assert x.grad.dtype == dtype
+    assert x.grad.any()
+    assert layer.recurrent_weights.grad.dtype == dtype
+
+
+@needs_kernels
+def test_autocast_projects_in_its_own_dtype(generator):
+    layer = nf.LIFRecurrent(4, 6)
+    x = 100 * torch.rand(10, 2, 4, generator=generator)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        z, state = layer(x)
+        currents = torch.nn.functional.linear(x, layer.input_weights)
+    assert currents.dtype == torch.bfloat16
+    assert state.i.dtype == torch.float32
+    expected, _ = RECURRENT[nf.lif_step](
+        currents.float(), nf.LIFState(*torch.zeros(3, 2, 6)), torch.eye(6), layer.recurrent_weights, layer.p, layer.dt
+    )
+    assert torch.equal(z.float(), expected)
+
+
+@needs_kernels
+def test_second_derivatives_are_refused():
+    layer = nf.LIFRecurrent(3, 4)
+    x = torch.rand(5, 2, 3, requires_grad=True)
+    (grad,) = torch.autograd.grad(layer(x)[0].sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="second derivatives"):
+        grad.sum().backward()
+
+
+@needs_kernels
+def test_functional_gradients():
+    """torch.func.grad, as for the other layers."""
+    layer = nf.LIFRecurrent(3, 4)
+    x = 60 * torch.rand(20, 2, 3)
+
+    def loss(weights):
+        z, _ = torch.func.functional_call(layer, weights, (x,))
+        return (z * torch.arange(4.0)).sum()
+
+    weights = dict(layer.named_parameters())
+    actual = torch.func.grad(loss)(weights)
+    expected = torch.autograd.grad(loss(weights), list(weights.values()))
+    for a, e in zip(actual.values(), expected):
+        # Outside of functional calls, a hook takes the gradient of the autapses away.
+        torch.testing.assert_close(a * (1 - torch.eye(4)) if a.shape == (4, 4) else a, e)
