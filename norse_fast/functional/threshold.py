@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from .heaviside import heaviside
-from .superspike import super_fn
+from .superspike import superspike_fn
 
 # `threshold` is not among them, because this module has its name.
 __all__ = [
@@ -191,7 +191,7 @@ def triangle_fn(x: torch.Tensor, alpha: Any = 0.3) -> torch.Tensor:
 
 
 _FUNCTIONS = {
-    "super": lambda x, alpha: super_fn(x, torch.as_tensor(alpha)),
+    "super": lambda x, alpha: superspike_fn(x, alpha),
     "triangle": triangle_fn,
     "tanh": heavi_tanh_fn,
     "circ": heavi_circ_fn,
