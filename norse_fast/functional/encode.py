@@ -145,7 +145,7 @@ def population_encode(
         input_values: values :math:`x`, any shape.
         out_features: number of neurons :math:`K` per value.
         scale: the greatest preferred value :math:`s`, a number or a tensor that broadcasts to the input; by default, and if
-            it is 0, the greatest input value.
+            it is 0, the greatest input value. What is preferred with one scale for all is constant to autograd.
         kernel: maps distances to rates.
         distance_function: distance :math:`d` between the values and the preferred ones, both ``(..., K)``.
 
@@ -166,11 +166,12 @@ def population_encode(
     x = _floating(input_values)
     if scale is None or not torch.as_tensor(scale).any():
         scale = x.max()
-    scale = torch.as_tensor(scale, device=x.device)
-    several = scale.numel() != 1
-    end = 1 if several else scale.item()
+    end: Any = scale
+    if isinstance(scale, torch.Tensor):
+        scale = scale.to(x.device)
+        end = scale.item() if scale.numel() == 1 else 1
     centres = torch.linspace(0, end, out_features, device=x.device, dtype=x.dtype)
-    if several:
+    if isinstance(scale, torch.Tensor) and scale.numel() != 1:
         scale = scale.unsqueeze(-1)
         centres = scale * centres
     shape = (*x.shape, out_features)

@@ -10,8 +10,8 @@ along the direction :math:`\varphi` and across it, each multiplied by :math:`s`.
 
 Source: T. Lindeberg, *Normative theory of visual receptive fields*, Heliyon 7 (2021), e05897; for events, J. Pedersen,
 R. Singhal, J. Conradt, *Translation and Scale Invariance for Event-Based Object Tracking*, Neuro-Inspired Computational
-Elements Conference, 2023; in time, T. Lindeberg, *Time-Causal and Time-Recursive Spatio-Temporal Receptive Fields*, Journal of
-Mathematical Imaging and Vision 55 (2016), 50-88.
+Elements Conference, 2023; in time, T. Lindeberg, *Time-Causal and Time-Recursive Spatio-Temporal Receptive Fields*, Journal
+of Mathematical Imaging and Vision 55 (2016), 50-88.
 """
 
 from __future__ import annotations

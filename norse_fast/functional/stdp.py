@@ -9,8 +9,8 @@ shrinks where a pre-synaptic spike meets a post-synaptic one:
 
 Source: A. Morrison, M. Diesmann, W. Gerstner, *Phenomenological models of synaptic plasticity based on spike timing*,
 Biological Cybernetics 98 (2008), 459-478; the powers of the distance to the bounds are those of R. Gütig, R. Aharonov,
-S. Rotter, H. Sompolinsky, *Learning Input Correlations through Nonlinear Temporally Asymmetric Hebbian Plasticity*, Journal of
-Neuroscience 23 (2003), 3697-3714.
+S. Rotter, H. Sompolinsky, *Learning Input Correlations through Nonlinear Temporally Asymmetric Hebbian Plasticity*, Journal
+of Neuroscience 23 (2003), 3697-3714.
 """
 
 from __future__ import annotations
