@@ -72,10 +72,15 @@ class CobaLIFState(NamedTuple):
     """State of a recurrent layer of conductance-based LIF neurons, each of the neurons' shape ``(B, N)``.
 
     Args:
-        z: spikes of the last step.
-        v: membrane potential.
-        g_e: excitatory conductance.
-        g_i: inhibitory conductance.
+        z: spikes of the last step, 0 or 1.
+        v: membrane potential, in mV.
+        g_e: excitatory conductance, in the unit of ``g_l``.
+        g_i: inhibitory conductance, in the unit of ``g_l``.
+
+    Example:
+        >>> zeros = torch.zeros(1, 2)
+        >>> CobaLIFState(z=zeros, v=zeros, g_e=zeros, g_i=zeros).v
+        tensor([[0., 0.]])
     """
 
     z: torch.Tensor
@@ -88,9 +93,14 @@ class CobaLIFFeedForwardState(NamedTuple):
     """State of conductance-based LIF neurons without recurrence, each of the neurons' shape, for example ``(B, N)``.
 
     Args:
-        v: membrane potential.
-        g_e: excitatory conductance.
-        g_i: inhibitory conductance.
+        v: membrane potential, in mV.
+        g_e: excitatory conductance, in the unit of ``g_l``.
+        g_i: inhibitory conductance, in the unit of ``g_l``.
+
+    Example:
+        >>> zeros = torch.zeros(1, 2)
+        >>> CobaLIFFeedForwardState(v=zeros, g_e=zeros, g_i=zeros).v
+        tensor([[0., 0.]])
     """
 
     v: torch.Tensor

@@ -94,8 +94,13 @@ class IzhikevichState(NamedTuple):
     """State of Izhikevich neurons without recurrence, each of the neurons' shape, for example ``(B, N)``.
 
     Args:
-        v: membrane potential.
-        u: recovery variable.
+        v: membrane potential, in mV.
+        u: recovery variable, in mV.
+
+    Example:
+        >>> zeros = torch.zeros(1, 2)
+        >>> IzhikevichState(v=zeros, u=zeros).v
+        tensor([[0., 0.]])
     """
 
     v: torch.Tensor
@@ -106,9 +111,14 @@ class IzhikevichRecurrentState(NamedTuple):
     """State of a recurrent layer of Izhikevich neurons, each of the neurons' shape ``(B, N)``.
 
     Args:
-        z: spikes of the last step.
-        v: membrane potential.
-        u: recovery variable.
+        z: spikes of the last step, 0 or 1.
+        v: membrane potential, in mV.
+        u: recovery variable, in mV.
+
+    Example:
+        >>> zeros = torch.zeros(1, 2)
+        >>> IzhikevichRecurrentState(z=zeros, v=zeros, u=zeros).v
+        tensor([[0., 0.]])
     """
 
     z: torch.Tensor

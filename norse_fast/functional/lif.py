@@ -50,6 +50,7 @@ class LIFParameters(StateTuple):
 
     Each is a 0-dim tensor, or any shape that broadcasts to the neurons of one time step (for example ``(N,)``); each may
     require grad, and its gradient has its shape. The functions also take Python numbers.
+    Potentials and currents share one unit; with the defaults the threshold is 1.
 
     Args:
         tau_syn_inv: inverse synaptic time constant :math:`1/\tau_{syn}` in 1/s.
@@ -83,9 +84,14 @@ class LIFState(StateTuple):
     """State of a recurrent LIF layer, each of the neurons' shape ``(B, N)``.
 
     Args:
-        z: spikes of the last step.
-        v: membrane potential.
-        i: synaptic current.
+        z: spikes of the last step, 0 or 1.
+        v: membrane potential, in the unit of ``v_th``.
+        i: synaptic current, in the unit of ``v``.
+
+    Example:
+        >>> zeros = torch.zeros(1, 2)
+        >>> LIFState(z=zeros, v=zeros, i=zeros).v
+        tensor([[0., 0.]])
     """
 
     z: torch.Tensor
@@ -97,8 +103,13 @@ class LIFFeedForwardState(StateTuple):
     """State of LIF neurons without recurrence, each of the neurons' shape, for example ``(B, N)``.
 
     Args:
-        v: membrane potential.
-        i: synaptic current.
+        v: membrane potential, in the unit of ``v_th``.
+        i: synaptic current, in the unit of ``v``.
+
+    Example:
+        >>> zeros = torch.zeros(1, 2)
+        >>> LIFFeedForwardState(v=zeros, i=zeros).v
+        tensor([[0., 0.]])
     """
 
     v: torch.Tensor

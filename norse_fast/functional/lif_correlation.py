@@ -41,6 +41,12 @@ class LIFCorrelationState(NamedTuple):
         lif_state: that of the neurons, each of shape ``(B, N)``.
         input_correlation_state: that of the sensors between inputs and neurons, ``(B, inputs, N)``.
         recurrent_correlation_state: that of the sensors between neurons, ``(B, N, N)``.
+
+    Example:
+        >>> zeros, sensors = torch.zeros(1, 2), CorrelationSensorState(*[torch.zeros(1, 2, 2)] * 3)
+        >>> state = LIFCorrelationState(LIFState(zeros, zeros, zeros), sensors, sensors)
+        >>> state.lif_state.v.shape, state.recurrent_correlation_state.correlation_trace.shape
+        (torch.Size([1, 2]), torch.Size([1, 2, 2]))
     """
 
     lif_state: LIFState

@@ -60,6 +60,11 @@ class LIFRefracState(NamedTuple):
     Args:
         lif: spikes, membrane potential and synaptic current.
         rho: refractory counter, in steps.
+
+    Example:
+        >>> zeros = torch.zeros(1, 2)
+        >>> LIFRefracState(lif=LIFState(*[zeros] * 3), rho=zeros).lif.v
+        tensor([[0., 0.]])
     """
 
     lif: LIFState
@@ -72,6 +77,11 @@ class LIFRefracFeedForwardState(NamedTuple):
     Args:
         lif: membrane potential and synaptic current.
         rho: refractory counter, in steps.
+
+    Example:
+        >>> zeros = torch.zeros(1, 2)
+        >>> LIFRefracFeedForwardState(lif=LIFFeedForwardState(*[zeros] * 2), rho=zeros).lif.v
+        tensor([[0., 0.]])
     """
 
     lif: LIFFeedForwardState
