@@ -17,8 +17,8 @@ __all__ = ["LIFMCRefracRecurrentCell"]
 class LIFMCRefracRecurrentCell(CoupledCell):
     """One time step of a recurrent layer of coupled LIF neurons with a refractory period.
 
-    See :func:`norse_fast.functional.lif_mc_refrac.lif_mc_refrac_step`. The state starts at ``v = v_leak``, all
-    else at 0. Input is ``(..., inputs)``, output ``(..., N)``.
+    Equations, units, dtypes and errors are those of :func:`norse_fast.functional.lif_mc_refrac.lif_mc_refrac_step`. The
+    state starts at ``v = v_leak``, all else at 0. Input is ``(..., inputs)``, output ``(..., N)``.
 
     Args:
         input_size: number of inputs.
