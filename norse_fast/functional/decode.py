@@ -1,4 +1,8 @@
-"""From spikes back to numbers."""
+"""From spikes back to numbers.
+
+Source: W. Gerstner, W. Kistler, R. Naud, L. Paninski, *Neuronal Dynamics*, Cambridge University Press, 2014, chapter 7.2, for
+rates as counts of spikes.
+"""
 
 from __future__ import annotations
 

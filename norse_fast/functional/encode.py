@@ -1,6 +1,9 @@
 r"""From numbers to spikes: rate, population and latency codes.
 
 Spikes come in the input's dtype, or in the default one for integers and booleans, and on the input's device.
+
+Source: P. Dayan, L. Abbott, *Theoretical Neuroscience*, MIT Press, 2001, chapters 1.4 and 3.3; sources of single codes stand
+at their functions.
 """
 
 from __future__ import annotations

@@ -21,6 +21,9 @@ def exp_filter_step(old_value: torch.Tensor, new_value: torch.Tensor, parameter:
     Returns:
         The filtered signal, in the common shape and dtype.
 
+    Raises:
+        RuntimeError: the shapes do not broadcast.
+
     Example:
         >>> exp_filter_step(torch.tensor([1.0, 2.0]), torch.tensor([0.0, 1.0]), 0.5)
         tensor([0.5000, 2.0000])

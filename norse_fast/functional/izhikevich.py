@@ -63,10 +63,10 @@ class IzhikevichParameters(NamedTuple):
         a: rate of recovery relative to that of the membrane.
         b: how strongly recovery follows the membrane potential.
         c: membrane potential after a spike in mV.
-        d: what a spike adds to the recovery variable.
-        sq: factor of :math:`v^2`.
-        mn: factor of :math:`v`.
-        bias: constant drive.
+        d: what a spike adds to the recovery variable in mV.
+        sq: factor of :math:`v^2` in 1/mV.
+        mn: factor of :math:`v`, without unit.
+        bias: constant drive in mV.
         v_th: potential at which a spike is emitted in mV.
         tau_inv: inverse time constant in 1/s.
         method: surrogate derivative, see :func:`norse_fast.functional.threshold.threshold`.
@@ -131,7 +131,11 @@ class IzhikevichSpikingBehavior(NamedTuple):
 
     Args:
         p: parameters.
-        s: state at rest.
+        s: state at rest, in mV.
+
+    Example:
+        >>> tonic_spiking.p.c, tonic_spiking.s.u
+        (-65, tensor(-14.))
     """
 
     p: IzhikevichParameters
@@ -146,8 +150,11 @@ def create_izhikevich_spiking_behavior(
     Args:
         a, b, c, d: as in :class:`IzhikevichParameters`.
         v_rest: membrane potential at rest in mV.
-        u_rest: recovery variable at rest.
+        u_rest: recovery variable at rest in mV.
         tau_inv: inverse time constant in 1/s.
+
+    Returns:
+        The firing pattern; its membrane potential requires grad.
 
     Example:
         >>> create_izhikevich_spiking_behavior(0.02, 0.2, -65, 6, -70, -14.0).s.u

@@ -230,6 +230,10 @@ def lif_step_sparse(
     Returns:
         Sparse spikes of shape ``(B, N)`` and the new state.
 
+    Raises:
+        TypeError: an argument is of the wrong type.
+        ValueError: widths, shapes or devices do not fit, or the surrogate is unknown.
+
     Example:
         >>> zeros = torch.zeros(1, 2)
         >>> state = LIFState(z=zeros.to_sparse(), v=zeros, i=zeros)
@@ -265,6 +269,10 @@ def lif_step_integral(
     Returns:
         Spikes of the last step, shape ``(..., N)``, and the state after it.
 
+    Raises:
+        TypeError: an argument is of the wrong type.
+        ValueError: widths, shapes or devices do not fit, there is no time step, or the surrogate is unknown.
+
     Example:
         >>> zeros = torch.zeros(1, 2)
         >>> x, weights = torch.ones(5, 1, 3), (torch.full((2, 3), 7.0), torch.zeros(2, 2))
@@ -289,6 +297,10 @@ def lif_feed_forward_integral(
     Returns:
         Spikes of all steps, in the shape and dtype of the input, and the state after the last.
 
+    Raises:
+        TypeError: an argument is of the wrong type or a complex dtype.
+        ValueError: shapes or devices do not fit, or the surrogate is unknown.
+
     Example:
         >>> state = LIFFeedForwardState(v=torch.zeros(2), i=torch.zeros(2))
         >>> lif_feed_forward_integral(torch.full((3, 2), 5.0), state, LIFParameters())[0]
@@ -312,6 +324,10 @@ def lif_feed_forward_step_sparse(
 
     Returns:
         Sparse spikes in the shape of the input, and the new state.
+
+    Raises:
+        TypeError: an argument is of the wrong type or a complex dtype.
+        ValueError: shapes or devices do not fit, or the surrogate is unknown.
 
     Example:
         >>> state = LIFFeedForwardState(v=torch.zeros(2), i=torch.zeros(2))
@@ -340,6 +356,10 @@ def lif_current_encoder(
 
     Returns:
         Spikes and the new membrane potential.
+
+    Raises:
+        ValueError: the surrogate is unknown.
+        RuntimeError: the shapes do not broadcast.
 
     Example:
         >>> lif_current_encoder(torch.tensor([1.0, 20.0]), torch.zeros(2), LIFParameters())

@@ -260,6 +260,10 @@ def lif_adex_current_encoder(
     Returns:
         Spikes, the new membrane potential and the new adaptation current.
 
+    Raises:
+        ValueError: the surrogate is unknown.
+        RuntimeError: the shapes do not broadcast.
+
     Example:
         >>> lif_adex_current_encoder(torch.tensor([1.0, 20.0]), torch.zeros(2), torch.zeros(2))
         (tensor([0., 1.]), tensor([0.1068, 0.0000]), tensor([0.8541, 0.0200]))

@@ -230,6 +230,10 @@ def lif_ex_current_encoder(
     Returns:
         Spikes and the new membrane potential.
 
+    Raises:
+        ValueError: the surrogate is unknown.
+        RuntimeError: the shapes do not broadcast.
+
     Example:
         >>> lif_ex_current_encoder(torch.tensor([1.0, 20.0]), torch.zeros(2))
         (tensor([0., 1.]), tensor([0.1068, 0.0000]))

@@ -221,6 +221,10 @@ def lif_refrac_step_sparse(
     Returns:
         Sparse spikes of shape ``(B, N)`` and the new state.
 
+    Raises:
+        TypeError: an argument is of the wrong type.
+        ValueError: widths, shapes or devices do not fit, or the surrogate is unknown.
+
     Example:
         >>> zeros = torch.zeros(1, 2)
         >>> state = LIFRefracState(LIFState(z=zeros.to_sparse(), v=zeros, i=zeros), rho=zeros)

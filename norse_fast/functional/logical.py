@@ -29,6 +29,9 @@ def logical_and(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     Returns:
         Zeros and ones in the common shape and dtype.
 
+    Raises:
+        RuntimeError: the shapes do not broadcast.
+
     Example:
         >>> logical_and(torch.tensor([0.0, 0.0, 1.0, 1.0]), torch.tensor([0.0, 1.0, 0.0, 1.0]))
         tensor([0., 0., 0., 1.])
@@ -46,6 +49,9 @@ def logical_xor(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     Returns:
         Zeros and ones in the common shape and dtype.
 
+    Raises:
+        RuntimeError: the shapes do not broadcast.
+
     Example:
         >>> logical_xor(torch.tensor([0.0, 0.0, 1.0, 1.0]), torch.tensor([0.0, 1.0, 0.0, 1.0]))
         tensor([0., 1., 1., 0.])
@@ -62,6 +68,9 @@ def logical_or(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
 
     Returns:
         Zeros and ones in the common shape and dtype.
+
+    Raises:
+        RuntimeError: the shapes do not broadcast.
 
     Example:
         >>> logical_or(torch.tensor([0.0, 0.0, 1.0, 1.0]), torch.tensor([0.0, 1.0, 0.0, 1.0]))
@@ -84,6 +93,9 @@ def muller_c(y_prev: torch.Tensor, x_1: torch.Tensor, x_2: torch.Tensor) -> torc
     Returns:
         The new state in the common shape and dtype.
 
+    Raises:
+        RuntimeError: the shapes do not broadcast.
+
     Example:
         >>> x_1, x_2 = torch.tensor([0.0, 0.0, 1.0, 1.0]), torch.tensor([0.0, 1.0, 0.0, 1.0])
         >>> muller_c(torch.zeros(4), x_1, x_2), muller_c(torch.ones(4), x_1, x_2)
@@ -102,6 +114,9 @@ def posedge_detector(z: torch.Tensor, z_prev: torch.Tensor) -> torch.Tensor:
 
     Returns:
         Zeros and ones in the common shape and dtype.
+
+    Raises:
+        RuntimeError: the shapes do not broadcast.
 
     Example:
         >>> posedge_detector(torch.tensor([0.0, 0.0, 1.0, 1.0]), torch.tensor([0.0, 1.0, 0.0, 1.0]))

@@ -77,6 +77,9 @@ def stdp_sensor_step(
     Returns:
         The new traces.
 
+    Raises:
+        RuntimeError: the shapes do not broadcast.
+
     Example:
         >>> state = STDPSensorState(a_pre=torch.ones(2), a_post=torch.ones(1))
         >>> stdp_sensor_step(torch.tensor([0.0, 1.0]), torch.zeros(1), state)

@@ -71,6 +71,9 @@ def stp_step(
     Returns:
         What each synapse transmits, :math:`u' x z`, and the new state.
 
+    Raises:
+        RuntimeError: the shapes do not broadcast.
+
     Example:
         >>> s, p = TsodyksMakramState(u=torch.zeros(2), x=torch.ones(2)), TsodyksMakramParameters()
         >>> stp_step(torch.tensor([0.0, 1.0]), s, p)

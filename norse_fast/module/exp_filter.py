@@ -1,4 +1,4 @@
-r"""A readout that smooths spikes; its step is in :mod:`norse_fast.functional.filter`."""
+r"""A readout that smooths spikes; its step and source are in :mod:`norse_fast.functional.filter`."""
 
 from __future__ import annotations
 

@@ -13,7 +13,15 @@ __all__ = ["StateTuple", "broadcast_input", "tree_map_only"]
 
 
 def tree_map_only(ty: type | tuple[type, ...], fn: Callable[[Any], Any], pytree: Any) -> Any:
-    """Apply ``fn`` to every leaf of a nested structure that is an instance of ``ty``.
+    """Apply a function to the leaves of a nested structure that are of a type.
+
+    Args:
+        ty: a type, or a tuple of types.
+        fn: maps a leaf to its replacement.
+        pytree: nested tuples, lists and dictionaries.
+
+    Returns:
+        A structure of the same form; other leaves are as they were.
 
     Example:
         >>> tree_map_only(int, lambda x: x + 1, {"a": 1, "b": (2.0, 3)})
