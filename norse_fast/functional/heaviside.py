@@ -1,6 +1,6 @@
 """The step function of spikes.
 
-Source: M. Abramowitz, I. Stegun, *Handbook of Mathematical Functions*, 1964, chapter 29: the unit step, with another value at 0.
+Source: M. Abramowitz, I. Stegun, *Handbook of Mathematical Functions*, 1964, chapter 29, with another value at 0.
 """
 
 import torch

@@ -256,7 +256,7 @@ def lif_step_integral(
 ) -> tuple[torch.Tensor, LIFState]:
     """All time steps of a recurrent LIF layer; returns the spikes of the last step, as the reference does.
 
-    :class:`norse_fast.LIFRecurrent` returns those of all steps.
+    :class:`norse_fast.module.lif.LIFRecurrent` returns those of all steps.
 
     Args:
         input_tensor: input over time, shape ``(T, ..., inputs)``.

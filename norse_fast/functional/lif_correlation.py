@@ -2,8 +2,8 @@
 
 The neurons are those of :mod:`norse_fast.functional.lif`, the sensors those of
 :mod:`norse_fast.functional.correlation_sensor`. Source: S. Friedmann, J. Schemmel, A. Grübl, A. Hartel, M. Hock, K. Meier,
-*Demonstrating Hybrid Learning in a Flexible Neuromorphic Hardware System*, IEEE Transactions on Biomedical Circuits and Systems
-11 (2017), 128-142.
+*Demonstrating Hybrid Learning in a Flexible Neuromorphic Hardware System*, IEEE Transactions on Biomedical Circuits and
+Systems 11 (2017), 128-142.
 """
 
 from __future__ import annotations

@@ -37,8 +37,6 @@ Derivatives = int | Sequence[tuple[int, int]] | torch.Tensor
 #: What the columns of a tensor of field parameters are.
 COLUMNS = ("scale", "angle", "ratio", "x", "y", "dx", "dy")
 
-_ORIGIN = torch.tensor([0.0])
-
 
 def gaussian_kernel(size: int, c: torch.Tensor, x: Any, y: Any, domain: float = 8) -> torch.Tensor:
     r"""A two-dimensional normal density on a grid.
@@ -212,8 +210,8 @@ def spatial_parameters(
     angles: torch.Tensor,
     ratios: torch.Tensor,
     derivatives: Derivatives,
-    x: torch.Tensor = _ORIGIN,
-    y: torch.Tensor = _ORIGIN,
+    x: torch.Tensor = torch.tensor([0.0]),  # noqa: B008
+    y: torch.Tensor = torch.tensor([0.0]),  # noqa: B008
     include_replicas: bool = False,
 ) -> torch.Tensor:
     r"""Parameters of spatial receptive fields: all combinations of the arguments.

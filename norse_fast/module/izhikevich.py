@@ -40,9 +40,9 @@ class IzhikevichCell(SNNCell):
     pattern's state at rest. Input and output have the same shape, for example ``(B, N)``.
 
     Args:
-        spiking_method: firing pattern, for example :data:`norse_fast.tonic_spiking`; its parameters may be numbers,
-            tensors of any shape that broadcasts to the neurons, or ``nn.Parameter``, which the user registers where an
-            optimiser should find it.
+        spiking_method: firing pattern, for example :data:`norse_fast.functional.izhikevich.tonic_spiking`; its parameters may
+            be numbers, tensors of any shape that broadcasts to the neurons, or ``nn.Parameter``, which the user registers
+            where an optimiser should find it.
         dt: length of a step in seconds, by default 0.001.
 
     Example:

@@ -23,7 +23,7 @@ class LIFMCRefracRecurrentCell(CoupledCell):
     Args:
         input_size: number of inputs.
         hidden_size: number of neurons N.
-        p: parameters, as for :class:`norse_fast.LIFMCRecurrentCell`.
+        p: parameters, as for :class:`norse_fast.module.lif_mc.LIFMCRecurrentCell`.
         g_coupling: coupling, shape ``(N, N)``; by default a parameter, normal with variance ``1 / N``.
         input_weights, recurrent_weights, autapses, dt: as for :class:`norse_fast.module.snn.SNNRecurrentCell`.
 

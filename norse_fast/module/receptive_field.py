@@ -26,7 +26,6 @@ __all__ = [
     "TemporalReceptiveField",
 ]
 
-_ORIGIN = torch.tensor([0.0])
 _QUANTITIES = ("scales", "angles", "ratios", "x", "y")
 # Scale and ratio must stay positive, so they may be learned as logarithms.
 _POSITIVE = torch.tensor([name in ("scale", "ratio") for name in COLUMNS])
@@ -156,8 +155,8 @@ class _CombinedReceptiveField2d(_SpatialReceptiveField2d):
         angles: torch.Tensor,
         ratios: torch.Tensor,
         derivatives: Derivatives,
-        x: torch.Tensor = _ORIGIN,
-        y: torch.Tensor = _ORIGIN,
+        x: torch.Tensor = torch.tensor([0.0]),  # noqa: B008
+        y: torch.Tensor = torch.tensor([0.0]),  # noqa: B008
         optimize_scales: bool = True,
         optimize_angles: bool = True,
         optimize_ratios: bool = True,
