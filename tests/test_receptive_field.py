@@ -135,6 +135,18 @@ def test_bad_arguments():
         rf.spatial_receptive_fields_with_derivatives(torch.ones(2, 5), 9)
 
 
+@pytest.mark.parametrize("optimize", [True, False])
+def test_layer_needs_all_columns(optimize: bool):
+    with pytest.raises(ValueError, match=r"rf_parameters: got shape \(1, 5\), expected \(n, 7\)"):
+        nf.SpatialReceptiveField2d(1, 9, torch.ones(1, 5), optimize_fields=optimize)
+
+
+def test_a_centre_far_away_keeps_its_gradient():
+    layer = nf.SpatialReceptiveField2d(1, 9, torch.tensor([[1.0, 0.0, 1.0, 95.0, 0.0, 0.0, 0.0]]), domain=100.0)
+    layer(torch.rand(1, 1, 9, 9)).sum().backward()
+    assert layer.log_rf_parameters.grad.isfinite().all()
+
+
 @pytest.mark.parametrize("aggregate", [True, False])
 def test_layer_is_a_convolution_with_the_fields(aggregate: bool, golden):
     rows = golden["rows"][:5]

@@ -247,6 +247,19 @@ def spatial_parameters(
     return assemble(columns, as_pairs(derivatives, columns))
 
 
+def check_columns(name: str, parameters: torch.Tensor) -> None:
+    """Raise if an argument is not rows of field parameters.
+
+    Raises:
+        ValueError: it has other columns.
+    """
+    if parameters.dim() != 2 or parameters.shape[1] != len(COLUMNS):
+        raise ValueError(
+            f"{name}: got shape {tuple(parameters.shape)}, expected (n, {len(COLUMNS)}) with the columns "
+            f"{', '.join(COLUMNS)}; spatial_parameters makes them."
+        )
+
+
 def spatial_receptive_fields_with_derivatives(combinations: torch.Tensor, size: int, domain: float = 1) -> torch.Tensor:
     """Spatial receptive fields from rows of parameters, all at once.
 
@@ -267,11 +280,7 @@ def spatial_receptive_fields_with_derivatives(combinations: torch.Tensor, size: 
         >>> spatial_receptive_fields_with_derivatives(combinations, 9, domain=8).shape
         torch.Size([6, 9, 9])
     """
-    if combinations.dim() != 2 or combinations.shape[1] != len(COLUMNS):
-        raise ValueError(
-            f"combinations: got shape {tuple(combinations.shape)}, expected (n, {len(COLUMNS)}) with the columns "
-            f"{', '.join(COLUMNS)}; spatial_parameters makes them."
-        )
+    check_columns("combinations", combinations)
     return _fields(combinations.unbind(1), size, domain)
 
 

@@ -13,6 +13,7 @@ from ..functional.receptive_field import (
     Derivatives,
     as_pairs,
     assemble,
+    check_columns,
     combine,
     spatial_receptive_fields_with_derivatives,
     temporal_scale_distribution,
@@ -129,6 +130,7 @@ class SpatialReceptiveField2d(_SpatialReceptiveField2d):
         **kwargs: Any,
     ) -> None:
         super().__init__(in_channels, size, aggregate, domain, kwargs)
+        check_columns("rf_parameters", rf_parameters)
         self.optimize_fields = optimize_fields
         self.optimize_log = optimize_log
         if optimize_fields and optimize_log:
@@ -139,7 +141,9 @@ class SpatialReceptiveField2d(_SpatialReceptiveField2d):
         self._finish()
 
     def _exp(self, logarithm: torch.Tensor) -> torch.Tensor:
-        return torch.where(_POSITIVE.to(logarithm.device), logarithm.exp(), logarithm)
+        positive = _POSITIVE.to(logarithm.device)
+        # Without the inner choice, a great angle or centre would have an infinite exponential and no gradient.
+        return torch.where(positive, torch.where(positive, logarithm, 0).exp(), logarithm)
 
 
 class _CombinedReceptiveField2d(_SpatialReceptiveField2d):
