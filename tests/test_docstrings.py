@@ -32,6 +32,12 @@ def _modules() -> Iterator[ModuleType]:
 
 
 MODULES = list(_modules())
+#: What norse_fast alone exports.
+TOP_LEVEL = [
+    name
+    for name, value in vars(norse_fast).items()
+    if name[0] != "_" and getattr(value, "__module__", "").startswith("norse_fast._")
+]
 
 
 def _documented() -> dict[str, Any]:
@@ -39,7 +45,7 @@ def _documented() -> dict[str, Any]:
     names = {(module.__name__, name) for module in MODULES for name in getattr(module, "__all__", ())}
     names |= {(f"norse_fast.{name.home}", name.name) for name in PRESENT}
     found = {f"{home}.{name}": getattr(importlib.import_module(home), name) for home, name in names}
-    found["norse_fast.kernels_disabled"] = norse_fast.kernels_disabled
+    found |= {f"norse_fast.{name}": getattr(norse_fast, name) for name in TOP_LEVEL}
     return {path: value for path, value in sorted(found.items()) if isinstance(value, (FunctionType, type))}
 
 
@@ -85,4 +91,5 @@ def test_every_package_has_pages():
     index = (DOCS / "index.md").read_text()
     public = [i.name for i in pkgutil.iter_modules(norse_fast.__path__) if not i.name.startswith("_")]
     assert all(f"   norse_fast.{name}\n" in index for name in public if name != "benchmark")
+    assert all(re.search(rf"^\.\. auto\w+:: norse_fast\.{name}$", index, re.MULTILINE) for name in TOP_LEVEL)
     assert all(f"\n{page.stem}\n" in index for page in DOCS.glob("*.md") if page.stem != "index")
