@@ -114,12 +114,15 @@ def test_space_and_time():
     assert torch.equal(rows[:, -1], torch.tensor([5.0, 6.0]).repeat(len(spatial)))
 
 
-def test_temporal_scales(norse):
+def test_temporal_scales_against_norse(norse):
     from norse.torch.functional.receptive_field import temporal_scale_distribution as reference
 
     for arguments in ((1,), (4,), (5, 2.0), (3, 1.0, None, 1.7)):
         torch.testing.assert_close(rf.temporal_scale_distribution(*arguments), reference(*arguments))
-    # The reference goes the other way from the greatest scale, past its limits.
+
+
+def test_temporal_scales_span_their_range():
+    """The reference goes the other way from the greatest scale, past it."""
     scales = rf.temporal_scale_distribution(4, 2.0, 54.0)
     torch.testing.assert_close(scales[[0, -1]] ** 2, torch.tensor([2.0, 54.0]))
     ratios = scales[1:] / scales[:-1]
