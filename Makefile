@@ -2,11 +2,15 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 ENVIRONMENT := build/bench-venv
 
-.PHONY: test bench
+.PHONY: test docs bench
 
-# Everything, from nothing: environment, build, lint, types, tests.
+# Everything, from nothing: environment, build, lint, types, docs, tests.
 test:
 	PYTHON=$(PYTHON) TORCH='$(TORCH)' bash .ci/run
+
+# Pages into build/docs, in the current environment, which needs '.[docs]'; a warning is an error.
+docs:
+	$(PYTHON) -m sphinx --fail-on-warning --keep-going --quiet docs build/docs
 
 # Compares with Norse in an environment of its own; options for the benchmark go into ARGS.
 # An absolute path, first in PATH: the build calls cmake and ninja by name.

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from types import ModuleType
+
 import pytest
 import torch
 
 from norse_fast._extension import has_kernels
+from norse_fast.benchmark.models import import_norse
 
 # Programs, which test_migration.py runs; collecting doctests would run them as well.
 collect_ignore = ["migration"]
@@ -17,6 +20,15 @@ def _seed():
 @pytest.fixture
 def generator() -> torch.Generator:
     return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def norse() -> ModuleType:
+    """The reference's ``norse.torch``; CI has it."""
+    module = import_norse()
+    if module is None:
+        pytest.skip("Norse is not installed")
+    return module
 
 
 def pytest_report_header() -> str:

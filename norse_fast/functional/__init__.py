@@ -1,10 +1,13 @@
-"""Step functions of neurons, spike functions and resets: everything without trainable state of its own."""
+"""Step functions of neurons and synapses, spike functions, codes and fields: everything without state of its own."""
 
 import types as _types
 import typing as _typing
 
 from .coba_lif import *
 from .correlation_sensor import *
+from .decode import *
+from .encode import *
+from .filter import *
 from .heaviside import *
 from .iaf import *
 from .izhikevich import *
@@ -19,11 +22,18 @@ from .lif_ex import *
 from .lif_mc import *
 from .lif_mc_refrac import *
 from .lif_refrac import *
+from .logical import *
 from .lsnn import *
 from .parameter import *
+from .receptive_field import *
+from .regularization import *
 from .reset import *
+from .spikes_to_times_decoder import *
+from .stdp import *
+from .stdp_sensor import *
 from .superspike import *
 from .threshold import *
+from .tsodyks_makram import *
 
 if not _typing.TYPE_CHECKING:
     # The public names of the modules above, without the modules themselves; type checkers take the imports as they are.

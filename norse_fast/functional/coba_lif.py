@@ -38,15 +38,15 @@ class CobaLIFParameters(NamedTuple):
     ``(N,)``); each floating-point tensor may require grad.
 
     Args:
-        tau_syn_exc_inv: inverse time constant of the excitatory synapse.
-        tau_syn_inh_inv: inverse time constant of the inhibitory synapse.
-        c_m_inv: inverse membrane capacitance :math:`C^{-1}`.
-        g_l: leak conductance.
-        e_rev_I: reversal potential of the inhibitory synapse.
-        e_rev_E: reversal potential of the excitatory synapse.
-        v_rest: resting potential.
-        v_reset: reset potential.
-        v_thresh: threshold potential.
+        tau_syn_exc_inv: inverse time constant of the excitatory synapse, by default per ms; ``dt`` must be in the same unit.
+        tau_syn_inh_inv: inverse time constant of the inhibitory synapse, likewise.
+        c_m_inv: inverse membrane capacitance :math:`C^{-1}`; times a conductance it is a rate, likewise.
+        g_l: leak conductance, in the unit of the synapses' conductances.
+        e_rev_I: reversal potential of the inhibitory synapse in mV.
+        e_rev_E: reversal potential of the excitatory synapse in mV.
+        v_rest: resting potential in mV.
+        v_reset: reset potential in mV.
+        v_thresh: threshold potential in mV.
         method: surrogate derivative, see :func:`norse_fast.functional.threshold.threshold`.
         alpha: its steepness; it gets no gradient.
 
@@ -72,10 +72,15 @@ class CobaLIFState(NamedTuple):
     """State of a recurrent layer of conductance-based LIF neurons, each of the neurons' shape ``(B, N)``.
 
     Args:
-        z: spikes of the last step.
-        v: membrane potential.
-        g_e: excitatory conductance.
-        g_i: inhibitory conductance.
+        z: spikes of the last step, 0 or 1.
+        v: membrane potential, in mV.
+        g_e: excitatory conductance, in the unit of ``g_l``.
+        g_i: inhibitory conductance, in the unit of ``g_l``.
+
+    Example:
+        >>> zeros = torch.zeros(1, 2)
+        >>> CobaLIFState(z=zeros, v=zeros, g_e=zeros, g_i=zeros).v
+        tensor([[0., 0.]])
     """
 
     z: torch.Tensor
@@ -88,9 +93,14 @@ class CobaLIFFeedForwardState(NamedTuple):
     """State of conductance-based LIF neurons without recurrence, each of the neurons' shape, for example ``(B, N)``.
 
     Args:
-        v: membrane potential.
-        g_e: excitatory conductance.
-        g_i: inhibitory conductance.
+        v: membrane potential, in mV.
+        g_e: excitatory conductance, in the unit of ``g_l``.
+        g_i: inhibitory conductance, in the unit of ``g_l``.
+
+    Example:
+        >>> zeros = torch.zeros(1, 2)
+        >>> CobaLIFFeedForwardState(v=zeros, g_e=zeros, g_i=zeros).v
+        tensor([[0., 0.]])
     """
 
     v: torch.Tensor

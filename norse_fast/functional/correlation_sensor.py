@@ -51,6 +51,11 @@ class CorrelationSensorState(NamedTuple):
         post_pre: 1 where the last spike was post-synaptic, else 0.
         correlation_trace: causal trace.
         anti_correlation_trace: anti-causal trace.
+
+    Example:
+        >>> zeros = torch.zeros(1, 2, 3)
+        >>> CorrelationSensorState(post_pre=zeros, correlation_trace=zeros, anti_correlation_trace=zeros).post_pre.shape
+        torch.Size([1, 2, 3])
     """
 
     post_pre: torch.Tensor

@@ -29,6 +29,7 @@ class IAFParameters(NamedTuple):
 
     Each is a number, a 0-dim tensor, or any shape that broadcasts to the neurons of one time step; each may require
     grad.
+    Potentials and input share one unit; with the defaults the threshold is 1.
 
     Args:
         v_th: threshold potential.
@@ -56,8 +57,13 @@ class IAFState(NamedTuple):
     """State of a recurrent layer of integrate-and-fire neurons, each of the neurons' shape ``(B, N)``.
 
     Args:
-        z: spikes of the last step.
-        v: membrane potential.
+        z: spikes of the last step, 0 or 1.
+        v: membrane potential, in the unit of ``v_th``.
+
+    Example:
+        >>> zeros = torch.zeros(1, 2)
+        >>> IAFState(z=zeros, v=zeros).v
+        tensor([[0., 0.]])
     """
 
     z: torch.Tensor
@@ -68,7 +74,11 @@ class IAFFeedForwardState(NamedTuple):
     """State of integrate-and-fire neurons without recurrence, of the neurons' shape, for example ``(B, N)``.
 
     Args:
-        v: membrane potential.
+        v: membrane potential, in the unit of ``v_th``.
+
+    Example:
+        >>> IAFFeedForwardState(v=torch.zeros(1, 2)).v
+        tensor([[0., 0.]])
     """
 
     v: torch.Tensor

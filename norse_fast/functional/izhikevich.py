@@ -63,10 +63,10 @@ class IzhikevichParameters(NamedTuple):
         a: rate of recovery relative to that of the membrane.
         b: how strongly recovery follows the membrane potential.
         c: membrane potential after a spike in mV.
-        d: what a spike adds to the recovery variable.
-        sq: factor of :math:`v^2`.
-        mn: factor of :math:`v`.
-        bias: constant drive.
+        d: what a spike adds to the recovery variable in mV.
+        sq: factor of :math:`v^2` in 1/mV.
+        mn: factor of :math:`v`, without unit.
+        bias: constant drive in mV.
         v_th: potential at which a spike is emitted in mV.
         tau_inv: inverse time constant in 1/s.
         method: surrogate derivative, see :func:`norse_fast.functional.threshold.threshold`.
@@ -94,8 +94,13 @@ class IzhikevichState(NamedTuple):
     """State of Izhikevich neurons without recurrence, each of the neurons' shape, for example ``(B, N)``.
 
     Args:
-        v: membrane potential.
-        u: recovery variable.
+        v: membrane potential, in mV.
+        u: recovery variable, in mV.
+
+    Example:
+        >>> zeros = torch.zeros(1, 2)
+        >>> IzhikevichState(v=zeros, u=zeros).v
+        tensor([[0., 0.]])
     """
 
     v: torch.Tensor
@@ -106,9 +111,14 @@ class IzhikevichRecurrentState(NamedTuple):
     """State of a recurrent layer of Izhikevich neurons, each of the neurons' shape ``(B, N)``.
 
     Args:
-        z: spikes of the last step.
-        v: membrane potential.
-        u: recovery variable.
+        z: spikes of the last step, 0 or 1.
+        v: membrane potential, in mV.
+        u: recovery variable, in mV.
+
+    Example:
+        >>> zeros = torch.zeros(1, 2)
+        >>> IzhikevichRecurrentState(z=zeros, v=zeros, u=zeros).v
+        tensor([[0., 0.]])
     """
 
     z: torch.Tensor
@@ -121,7 +131,11 @@ class IzhikevichSpikingBehavior(NamedTuple):
 
     Args:
         p: parameters.
-        s: state at rest.
+        s: state at rest, in mV.
+
+    Example:
+        >>> tonic_spiking.p.c, tonic_spiking.s.u
+        (-65, tensor(-14.))
     """
 
     p: IzhikevichParameters
@@ -136,8 +150,11 @@ def create_izhikevich_spiking_behavior(
     Args:
         a, b, c, d: as in :class:`IzhikevichParameters`.
         v_rest: membrane potential at rest in mV.
-        u_rest: recovery variable at rest.
+        u_rest: recovery variable at rest in mV.
         tau_inv: inverse time constant in 1/s.
+
+    Returns:
+        The firing pattern; its membrane potential requires grad.
 
     Example:
         >>> create_izhikevich_spiking_behavior(0.02, 0.2, -65, 6, -70, -14.0).s.u
@@ -155,25 +172,45 @@ def _type_1_behavior() -> IzhikevichSpikingBehavior:
     return behavior._replace(p=behavior.p._replace(mn=4.1, bias=108))
 
 
+#: Regular spikes while the current lasts.
 tonic_spiking = create_izhikevich_spiking_behavior(0.02, 0.2, -65, 6, -70, -14.0)
+#: Regular bursts while the current lasts.
 tonic_bursting = create_izhikevich_spiking_behavior(0.02, 0.2, -50, 2, -70, -14.0)
+#: One spike at the onset of the current.
 phasic_spiking = create_izhikevich_spiking_behavior(0.02, 0.25, -65, 6, -64, -16.0)
+#: One burst at the onset of the current.
 phasic_bursting = create_izhikevich_spiking_behavior(0.02, 0.25, -55, 0.05, -64, -16.0, tau_inv=200)
+#: A burst at the onset, then regular spikes.
 mixed_mode = create_izhikevich_spiking_behavior(0.02, 0.2, -55, 4, -70, -14.0)
+#: Spikes that become rarer.
 spike_frequency_adaptation = create_izhikevich_spiking_behavior(0.01, 0.2, -65, 8, -70, -14.0)
+#: Excitability of class 1: the rate grows from 0 with the current.
 class_1_exc = _type_1_behavior()
+#: Excitability of class 2: spikes start at a rate above 0.
 class_2_exc = create_izhikevich_spiking_behavior(0.2, 0.26, -65, 0, -64, -16.64)
+#: A spike long after a short pulse.
 spike_latency = create_izhikevich_spiking_behavior(0.02, 0.2, -65, 6, -70, -14.0)
+#: Oscillations of the potential after a spike.
 subthreshold_oscillation = create_izhikevich_spiking_behavior(0.05, 0.26, -60, 0, -62, -16.12)
+#: Answers to pulses at its own frequency.
 resonator = create_izhikevich_spiking_behavior(0.1, 0.26, -60, -1, -62, -16.12)
+#: Answers to pulses that coincide.
 integrator = _type_1_behavior()
+#: A spike after inhibition ends.
 rebound_spike = create_izhikevich_spiking_behavior(0.03, 0.25, -60, 4, -64, -16.0, tau_inv=200)
+#: A burst after inhibition ends.
 rebound_burst = create_izhikevich_spiking_behavior(0.03, 0.25, -52, 0, -64, -16.0, tau_inv=200)
+#: A weak pulse spikes if inhibition came before.
 threshold_variability = create_izhikevich_spiking_behavior(0.03, 0.25, -60, 4, -64, -16.0)
+#: A pulse starts spikes, and another stops them.
 bistability = create_izhikevich_spiking_behavior(0.1, 0.26, -60, 0, -61, -15.86)
+#: A depolarising potential after each spike.
 dap = create_izhikevich_spiking_behavior(1.0, 0.2, -60, -21, -70, -14.0, tau_inv=100)
+#: Answers to a fast rise of the current, not to a slow one.
 accomodation = create_izhikevich_spiking_behavior(0.02, 1.0, -55, 4, -65, -16, tau_inv=500)
+#: Spikes while inhibited.
 inhibition_induced_spiking = create_izhikevich_spiking_behavior(-0.02, -1.0, -60, 8, -63.8, 63.8)
+#: Bursts while inhibited.
 inhibition_induced_bursting = create_izhikevich_spiking_behavior(-0.026, -1.0, -45, -2, -63.8, 63.8)
 
 

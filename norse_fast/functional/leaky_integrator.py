@@ -25,6 +25,7 @@ class LIParameters(NamedTuple):
     r"""Parameters of a leaky integrator.
 
     Each is a 0-dim tensor, or any shape that broadcasts to the neurons of one time step; each may require grad.
+    Potential and current share one unit.
 
     Args:
         tau_syn_inv: inverse synaptic time constant :math:`1/\tau_{syn}` in 1/s.
@@ -50,8 +51,13 @@ class LIState(NamedTuple):
     """State of a leaky integrator, each of the neurons' shape, for example ``(B, N)``.
 
     Args:
-        v: membrane potential.
-        i: synaptic current.
+        v: membrane potential, in the unit of ``v_leak``.
+        i: synaptic current, in the unit of ``v``.
+
+    Example:
+        >>> zeros = torch.zeros(1, 2)
+        >>> LIState(v=zeros, i=zeros).v
+        tensor([[0., 0.]])
     """
 
     v: torch.Tensor

@@ -25,6 +25,7 @@ class LIBoxParameters(NamedTuple):
 
     Each is a number, a 0-dim tensor, or any shape that broadcasts to the neurons of one time step; each may require
     grad.
+    Potential and current share one unit.
 
     Args:
         tau_mem_inv: inverse membrane time constant :math:`1/\tau_{mem}` in 1/s.
@@ -43,7 +44,11 @@ class LIBoxState(NamedTuple):
     """State of a leaky integrator without a synapse, of the neurons' shape, for example ``(B, N)``.
 
     Args:
-        v: membrane potential.
+        v: membrane potential, in the unit of ``v_leak``.
+
+    Example:
+        >>> LIBoxState(v=torch.zeros(1, 2)).v
+        tensor([[0., 0.]])
     """
 
     v: torch.Tensor

@@ -50,6 +50,7 @@ class LIFParameters(StateTuple):
 
     Each is a 0-dim tensor, or any shape that broadcasts to the neurons of one time step (for example ``(N,)``); each may
     require grad, and its gradient has its shape. The functions also take Python numbers.
+    Potentials and currents share one unit; with the defaults the threshold is 1.
 
     Args:
         tau_syn_inv: inverse synaptic time constant :math:`1/\tau_{syn}` in 1/s.
@@ -83,9 +84,14 @@ class LIFState(StateTuple):
     """State of a recurrent LIF layer, each of the neurons' shape ``(B, N)``.
 
     Args:
-        z: spikes of the last step.
-        v: membrane potential.
-        i: synaptic current.
+        z: spikes of the last step, 0 or 1.
+        v: membrane potential, in the unit of ``v_th``.
+        i: synaptic current, in the unit of ``v``.
+
+    Example:
+        >>> zeros = torch.zeros(1, 2)
+        >>> LIFState(z=zeros, v=zeros, i=zeros).v
+        tensor([[0., 0.]])
     """
 
     z: torch.Tensor
@@ -97,8 +103,13 @@ class LIFFeedForwardState(StateTuple):
     """State of LIF neurons without recurrence, each of the neurons' shape, for example ``(B, N)``.
 
     Args:
-        v: membrane potential.
-        i: synaptic current.
+        v: membrane potential, in the unit of ``v_th``.
+        i: synaptic current, in the unit of ``v``.
+
+    Example:
+        >>> zeros = torch.zeros(1, 2)
+        >>> LIFFeedForwardState(v=zeros, i=zeros).v
+        tensor([[0., 0.]])
     """
 
     v: torch.Tensor
@@ -220,6 +231,10 @@ def lif_step_sparse(
     Returns:
         Sparse spikes of shape ``(B, N)`` and the new state.
 
+    Raises:
+        TypeError: an argument is of the wrong type.
+        ValueError: widths, shapes or devices do not fit, or the surrogate is unknown.
+
     Example:
         >>> zeros = torch.zeros(1, 2)
         >>> state = LIFState(z=zeros.to_sparse(), v=zeros, i=zeros)
@@ -240,7 +255,7 @@ def lif_step_integral(
 ) -> tuple[torch.Tensor, LIFState]:
     """All time steps of a recurrent LIF layer; returns the spikes of the last step, as the reference does.
 
-    :class:`norse_fast.LIFRecurrent` returns those of all steps.
+    :class:`norse_fast.module.lif.LIFRecurrent` returns those of all steps.
 
     Args:
         input_tensor: input over time, shape ``(T, ..., inputs)``.
@@ -252,6 +267,10 @@ def lif_step_integral(
 
     Returns:
         Spikes of the last step, shape ``(..., N)``, and the state after it.
+
+    Raises:
+        TypeError: an argument is of the wrong type.
+        ValueError: widths, shapes or devices do not fit, there is no time step, or the surrogate is unknown.
 
     Example:
         >>> zeros = torch.zeros(1, 2)
@@ -277,6 +296,10 @@ def lif_feed_forward_integral(
     Returns:
         Spikes of all steps, in the shape and dtype of the input, and the state after the last.
 
+    Raises:
+        TypeError: an argument is of the wrong type or a complex dtype.
+        ValueError: shapes or devices do not fit, or the surrogate is unknown.
+
     Example:
         >>> state = LIFFeedForwardState(v=torch.zeros(2), i=torch.zeros(2))
         >>> lif_feed_forward_integral(torch.full((3, 2), 5.0), state, LIFParameters())[0]
@@ -300,6 +323,10 @@ def lif_feed_forward_step_sparse(
 
     Returns:
         Sparse spikes in the shape of the input, and the new state.
+
+    Raises:
+        TypeError: an argument is of the wrong type or a complex dtype.
+        ValueError: shapes or devices do not fit, or the surrogate is unknown.
 
     Example:
         >>> state = LIFFeedForwardState(v=torch.zeros(2), i=torch.zeros(2))
@@ -328,6 +355,10 @@ def lif_current_encoder(
 
     Returns:
         Spikes and the new membrane potential.
+
+    Raises:
+        ValueError: the surrogate is unknown.
+        RuntimeError: the shapes do not broadcast.
 
     Example:
         >>> lif_current_encoder(torch.tensor([1.0, 20.0]), torch.zeros(2), LIFParameters())

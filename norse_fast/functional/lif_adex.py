@@ -41,6 +41,7 @@ class LIFAdExParameters(NamedTuple):
 
     Each is a number, a 0-dim tensor, or any shape that broadcasts to the neurons of one time step; each that is
     floating point may require grad.
+    Potentials and currents share one unit; with the defaults the threshold is 1.
 
     Args:
         adaptation_current: coupling :math:`a_c` of the adaptation to the membrane potential; by default an integer, as
@@ -83,10 +84,15 @@ class LIFAdExState(NamedTuple):
     """State of a recurrent LIFAdEx layer, each of the neurons' shape ``(B, N)``.
 
     Args:
-        z: spikes of the last step.
-        v: membrane potential.
-        i: synaptic current.
-        a: adaptation current.
+        z: spikes of the last step, 0 or 1.
+        v: membrane potential, in the unit of ``v_th``.
+        i: synaptic current, in the unit of ``v``.
+        a: adaptation current, in the unit of ``v``.
+
+    Example:
+        >>> zeros = torch.zeros(1, 2)
+        >>> LIFAdExState(z=zeros, v=zeros, i=zeros, a=zeros).v
+        tensor([[0., 0.]])
     """
 
     z: torch.Tensor
@@ -99,9 +105,14 @@ class LIFAdExFeedForwardState(NamedTuple):
     """State of LIFAdEx neurons without recurrence, each of the neurons' shape, for example ``(B, N)``.
 
     Args:
-        v: membrane potential.
-        i: synaptic current.
-        a: adaptation current.
+        v: membrane potential, in the unit of ``v_th``.
+        i: synaptic current, in the unit of ``v``.
+        a: adaptation current, in the unit of ``v``.
+
+    Example:
+        >>> zeros = torch.zeros(1, 2)
+        >>> LIFAdExFeedForwardState(v=zeros, i=zeros, a=zeros).v
+        tensor([[0., 0.]])
     """
 
     v: torch.Tensor
@@ -248,6 +259,10 @@ def lif_adex_current_encoder(
 
     Returns:
         Spikes, the new membrane potential and the new adaptation current.
+
+    Raises:
+        ValueError: the surrogate is unknown.
+        RuntimeError: the shapes do not broadcast.
 
     Example:
         >>> lif_adex_current_encoder(torch.tensor([1.0, 20.0]), torch.zeros(2), torch.zeros(2))

@@ -54,6 +54,11 @@ class LIFAdExRefracState(NamedTuple):
     Args:
         lif_adex: spikes, membrane potential, synaptic current and adaptation current.
         rho: refractory counter, in steps.
+
+    Example:
+        >>> zeros = torch.zeros(1, 2)
+        >>> LIFAdExRefracState(lif_adex=LIFAdExState(*[zeros] * 4), rho=zeros).lif_adex.v
+        tensor([[0., 0.]])
     """
 
     lif_adex: LIFAdExState
@@ -66,6 +71,11 @@ class LIFAdExRefracFeedForwardState(NamedTuple):
     Args:
         lif_adex: membrane potential, synaptic current and adaptation current.
         rho: refractory counter, in steps.
+
+    Example:
+        >>> zeros = torch.zeros(1, 2)
+        >>> LIFAdExRefracFeedForwardState(lif_adex=LIFAdExFeedForwardState(*[zeros] * 3), rho=zeros).lif_adex.v
+        tensor([[0., 0.]])
     """
 
     lif_adex: LIFAdExFeedForwardState

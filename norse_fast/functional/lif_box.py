@@ -30,6 +30,7 @@ class LIFBoxParameters(StateTuple):
 
     Each is a number, a 0-dim tensor, or any shape that broadcasts to the neurons of one time step; each may require
     grad.
+    Potentials and currents share one unit; with the defaults the threshold is 1.
 
     Args:
         tau_mem_inv: inverse membrane time constant :math:`1/\tau_{mem}` in 1/s.
@@ -60,8 +61,13 @@ class LIFBoxState(StateTuple):
     """Spikes and membrane potential of LIF neurons without a synapse, each of the neurons' shape ``(B, N)``.
 
     Args:
-        z: spikes of the last step.
-        v: membrane potential.
+        z: spikes of the last step, 0 or 1.
+        v: membrane potential, in the unit of ``v_th``.
+
+    Example:
+        >>> zeros = torch.zeros(1, 2)
+        >>> LIFBoxState(z=zeros, v=zeros).v
+        tensor([[0., 0.]])
     """
 
     z: torch.Tensor
@@ -72,7 +78,11 @@ class LIFBoxFeedForwardState(StateTuple):
     """State of LIF neurons without a synapse, of the neurons' shape, for example ``(B, N)``.
 
     Args:
-        v: membrane potential.
+        v: membrane potential, in the unit of ``v_th``.
+
+    Example:
+        >>> LIFBoxFeedForwardState(v=torch.zeros(1, 2)).v
+        tensor([[0., 0.]])
     """
 
     v: torch.Tensor

@@ -1,7 +1,9 @@
 """LIF neurons whose synapses carry correlation sensors, for plasticity.
 
 The neurons are those of :mod:`norse_fast.functional.lif`, the sensors those of
-:mod:`norse_fast.functional.correlation_sensor`, which names the source.
+:mod:`norse_fast.functional.correlation_sensor`. Source: S. Friedmann, J. Schemmel, A. Grübl, A. Hartel, M. Hock, K. Meier,
+*Demonstrating Hybrid Learning in a Flexible Neuromorphic Hardware System*, IEEE Transactions on Biomedical Circuits and
+Systems 11 (2017), 128-142.
 """
 
 from __future__ import annotations
@@ -41,6 +43,12 @@ class LIFCorrelationState(NamedTuple):
         lif_state: that of the neurons, each of shape ``(B, N)``.
         input_correlation_state: that of the sensors between inputs and neurons, ``(B, inputs, N)``.
         recurrent_correlation_state: that of the sensors between neurons, ``(B, N, N)``.
+
+    Example:
+        >>> zeros, sensors = torch.zeros(1, 2), CorrelationSensorState(*[torch.zeros(1, 2, 2)] * 3)
+        >>> state = LIFCorrelationState(LIFState(zeros, zeros, zeros), sensors, sensors)
+        >>> state.lif_state.v.shape, state.recurrent_correlation_state.correlation_trace.shape
+        (torch.Size([1, 2]), torch.Size([1, 2, 2]))
     """
 
     lif_state: LIFState

@@ -40,6 +40,7 @@ class LIFExParameters(NamedTuple):
 
     Each is a number, a 0-dim tensor, or any shape that broadcasts to the neurons of one time step; each may require
     grad.
+    Potentials and currents share one unit; with the defaults the threshold is 1.
 
     Args:
         delta_T: width :math:`\Delta_T` of the exponential term, in the unit of the potentials.
@@ -79,9 +80,14 @@ class LIFExState(NamedTuple):
     """State of a recurrent LIFEx layer, each of the neurons' shape ``(B, N)``.
 
     Args:
-        z: spikes of the last step.
-        v: membrane potential.
-        i: synaptic current.
+        z: spikes of the last step, 0 or 1.
+        v: membrane potential, in the unit of ``v_th``.
+        i: synaptic current, in the unit of ``v``.
+
+    Example:
+        >>> zeros = torch.zeros(1, 2)
+        >>> LIFExState(z=zeros, v=zeros, i=zeros).v
+        tensor([[0., 0.]])
     """
 
     z: torch.Tensor
@@ -93,8 +99,13 @@ class LIFExFeedForwardState(NamedTuple):
     """State of LIFEx neurons without recurrence, each of the neurons' shape, for example ``(B, N)``.
 
     Args:
-        v: membrane potential.
-        i: synaptic current.
+        v: membrane potential, in the unit of ``v_th``.
+        i: synaptic current, in the unit of ``v``.
+
+    Example:
+        >>> zeros = torch.zeros(1, 2)
+        >>> LIFExFeedForwardState(v=zeros, i=zeros).v
+        tensor([[0., 0.]])
     """
 
     v: torch.Tensor
@@ -218,6 +229,10 @@ def lif_ex_current_encoder(
 
     Returns:
         Spikes and the new membrane potential.
+
+    Raises:
+        ValueError: the surrogate is unknown.
+        RuntimeError: the shapes do not broadcast.
 
     Example:
         >>> lif_ex_current_encoder(torch.tensor([1.0, 20.0]), torch.zeros(2))

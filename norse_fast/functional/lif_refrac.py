@@ -60,6 +60,11 @@ class LIFRefracState(NamedTuple):
     Args:
         lif: spikes, membrane potential and synaptic current.
         rho: refractory counter, in steps.
+
+    Example:
+        >>> zeros = torch.zeros(1, 2)
+        >>> LIFRefracState(lif=LIFState(*[zeros] * 3), rho=zeros).lif.v
+        tensor([[0., 0.]])
     """
 
     lif: LIFState
@@ -72,6 +77,11 @@ class LIFRefracFeedForwardState(NamedTuple):
     Args:
         lif: membrane potential and synaptic current.
         rho: refractory counter, in steps.
+
+    Example:
+        >>> zeros = torch.zeros(1, 2)
+        >>> LIFRefracFeedForwardState(lif=LIFFeedForwardState(*[zeros] * 2), rho=zeros).lif.v
+        tensor([[0., 0.]])
     """
 
     lif: LIFFeedForwardState
@@ -210,6 +220,10 @@ def lif_refrac_step_sparse(
 
     Returns:
         Sparse spikes of shape ``(B, N)`` and the new state.
+
+    Raises:
+        TypeError: an argument is of the wrong type.
+        ValueError: widths, shapes or devices do not fit, or the surrogate is unknown.
 
     Example:
         >>> zeros = torch.zeros(1, 2)

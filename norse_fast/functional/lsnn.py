@@ -41,6 +41,7 @@ class LSNNParameters(NamedTuple):
 
     Each is a number, a 0-dim tensor, or any shape that broadcasts to the neurons of one time step (for example
     ``(N,)``); each tensor may require grad.
+    Potentials and currents share one unit; with the defaults the threshold is 1.
 
     Args:
         tau_syn_inv: inverse synaptic time constant :math:`1/\tau_{syn}` in 1/s.
@@ -79,10 +80,15 @@ class LSNNState(NamedTuple):
     """State of a recurrent LSNN layer, each of the neurons' shape ``(B, N)``.
 
     Args:
-        z: spikes of the last step.
-        v: membrane potential.
-        i: synaptic current.
-        b: threshold.
+        z: spikes of the last step, 0 or 1.
+        v: membrane potential, in the unit of ``v_th``.
+        i: synaptic current, in the unit of ``v``.
+        b: threshold, in the unit of ``v``.
+
+    Example:
+        >>> zeros = torch.zeros(1, 2)
+        >>> LSNNState(z=zeros, v=zeros, i=zeros, b=zeros).v
+        tensor([[0., 0.]])
     """
 
     z: torch.Tensor
@@ -95,9 +101,14 @@ class LSNNFeedForwardState(NamedTuple):
     """State of LSNN neurons without recurrence, each of the neurons' shape, for example ``(B, N)``.
 
     Args:
-        v: membrane potential.
-        i: synaptic current.
-        b: threshold.
+        v: membrane potential, in the unit of ``v_th``.
+        i: synaptic current, in the unit of ``v``.
+        b: threshold, in the unit of ``v``.
+
+    Example:
+        >>> zeros = torch.zeros(1, 2)
+        >>> LSNNFeedForwardState(v=zeros, i=zeros, b=zeros).v
+        tensor([[0., 0.]])
     """
 
     v: torch.Tensor

@@ -1,4 +1,8 @@
-"""Parameters in biological units."""
+"""Parameters in biological units.
+
+Source: W. Gerstner, W. Kistler, R. Naud, L. Paninski, *Neuronal Dynamics*, Cambridge University Press, 2014, chapter 1.3, for
+the orders of magnitude; the values are those of Norse.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +42,14 @@ DEFAULT_BIO_PARAMS: dict[str, dict[str, Any]] = {
 def default_bio_parameters(model: str, **kwargs: Any) -> dict[str, Any]:
     """Parameters of a model in mV and 1/ms, with any of them overridden by keyword.
 
-    The time constants are per millisecond, so steps of 1 ms need ``dt=1``, not the default ``dt=0.001``.
+    The inverse time constants are per millisecond, so steps of 1 ms need ``dt=1``, not the default ``dt=0.001``.
+
+    Args:
+        model: ``"li"``, ``"lif"``, ``"lsnn"``, ``"iaf"``, ``"lifEx"`` or ``"lifAdEx"``.
+        **kwargs: parameters that replace the defaults.
+
+    Returns:
+        The parameters by name, 0-dim tensors: copies that may be changed.
 
     Raises:
         KeyError: there is no such model.

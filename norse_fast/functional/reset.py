@@ -1,4 +1,9 @@
-"""What a spike does to the membrane potential."""
+"""What a spike does to the membrane potential.
+
+Source: W. Gerstner, W. Kistler, R. Naud, L. Paninski, *Neuronal Dynamics*, Cambridge University Press, 2014, chapter 1.3, for
+the reset to a value; B. Rueckauer, I. Lungu, Y. Hu, M. Pfeiffer, S. Liu, *Conversion of Continuous-Valued Deep Networks to
+Efficient Event-Driven Networks for Image Classification*, Frontiers in Neuroscience 11 (2017), 682, for the subtraction.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +20,15 @@ ResetMethod = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor],
 def reset_value(z: torch.Tensor, v: torch.Tensor, reset: torch.Tensor, th: torch.Tensor) -> torch.Tensor:
     r"""Set the potential of neurons that spiked to a value: :math:`(1 - z) v + z v_{reset}`.
 
+    Args:
+        z: spikes, 0 or 1, any shape.
+        v: membrane potential before the reset, of a shape that broadcasts.
+        reset: reset potential :math:`v_{reset}`, in the unit of ``v``.
+        th: threshold potential :math:`v_{th}`, in the unit of ``v``, which does not matter here.
+
+    Returns:
+        The membrane potential after the reset, in the common shape and dtype.
+
     Example:
         >>> reset_value(torch.tensor([0.0, 1.0]), torch.tensor([0.5, 1.5]), torch.tensor(0.1), torch.tensor(1.0))
         tensor([0.5000, 0.1000])
@@ -24,6 +38,15 @@ def reset_value(z: torch.Tensor, v: torch.Tensor, reset: torch.Tensor, th: torch
 
 def reset_subtract(z: torch.Tensor, v: torch.Tensor, reset: torch.Tensor, th: torch.Tensor) -> torch.Tensor:
     r"""Subtract the threshold from the potential of neurons that spiked: :math:`(1 - z) v + z (v - v_{th})`.
+
+    Args:
+        z: spikes, 0 or 1, any shape.
+        v: membrane potential before the reset, of a shape that broadcasts.
+        reset: reset potential :math:`v_{reset}`, in the unit of ``v``, which does not matter here.
+        th: threshold potential :math:`v_{th}`, in the unit of ``v``.
+
+    Returns:
+        The membrane potential after the reset, in the common shape and dtype.
 
     Example:
         >>> reset_subtract(torch.tensor([0.0, 1.0]), torch.tensor([0.5, 1.5]), torch.tensor(0.1), torch.tensor(1.0))

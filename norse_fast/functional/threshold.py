@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from .heaviside import heaviside
-from .superspike import super_fn
+from .superspike import superspike_fn
 
 # `threshold` is not among them, because this module has its name.
 __all__ = [
@@ -87,9 +87,24 @@ class _Surrogate(torch.autograd.Function):
         return grad_output * cls.derivative(x, k[0] if k else ctx.k), None
 
 
+_USE = """
+
+    ``{0}.apply(x, k)`` takes a tensor ``x`` of distances of the membrane potential to the threshold, and a number or a tensor
+    ``k``, which gets no gradient; it gives spikes, 0 or 1, in the shape and dtype of ``x``.
+
+    Example:
+        >>> {0}.apply(torch.tensor([-1e9, 1e9]), 1.0)
+        tensor([0., 1.])
+    """
+
+
 def _function(name: str, doc: str, derivative: Any, value: Any = None) -> type[_Surrogate]:
     # autograd.Function wants static methods that know their class, so each surrogate is a class made from its formula.
-    namespace: dict[str, Any] = {"__doc__": doc, "__module__": __name__, "derivative": staticmethod(derivative)}
+    namespace: dict[str, Any] = {
+        "__doc__": doc + _USE.format(name),
+        "__module__": __name__,
+        "derivative": staticmethod(derivative),
+    }
     if value is not None:
         namespace["value"] = staticmethod(value)
     cls: Any = type(name, (_Surrogate,), namespace)
@@ -133,6 +148,13 @@ Triangle = _function(
 def heavi_erfc_fn(x: torch.Tensor, k: Any) -> torch.Tensor:
     """Heaviside step with the surrogate :class:`HeaviErfc`.
 
+    Args:
+        x: distance of the membrane potential to the threshold, any shape and floating dtype.
+        k: steepness of the surrogate in the inverse unit of ``x``, a number or a tensor that broadcasts; it gets no gradient.
+
+    Returns:
+        Spikes, 0 or 1, in the shape and dtype of ``x``.
+
     Example:
         >>> heavi_erfc_fn(torch.tensor([-1.0, 1.0]), 1.0)
         tensor([0., 1.])
@@ -142,6 +164,13 @@ def heavi_erfc_fn(x: torch.Tensor, k: Any) -> torch.Tensor:
 
 def heavi_tanh_fn(x: torch.Tensor, k: Any) -> torch.Tensor:
     """Heaviside step with the surrogate :class:`HeaviTanh`.
+
+    Args:
+        x: distance of the membrane potential to the threshold, any shape and floating dtype.
+        k: steepness of the surrogate in the inverse unit of ``x``, a number or a tensor that broadcasts; it gets no gradient.
+
+    Returns:
+        Spikes, 0 or 1, in the shape and dtype of ``x``.
 
     Example:
         >>> heavi_tanh_fn(torch.tensor([-1.0, 1.0]), 1.0)
@@ -153,6 +182,13 @@ def heavi_tanh_fn(x: torch.Tensor, k: Any) -> torch.Tensor:
 def logistic_fn(x: torch.Tensor, k: Any) -> torch.Tensor:
     """Stochastic spikes, see :class:`Logistic`.
 
+    Args:
+        x: distance of the membrane potential to the threshold, any shape and floating dtype.
+        k: steepness of the surrogate in the inverse unit of ``x``, a number or a tensor that broadcasts; it gets no gradient.
+
+    Returns:
+        Spikes, 0 or 1, in the shape and dtype of ``x``.
+
     Example:
         >>> logistic_fn(torch.tensor([-100.0, 100.0]), 1.0)
         tensor([0., 1.])
@@ -162,6 +198,13 @@ def logistic_fn(x: torch.Tensor, k: Any) -> torch.Tensor:
 
 def heavi_circ_fn(x: torch.Tensor, k: Any) -> torch.Tensor:
     """Heaviside step with the surrogate :class:`HeaviCirc`.
+
+    Args:
+        x: distance of the membrane potential to the threshold, any shape and floating dtype.
+        k: width of the surrogate in the unit of ``x``, a number or a tensor that broadcasts; it gets no gradient.
+
+    Returns:
+        Spikes, 0 or 1, in the shape and dtype of ``x``.
 
     Example:
         >>> heavi_circ_fn(torch.tensor([-1.0, 1.0]), 1.0)
@@ -173,6 +216,13 @@ def heavi_circ_fn(x: torch.Tensor, k: Any) -> torch.Tensor:
 def circ_dist_fn(x: torch.Tensor, k: Any) -> torch.Tensor:
     """Stochastic spikes, see :class:`CircDist`.
 
+    Args:
+        x: distance of the membrane potential to the threshold, any shape and floating dtype.
+        k: width of the surrogate in the unit of ``x``, a number or a tensor that broadcasts; it gets no gradient.
+
+    Returns:
+        Spikes, 0 or 1, in the shape and dtype of ``x``.
+
     Example:
         >>> circ_dist_fn(torch.tensor([-1e9, 1e9]), 1.0)
         tensor([0., 1.])
@@ -183,6 +233,13 @@ def circ_dist_fn(x: torch.Tensor, k: Any) -> torch.Tensor:
 def triangle_fn(x: torch.Tensor, alpha: Any = 0.3) -> torch.Tensor:
     """Heaviside step with the surrogate :class:`Triangle`.
 
+    Args:
+        x: distance of the membrane potential to the threshold, any shape and floating dtype.
+        alpha: amplitude of the surrogate without unit, a number or a tensor that broadcasts; it gets no gradient.
+
+    Returns:
+        Spikes, 0 or 1, in the shape and dtype of ``x``.
+
     Example:
         >>> triangle_fn(torch.tensor([-1.0, 1.0]))
         tensor([0., 1.])
@@ -191,7 +248,7 @@ def triangle_fn(x: torch.Tensor, alpha: Any = 0.3) -> torch.Tensor:
 
 
 _FUNCTIONS = {
-    "super": lambda x, alpha: super_fn(x, torch.as_tensor(alpha)),
+    "super": lambda x, alpha: superspike_fn(x, alpha),
     "triangle": triangle_fn,
     "tanh": heavi_tanh_fn,
     "circ": heavi_circ_fn,
@@ -219,8 +276,12 @@ def threshold(x: torch.Tensor, method: str, alpha: Any) -> torch.Tensor:
         method: a name of the table.
         alpha: steepness, amplitude or width, a number or a tensor; it gets no gradient.
 
+    Returns:
+        Spikes, 0 or 1, in the shape and dtype of ``x``.
+
     Raises:
         ValueError: there is no surrogate of that name.
+        NotImplementedError: ``method`` is ``"adjoint"``.
 
     Example:
         >>> x = torch.tensor([-0.5, 0.0, 0.5], requires_grad=True)
@@ -234,7 +295,18 @@ def threshold(x: torch.Tensor, method: str, alpha: Any) -> torch.Tensor:
 
 
 def sign(x: torch.Tensor, method: str, alpha: Any) -> torch.Tensor:
-    """Signs, :math:`2 H(x) - 1`, with a surrogate derivative; arguments as for :func:`threshold`.
+    r"""Signs, :math:`2 H(x) - 1`, with twice the surrogate derivative.
+
+    Args:
+        x: as for :func:`threshold`.
+        method: likewise.
+        alpha: likewise.
+
+    Returns:
+        -1 or 1, in the shape and dtype of ``x``.
+
+    Raises:
+        ValueError: there is no surrogate of that name.
 
     Example:
         >>> sign(torch.tensor([-1.0, 1.0]), "super", 100.0)

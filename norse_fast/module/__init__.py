@@ -4,6 +4,9 @@ import types as _types
 import typing as _typing
 
 from .coba_lif import *
+from .conv import *
+from .encode import *
+from .exp_filter import *
 from .iaf import *
 from .izhikevich import *
 from .leaky_integrator import *
@@ -18,8 +21,11 @@ from .lif_mc import *
 from .lif_mc_refrac import *
 from .lif_refrac import *
 from .lsnn import *
+from .receptive_field import *
+from .regularization import *
 from .sequential import *
 from .snn import *
+from .spikes_to_times_decoder import *
 
 if not _typing.TYPE_CHECKING:
     # The public names of the modules above, without the modules themselves; type checkers take the imports as they are.

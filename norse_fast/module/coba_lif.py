@@ -41,8 +41,9 @@ def _with_weights(input_size: int, hidden_size: int, arguments: dict[str, Any]) 
 class CobaLIFFeedForwardCell(SNNCell):
     """One time step of conductance-based LIF neurons without weights.
 
-    See :func:`norse_fast.functional.coba_lif.coba_lif_feed_forward_step`. The state starts at ``v = v_rest`` without
-    conductances. Input and output have the same shape, for example ``(B, N)``.
+    Equations, units, dtypes and errors are those of :func:`norse_fast.functional.coba_lif.coba_lif_feed_forward_step`.
+    The state starts at ``v = v_rest`` without conductances. Input and output have the same shape, for example
+    ``(B, N)``.
 
     Args:
         p: parameters; they may be numbers, tensors of any shape that broadcasts to the neurons, or ``nn.Parameter``,
@@ -66,6 +67,7 @@ class CobaLIFFeedForwardCell(SNNCell):
 class CobaLIF(SNN):
     """All time steps of conductance-based LIF neurons without weights, in one kernel.
 
+    Equations, units, dtypes and errors are those of :func:`norse_fast.functional.coba_lif.coba_lif_feed_forward_step`.
     The state starts at ``v = v_rest`` without conductances. Input and output are ``(T, ...)``, for example
     ``(T, B, N)``.
 
@@ -94,9 +96,9 @@ class CobaLIF(SNN):
 class CobaLIFCell(SNNRecurrentCell):
     """One time step of a recurrent layer of conductance-based LIF neurons.
 
-    See :func:`norse_fast.functional.coba_lif.coba_lif_step`. The whole state starts at 0, as in the reference; with the
-    default parameters that is above threshold, so hand over a state to start at rest. Input is ``(..., inputs)``,
-    output ``(..., N)``.
+    Equations, units, dtypes and errors are those of :func:`norse_fast.functional.coba_lif.coba_lif_step`. The whole
+    state starts at 0, as in the reference; with the default parameters that is above threshold, so hand over a state to
+    start at rest. Input is ``(..., inputs)``, output ``(..., N)``.
 
     Args:
         input_size: number of inputs.
@@ -139,7 +141,8 @@ class CobaLIFCell(SNNRecurrentCell):
 class CobaLIFRecurrent(SNNRecurrent):
     """All time steps of a recurrent layer of conductance-based LIF neurons.
 
-    The whole state starts at 0, as that of :class:`CobaLIFCell`. Input is ``(T, ..., inputs)``, output ``(T, ..., N)``.
+    Equations, units, dtypes and errors are those of :func:`norse_fast.functional.coba_lif.coba_lif_step`. The whole
+    state starts at 0, as that of :class:`CobaLIFCell`. Input is ``(T, ..., inputs)``, output ``(T, ..., N)``.
 
     Args:
         input_size: number of inputs.

@@ -20,8 +20,8 @@ def _initial_state(p: IAFParameters, input_tensor: torch.Tensor) -> IAFFeedForwa
 class IAFCell(SNNCell):
     """One time step of integrate-and-fire neurons without weights.
 
-    See :func:`norse_fast.functional.iaf.iaf_feed_forward_step`. The state starts at ``v = v_reset``. Input and output
-    have the same shape, for example ``(B, N)``.
+    Equations, units, dtypes and errors are those of :func:`norse_fast.functional.iaf.iaf_feed_forward_step`. The state
+    starts at ``v = v_reset``. Input and output have the same shape, for example ``(B, N)``.
 
     Args:
         p: parameters; they may be numbers, tensors of any shape that broadcasts to the neurons, or ``nn.Parameter``,
@@ -52,7 +52,8 @@ class IAFCell(SNNCell):
 class IAF(SNN):
     """All time steps of integrate-and-fire neurons without weights, in one kernel.
 
-    The state starts at ``v = v_reset``. Input and output are ``(T, ...)``, for example ``(T, B, N)``.
+    Equations, units, dtypes and errors are those of :func:`norse_fast.functional.iaf.iaf_feed_forward_step`. The state
+    starts at ``v = v_reset``. Input and output are ``(T, ...)``, for example ``(T, B, N)``.
 
     Args:
         p: parameters, as for :class:`IAFCell`.

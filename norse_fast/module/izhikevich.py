@@ -35,13 +35,14 @@ def _initial_recurrent_state(
 class IzhikevichCell(SNNCell):
     """One time step of Izhikevich neurons without weights.
 
-    See :func:`norse_fast.functional.izhikevich.izhikevich_feed_forward_step`. The state starts as a copy of the firing
+    Equations, units, dtypes and errors are those of
+    :func:`norse_fast.functional.izhikevich.izhikevich_feed_forward_step`. The state starts as a copy of the firing
     pattern's state at rest. Input and output have the same shape, for example ``(B, N)``.
 
     Args:
-        spiking_method: firing pattern, for example :data:`norse_fast.tonic_spiking`; its parameters may be numbers,
-            tensors of any shape that broadcasts to the neurons, or ``nn.Parameter``, which the user registers where an
-            optimiser should find it.
+        spiking_method: firing pattern, for example :data:`norse_fast.functional.izhikevich.tonic_spiking`; its parameters may
+            be numbers, tensors of any shape that broadcasts to the neurons, or ``nn.Parameter``, which the user registers
+            where an optimiser should find it.
         dt: length of a step in seconds, by default 0.001.
 
     Example:
@@ -63,8 +64,9 @@ class IzhikevichCell(SNNCell):
 class Izhikevich(SNN):
     """All time steps of Izhikevich neurons without weights, in one kernel.
 
-    The state starts as a copy of the firing pattern's state at rest. Input and output are ``(T, ...)``, for example
-    ``(T, B, N)``.
+    Equations, units, dtypes and errors are those of
+    :func:`norse_fast.functional.izhikevich.izhikevich_feed_forward_step`. The state starts as a copy of the firing
+    pattern's state at rest. Input and output are ``(T, ...)``, for example ``(T, B, N)``.
 
     Args:
         spiking_method: firing pattern, as for :class:`IzhikevichCell`.
@@ -90,8 +92,8 @@ class Izhikevich(SNN):
 class IzhikevichRecurrentCell(SNNRecurrentCell):
     """One time step of a recurrent layer of Izhikevich neurons.
 
-    See :func:`norse_fast.functional.izhikevich.izhikevich_recurrent_step`. The state starts at rest without spikes.
-    Input is ``(..., inputs)``, output ``(..., N)``.
+    Equations, units, dtypes and errors are those of :func:`norse_fast.functional.izhikevich.izhikevich_recurrent_step`.
+    The state starts at rest without spikes. Input is ``(..., inputs)``, output ``(..., N)``.
 
     Args:
         input_size: number of inputs.
@@ -124,6 +126,7 @@ class IzhikevichRecurrentCell(SNNRecurrentCell):
 class IzhikevichRecurrent(SNNRecurrent):
     """All time steps of a recurrent layer of Izhikevich neurons.
 
+    Equations, units, dtypes and errors are those of :func:`norse_fast.functional.izhikevich.izhikevich_recurrent_step`.
     The state starts at rest without spikes. Input is ``(T, ..., inputs)``, output ``(T, ..., N)``.
 
     Args:

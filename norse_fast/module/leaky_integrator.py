@@ -16,7 +16,8 @@ __all__ = ["LI", "LICell", "LILinearCell"]
 class LICell(SNNCell):
     """One time step of leaky integrators without weights.
 
-    See :func:`norse_fast.functional.leaky_integrator.li_feed_forward_step`. The state starts at ``v = v_leak`` and
+    Equations, units, dtypes and errors are those of
+    :func:`norse_fast.functional.leaky_integrator.li_feed_forward_step`. The state starts at ``v = v_leak`` and
     ``i = 0``. Input and output have the same shape, for example ``(B, N)``.
 
     Args:
@@ -40,7 +41,9 @@ class LICell(SNNCell):
 class LI(SNN):
     """All time steps of leaky integrators without weights, in one kernel.
 
-    The state starts at ``v = v_leak`` and ``i = 0``. Input and output are ``(T, ...)``, for example ``(T, B, N)``.
+    Equations, units, dtypes and errors are those of
+    :func:`norse_fast.functional.leaky_integrator.li_feed_forward_step`. The state starts at ``v = v_leak`` and
+    ``i = 0``. Input and output are ``(T, ...)``, for example ``(T, B, N)``.
 
     Args:
         p: parameters, as for :class:`LICell`.
@@ -68,8 +71,8 @@ class LI(SNN):
 class LILinearCell(torch.nn.Module):
     """One time step of leaky integrators behind a linear layer without bias.
 
-    See :func:`norse_fast.functional.leaky_integrator.li_step`. The state starts at ``v = v_leak`` and ``i = 0``. Input is
-    ``(B, inputs)``, output ``(B, N)``.
+    Equations, units, dtypes and errors are those of :func:`norse_fast.functional.leaky_integrator.li_step`. The state
+    starts at ``v = v_leak`` and ``i = 0``. Input is ``(B, inputs)``, output ``(B, N)``.
 
     Args:
         input_size: number of inputs.

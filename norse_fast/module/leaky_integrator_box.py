@@ -16,7 +16,8 @@ __all__ = ["LIBox", "LIBoxCell"]
 class LIBoxCell(SNNCell):
     """One time step of leaky integrators without a synapse and without weights.
 
-    See :func:`norse_fast.functional.leaky_integrator_box.li_box_feed_forward_step`. The state starts at ``v = v_leak``.
+    Equations, units, dtypes and errors are those of
+    :func:`norse_fast.functional.leaky_integrator_box.li_box_feed_forward_step`. The state starts at ``v = v_leak``.
     Input and output have the same shape, for example ``(B, N)``.
 
     Args:
@@ -41,7 +42,9 @@ class LIBoxCell(SNNCell):
 class LIBox(SNN):
     """All time steps of leaky integrators without a synapse, in one kernel.
 
-    The state starts at ``v = v_leak``. Input and output are ``(T, ...)``, for example ``(T, B, N)``.
+    Equations, units, dtypes and errors are those of
+    :func:`norse_fast.functional.leaky_integrator_box.li_box_feed_forward_step`. The state starts at ``v = v_leak``.
+    Input and output are ``(T, ...)``, for example ``(T, B, N)``.
 
     Args:
         p: parameters, as for :class:`LIBoxCell`.

@@ -29,9 +29,10 @@ def as_tensors(p: Any) -> Any:
 
 
 class LIFCell(SNNCell):
-    """One time step of LIF neurons without weights; see :func:`norse_fast.functional.lif.lif_feed_forward_step`.
+    """One time step of LIF neurons without weights.
 
-    The state starts at ``v = v_leak`` and ``i = 0``. Input and output have the same shape, for example ``(B, N)``.
+    Equations, units, dtypes and errors are those of :func:`norse_fast.functional.lif.lif_feed_forward_step`. The state
+    starts at ``v = v_leak`` and ``i = 0``. Input and output have the same shape, for example ``(B, N)``.
 
     Args:
         p: parameters; they may be numbers, tensors of any shape that broadcasts to the neurons, or ``nn.Parameter``, which
@@ -69,7 +70,8 @@ class LIFCell(SNNCell):
 class LIF(SNN):
     """All time steps of LIF neurons without weights, in one kernel.
 
-    The state starts at ``v = v_leak`` and ``i = 0``. Input and output are ``(T, ...)``, for example ``(T, B, N)``.
+    Equations, units, dtypes and errors are those of :func:`norse_fast.functional.lif.lif_feed_forward_step`. The state
+    starts at ``v = v_leak`` and ``i = 0``. Input and output are ``(T, ...)``, for example ``(T, B, N)``.
 
     Args:
         p: parameters, as for :class:`LIFCell`.
@@ -114,9 +116,10 @@ def _initial_recurrent_state(p: LIFParameters, shape: Sequence[int], input_tenso
 
 
 class LIFRecurrentCell(SNNRecurrentCell):
-    """One time step of a recurrent LIF layer; see :func:`norse_fast.functional.lif.lif_step`.
+    """One time step of a recurrent LIF layer.
 
-    The state starts at ``v = v_leak``, ``i = 0`` and ``z = 0``. Input is ``(..., inputs)``, output ``(..., N)``.
+    Equations, units, dtypes and errors are those of :func:`norse_fast.functional.lif.lif_step`. The state starts at
+    ``v = v_leak``, ``i = 0`` and ``z = 0``. Input is ``(..., inputs)``, output ``(..., N)``.
 
     Args:
         input_size: number of inputs.
@@ -155,7 +158,8 @@ class LIFRecurrentCell(SNNRecurrentCell):
 class LIFRecurrent(SNNRecurrent):
     """All time steps of a recurrent LIF layer.
 
-    The state starts at ``v = v_leak``, ``i = 0`` and ``z = 0``. Input is ``(T, ..., inputs)``, output ``(T, ..., N)``.
+    Equations, units, dtypes and errors are those of :func:`norse_fast.functional.lif.lif_step`. The state starts at
+    ``v = v_leak``, ``i = 0`` and ``z = 0``. Input is ``(T, ..., inputs)``, output ``(T, ..., N)``.
 
     Args:
         input_size: number of inputs.

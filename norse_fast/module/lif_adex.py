@@ -30,9 +30,9 @@ def _initial_recurrent_state(p: LIFAdExParameters, shape: Sequence[int], input_t
 
 
 class LIFAdExCell(SNNCell):
-    """One time step of LIFAdEx neurons without weights; see
-    :func:`norse_fast.functional.lif_adex.lif_adex_feed_forward_step`.
+    """One time step of LIFAdEx neurons without weights.
 
+    Equations, units, dtypes and errors are those of :func:`norse_fast.functional.lif_adex.lif_adex_feed_forward_step`.
     The state starts at ``v = v_leak`` and ``i = a = 0``. Input and output have the same shape, for example ``(B, N)``.
 
     Args:
@@ -58,6 +58,7 @@ class LIFAdExCell(SNNCell):
 class LIFAdEx(SNN):
     """All time steps of LIFAdEx neurons without weights, in one kernel.
 
+    Equations, units, dtypes and errors are those of :func:`norse_fast.functional.lif_adex.lif_adex_feed_forward_step`.
     The state starts at ``v = v_leak`` and ``i = a = 0``. Input and output are ``(T, ...)``, for example ``(T, B, N)``.
 
     Args:
@@ -80,9 +81,10 @@ class LIFAdEx(SNN):
 
 
 class LIFAdExRecurrentCell(SNNRecurrentCell):
-    """One time step of a recurrent LIFAdEx layer; see :func:`norse_fast.functional.lif_adex.lif_adex_step`.
+    """One time step of a recurrent LIFAdEx layer.
 
-    The state starts at ``v = v_leak`` and ``z = i = a = 0``. Input is ``(..., inputs)``, output ``(..., N)``.
+    Equations, units, dtypes and errors are those of :func:`norse_fast.functional.lif_adex.lif_adex_step`. The state
+    starts at ``v = v_leak`` and ``z = i = a = 0``. Input is ``(..., inputs)``, output ``(..., N)``.
 
     Args:
         input_size: number of inputs.
@@ -113,7 +115,8 @@ class LIFAdExRecurrentCell(SNNRecurrentCell):
 class LIFAdExRecurrent(SNNRecurrent):
     """All time steps of a recurrent LIFAdEx layer.
 
-    The state starts at ``v = v_leak`` and ``z = i = a = 0``. Input is ``(T, ..., inputs)``, output ``(T, ..., N)``.
+    Equations, units, dtypes and errors are those of :func:`norse_fast.functional.lif_adex.lif_adex_step`. The state
+    starts at ``v = v_leak`` and ``z = i = a = 0``. Input is ``(T, ..., inputs)``, output ``(T, ..., N)``.
 
     Args:
         input_size: number of inputs.

@@ -39,8 +39,9 @@ def _initial_recurrent_state(
 class LIFAdExRefracCell(SNNCell):
     """One time step of LIFAdEx neurons with a refractory period, without weights.
 
-    See :func:`norse_fast.functional.lif_adex_refrac.lif_adex_refrac_feed_forward_step`. The state starts at ``v =
-    v_leak`` and ``i = a = rho = 0``. Input and output have the same shape, for example ``(B, N)``.
+    Equations, units, dtypes and errors are those of
+    :func:`norse_fast.functional.lif_adex_refrac.lif_adex_refrac_feed_forward_step`. The state starts at ``v = v_leak``
+    and ``i = a = rho = 0``. Input and output have the same shape, for example ``(B, N)``.
 
     Args:
         p: parameters; they may be numbers, tensors of any shape that broadcasts to the neurons, or ``nn.Parameter``,
@@ -65,8 +66,9 @@ class LIFAdExRefracCell(SNNCell):
 class LIFAdExRefrac(SNN):
     """All time steps of LIFAdEx neurons with a refractory period, in one kernel. Norse has no such module.
 
-    The state starts at ``v = v_leak`` and ``i = a = rho = 0``. Input and output are ``(T, ...)``, for example
-    ``(T, B, N)``.
+    Equations, units, dtypes and errors are those of
+    :func:`norse_fast.functional.lif_adex_refrac.lif_adex_refrac_feed_forward_step`. The state starts at ``v = v_leak``
+    and ``i = a = rho = 0``. Input and output are ``(T, ...)``, for example ``(T, B, N)``.
 
     Args:
         p: parameters, as for :class:`LIFAdExRefracCell`.
@@ -91,8 +93,8 @@ class LIFAdExRefrac(SNN):
 class LIFAdExRefracRecurrentCell(SNNRecurrentCell):
     """One time step of a recurrent layer of LIFAdEx neurons with a refractory period.
 
-    See :func:`norse_fast.functional.lif_adex_refrac.lif_adex_refrac_step`. The state starts at ``v = v_leak`` and
-    ``z = i = a = rho = 0``. Input is ``(..., inputs)``, output ``(..., N)``.
+    Equations, units, dtypes and errors are those of :func:`norse_fast.functional.lif_adex_refrac.lif_adex_refrac_step`.
+    The state starts at ``v = v_leak`` and ``z = i = a = rho = 0``. Input is ``(..., inputs)``, output ``(..., N)``.
 
     Args:
         input_size: number of inputs.
@@ -123,8 +125,9 @@ class LIFAdExRefracRecurrentCell(SNNRecurrentCell):
 class LIFAdExRefracRecurrent(SNNRecurrent):
     """All time steps of a recurrent layer of LIFAdEx neurons with a refractory period.
 
-    The state starts at ``v = v_leak`` and ``z = i = a = rho = 0``. Input is ``(T, ..., inputs)``, output ``(T, ...,
-    N)``.
+    Equations, units, dtypes and errors are those of :func:`norse_fast.functional.lif_adex_refrac.lif_adex_refrac_step`.
+    The state starts at ``v = v_leak`` and ``z = i = a = rho = 0``. Input is ``(T, ..., inputs)``, output
+    ``(T, ..., N)``.
 
     Args:
         input_size: number of inputs.

@@ -15,8 +15,8 @@ __all__ = ["LIFBox", "LIFBoxCell"]
 class LIFBoxCell(SNNCell):
     """One time step of LIF neurons without a synapse and without weights.
 
-    See :func:`norse_fast.functional.lif_box.lif_box_feed_forward_step`. The state starts at ``v = v_leak``. Input and
-    output have the same shape, for example ``(B, N)``.
+    Equations, units, dtypes and errors are those of :func:`norse_fast.functional.lif_box.lif_box_feed_forward_step`.
+    The state starts at ``v = v_leak``. Input and output have the same shape, for example ``(B, N)``.
 
     Args:
         p: parameters; they may be numbers, tensors of any shape that broadcasts to the neurons, or ``nn.Parameter``,
@@ -45,6 +45,7 @@ class LIFBoxCell(SNNCell):
 class LIFBox(SNN):
     """All time steps of LIF neurons without a synapse, in one kernel unless the parameters bring a reset of their own.
 
+    Equations, units, dtypes and errors are those of :func:`norse_fast.functional.lif_box.lif_box_feed_forward_step`.
     The state starts at ``v = v_leak``. Input and output are ``(T, ...)``, for example ``(T, B, N)``.
 
     Args:

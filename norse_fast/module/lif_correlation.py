@@ -16,8 +16,8 @@ __all__ = ["LIFCorrelation"]
 class LIFCorrelation(torch.nn.Module):
     """One time step of a recurrent LIF layer with correlation sensors, whose weights are passed to every call.
 
-    See :func:`norse_fast.functional.lif_correlation.lif_correlation_step`. The state starts at ``v = v_leak``, all else
-    at 0.
+    Equations, units, dtypes and errors are those of :func:`norse_fast.functional.lif_correlation.lif_correlation_step`.
+    The state starts at ``v = v_leak``, all else at 0.
 
     Args:
         input_size: number of inputs.

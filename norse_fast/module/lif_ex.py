@@ -29,10 +29,10 @@ def _initial_recurrent_state(p: LIFExParameters, shape: Sequence[int], input_ten
 
 
 class LIFExCell(SNNCell):
-    """One time step of LIFEx neurons without weights; see
-    :func:`norse_fast.functional.lif_ex.lif_ex_feed_forward_step`.
+    """One time step of LIFEx neurons without weights.
 
-    The state starts at ``v = v_leak`` and ``i = 0``. Input and output have the same shape, for example ``(B, N)``.
+    Equations, units, dtypes and errors are those of :func:`norse_fast.functional.lif_ex.lif_ex_feed_forward_step`. The
+    state starts at ``v = v_leak`` and ``i = 0``. Input and output have the same shape, for example ``(B, N)``.
 
     Args:
         p: parameters; they may be numbers, tensors of any shape that broadcasts to the neurons, or ``nn.Parameter``,
@@ -56,7 +56,8 @@ class LIFExCell(SNNCell):
 class LIFEx(SNN):
     """All time steps of LIFEx neurons without weights, in one kernel.
 
-    The state starts at ``v = v_leak`` and ``i = 0``. Input and output are ``(T, ...)``, for example ``(T, B, N)``.
+    Equations, units, dtypes and errors are those of :func:`norse_fast.functional.lif_ex.lif_ex_feed_forward_step`. The
+    state starts at ``v = v_leak`` and ``i = 0``. Input and output are ``(T, ...)``, for example ``(T, B, N)``.
 
     Args:
         p: parameters, as for :class:`LIFExCell`.
@@ -78,9 +79,10 @@ class LIFEx(SNN):
 
 
 class LIFExRecurrentCell(SNNRecurrentCell):
-    """One time step of a recurrent LIFEx layer; see :func:`norse_fast.functional.lif_ex.lif_ex_step`.
+    """One time step of a recurrent LIFEx layer.
 
-    The state starts at ``v = v_leak``, ``i = 0`` and ``z = 0``. Input is ``(..., inputs)``, output ``(..., N)``.
+    Equations, units, dtypes and errors are those of :func:`norse_fast.functional.lif_ex.lif_ex_step`. The state starts
+    at ``v = v_leak``, ``i = 0`` and ``z = 0``. Input is ``(..., inputs)``, output ``(..., N)``.
 
     Args:
         input_size: number of inputs.
@@ -111,7 +113,8 @@ class LIFExRecurrentCell(SNNRecurrentCell):
 class LIFExRecurrent(SNNRecurrent):
     """All time steps of a recurrent LIFEx layer.
 
-    The state starts at ``v = v_leak``, ``i = 0`` and ``z = 0``. Input is ``(T, ..., inputs)``, output ``(T, ..., N)``.
+    Equations, units, dtypes and errors are those of :func:`norse_fast.functional.lif_ex.lif_ex_step`. The state starts
+    at ``v = v_leak``, ``i = 0`` and ``z = 0``. Input is ``(T, ..., inputs)``, output ``(T, ..., N)``.
 
     Args:
         input_size: number of inputs.

@@ -65,9 +65,10 @@ class CoupledCell(SNNRecurrentCell):
 
 
 class LIFMCRecurrentCell(CoupledCell):
-    """One time step of a recurrent layer of coupled LIF neurons; see :func:`norse_fast.functional.lif_mc.lif_mc_step`.
+    """One time step of a recurrent layer of coupled LIF neurons.
 
-    The state starts at ``v = v_leak``, ``i = 0`` and ``z = 0``. Input is ``(..., inputs)``, output ``(..., N)``.
+    Equations, units, dtypes and errors are those of :func:`norse_fast.functional.lif_mc.lif_mc_step`. The state starts
+    at ``v = v_leak``, ``i = 0`` and ``z = 0``. Input is ``(..., inputs)``, output ``(..., N)``.
 
     Args:
         input_size: number of inputs.

@@ -17,13 +17,13 @@ __all__ = ["LIFMCRefracRecurrentCell"]
 class LIFMCRefracRecurrentCell(CoupledCell):
     """One time step of a recurrent layer of coupled LIF neurons with a refractory period.
 
-    See :func:`norse_fast.functional.lif_mc_refrac.lif_mc_refrac_step`. The state starts at ``v = v_leak``, all
-    else at 0. Input is ``(..., inputs)``, output ``(..., N)``.
+    Equations, units, dtypes and errors are those of :func:`norse_fast.functional.lif_mc_refrac.lif_mc_refrac_step`. The
+    state starts at ``v = v_leak``, all else at 0. Input is ``(..., inputs)``, output ``(..., N)``.
 
     Args:
         input_size: number of inputs.
         hidden_size: number of neurons N.
-        p: parameters, as for :class:`norse_fast.LIFMCRecurrentCell`.
+        p: parameters, as for :class:`norse_fast.module.lif_mc.LIFMCRecurrentCell`.
         g_coupling: coupling, shape ``(N, N)``; by default a parameter, normal with variance ``1 / N``.
         input_weights, recurrent_weights, autapses, dt: as for :class:`norse_fast.module.snn.SNNRecurrentCell`.
 

@@ -45,8 +45,9 @@ def _initial_recurrent_state(
 class LIFRefracCell(SNNCell):
     """One time step of LIF neurons with a refractory period, without weights.
 
-    See :func:`norse_fast.functional.lif_refrac.lif_refrac_feed_forward_step`. The state starts at ``v = v_leak``, ``i =
-    0`` and ``rho = 0``. Input and output have the same shape, for example ``(B, N)``.
+    Equations, units, dtypes and errors are those of
+    :func:`norse_fast.functional.lif_refrac.lif_refrac_feed_forward_step`. The state starts at ``v = v_leak``, ``i = 0``
+    and ``rho = 0``. Input and output have the same shape, for example ``(B, N)``.
 
     Args:
         p: parameters; they may be numbers, tensors of any shape that broadcasts to the neurons, or ``nn.Parameter``,
@@ -74,8 +75,9 @@ class LIFRefracCell(SNNCell):
 class LIFRefrac(SNN):
     """All time steps of LIF neurons with a refractory period, without weights, in one kernel. Norse has no such module.
 
-    The state starts at ``v = v_leak``, ``i = 0`` and ``rho = 0``. Input and output are ``(T, ...)``, for example
-    ``(T, B, N)``.
+    Equations, units, dtypes and errors are those of
+    :func:`norse_fast.functional.lif_refrac.lif_refrac_feed_forward_step`. The state starts at ``v = v_leak``, ``i = 0``
+    and ``rho = 0``. Input and output are ``(T, ...)``, for example ``(T, B, N)``.
 
     Args:
         p: parameters, as for :class:`LIFRefracCell`.
@@ -103,8 +105,8 @@ class LIFRefrac(SNN):
 class LIFRefracRecurrentCell(SNNRecurrentCell):
     """One time step of a recurrent layer of LIF neurons with a refractory period.
 
-    See :func:`norse_fast.functional.lif_refrac.lif_refrac_step`. The state starts at ``v = v_leak`` and
-    ``z = i = rho = 0``. Input is ``(..., inputs)``, output ``(..., N)``.
+    Equations, units, dtypes and errors are those of :func:`norse_fast.functional.lif_refrac.lif_refrac_step`. The state
+    starts at ``v = v_leak`` and ``z = i = rho = 0``. Input is ``(..., inputs)``, output ``(..., N)``.
 
     Args:
         input_size: number of inputs.
@@ -144,7 +146,8 @@ class LIFRefracRecurrentCell(SNNRecurrentCell):
 class LIFRefracRecurrent(SNNRecurrent):
     """All time steps of a recurrent layer of LIF neurons with a refractory period.
 
-    The state starts at ``v = v_leak`` and ``z = i = rho = 0``. Input is ``(T, ..., inputs)``, output ``(T, ..., N)``.
+    Equations, units, dtypes and errors are those of :func:`norse_fast.functional.lif_refrac.lif_refrac_step`. The state
+    starts at ``v = v_leak`` and ``z = i = rho = 0``. Input is ``(T, ..., inputs)``, output ``(T, ..., N)``.
 
     Args:
         input_size: number of inputs.

@@ -36,9 +36,10 @@ def _initial_recurrent_state(p: LSNNParameters, shape: tuple[int, ...], input_te
 
 
 class LSNNCell(SNNCell):
-    """One time step of LSNN neurons without weights; see :func:`norse_fast.functional.lsnn.lsnn_feed_forward_step`.
+    """One time step of LSNN neurons without weights.
 
-    The state starts at ``v = v_leak``, ``i = 0`` and ``b = v_th``. Input and output have the same shape, for example
+    Equations, units, dtypes and errors are those of :func:`norse_fast.functional.lsnn.lsnn_feed_forward_step`. The
+    state starts at ``v = v_leak``, ``i = 0`` and ``b = v_th``. Input and output have the same shape, for example
     ``(B, N)``.
 
     Args:
@@ -74,7 +75,8 @@ class LSNNCell(SNNCell):
 class LSNN(SNN):
     """All time steps of LSNN neurons without weights, in one kernel.
 
-    The state starts at ``v = v_leak``, ``i = 0`` and ``b = v_th``. Input and output are ``(T, ...)``, for example
+    Equations, units, dtypes and errors are those of :func:`norse_fast.functional.lsnn.lsnn_feed_forward_step`. The
+    state starts at ``v = v_leak``, ``i = 0`` and ``b = v_th``. Input and output are ``(T, ...)``, for example
     ``(T, B, N)``.
 
     Args:
@@ -102,10 +104,10 @@ class LSNN(SNN):
 
 
 class LSNNRecurrentCell(SNNRecurrentCell):
-    """One time step of a recurrent LSNN layer; see :func:`norse_fast.functional.lsnn.lsnn_step`.
+    """One time step of a recurrent LSNN layer.
 
-    The state starts at ``v = v_leak``, ``i = 0``, ``b = v_th`` and ``z = 0``. Input is ``(..., inputs)``, output
-    ``(..., N)``.
+    Equations, units, dtypes and errors are those of :func:`norse_fast.functional.lsnn.lsnn_step`. The state starts at
+    ``v = v_leak``, ``i = 0``, ``b = v_th`` and ``z = 0``. Input is ``(..., inputs)``, output ``(..., N)``.
 
     Args:
         input_size: number of inputs.
@@ -143,8 +145,8 @@ class LSNNRecurrentCell(SNNRecurrentCell):
 class LSNNRecurrent(SNNRecurrent):
     """All time steps of a recurrent LSNN layer.
 
-    The state starts at ``v = v_leak``, ``i = 0``, ``b = v_th`` and ``z = 0``. Input is ``(T, ..., inputs)``, output
-    ``(T, ..., N)``.
+    Equations, units, dtypes and errors are those of :func:`norse_fast.functional.lsnn.lsnn_step`. The state starts at
+    ``v = v_leak``, ``i = 0``, ``b = v_th`` and ``z = 0``. Input is ``(T, ..., inputs)``, output ``(T, ..., N)``.
 
     Args:
         input_size: number of inputs.

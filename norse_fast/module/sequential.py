@@ -97,6 +97,10 @@ class RecurrentSequentialState(NamedTuple):
     Args:
         cache: output of the last step, which is fed back.
         state: states of the modules.
+
+    Example:
+        >>> RecurrentSequentialState().cache is None
+        True
     """
 
     cache: Any = None

@@ -12,6 +12,13 @@ __all__ = ["clone_tensor"]
 def clone_tensor(x: Any, device: torch.device | None = None) -> torch.Tensor:
     """A detached copy of a tensor, or a new tensor from a number.
 
+    Args:
+        x: a tensor, or a number.
+        device: where the copy goes, by default where ``x`` is.
+
+    Returns:
+        A tensor with memory of its own and without history, in the shape and dtype of ``x``.
+
     Raises:
         ValueError: ``x`` is neither.
 

@@ -6,41 +6,71 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
-from torch.utils import _pytree as pytree
+from torch.utils import _pytree
 from typing_extensions import dataclass_transform
 
 __all__ = ["StateTuple", "broadcast_input", "tree_map_only"]
 
 
-def tree_map_only(ty: type | tuple[type, ...], fn: Callable[[Any], Any], pytree_: Any) -> Any:
-    """Apply ``fn`` to every leaf of a nested structure that is an instance of ``ty``.
+def tree_map_only(ty: type | tuple[type, ...], fn: Callable[[Any], Any], pytree: Any) -> Any:
+    """Apply a function to the leaves of a nested structure that are of a type.
+
+    Args:
+        ty: a type, or a tuple of types.
+        fn: maps a leaf to its replacement.
+        pytree: nested tuples, lists and dictionaries.
+
+    Returns:
+        A structure of the same form; other leaves are as they were.
 
     Example:
         >>> tree_map_only(int, lambda x: x + 1, {"a": 1, "b": (2.0, 3)})
         {'a': 2, 'b': (2.0, 4)}
     """
-    return pytree.tree_map_only(ty, fn, pytree_)
+    return _pytree.tree_map_only(ty, fn, pytree)
 
 
-def broadcast_input(potential_scalar: Any, template: torch.Tensor) -> Any:
-    """Fill a tensor of the shape of ``template`` with a one-element tensor; return anything else unchanged.
+def broadcast_input(potential_scalar: Any, template: torch.Tensor) -> torch.Tensor:
+    """A number or tensor expanded to the shape of a template.
+
+    Args:
+        potential_scalar: a number, or a tensor whose shape broadcasts to the template's.
+        template: any tensor; the result is on its device, and in its dtype if that is a floating one.
+
+    Returns:
+        A new tensor without history, which requires grad where the given one does.
+
+    Raises:
+        TypeError: ``potential_scalar`` is neither a number nor a tensor.
+        ValueError: its shape does not broadcast to the template's.
 
     Example:
         >>> broadcast_input(torch.tensor(2.0), torch.zeros(3))
         tensor([2., 2., 2.])
     """
-    if isinstance(potential_scalar, torch.Tensor) and potential_scalar.numel() == 1:
-        filled = potential_scalar.detach().expand(template.shape).to(template.device).clone()
-        return filled.requires_grad_(potential_scalar.requires_grad)
-    return potential_scalar
+    if not isinstance(potential_scalar, (torch.Tensor, int, float)):
+        raise TypeError(f"potential_scalar: got {type(potential_scalar).__name__}, expected a number or a tensor.")
+    value = torch.as_tensor(potential_scalar, device=template.device)
+    try:
+        filled = value.detach().expand(template.shape)
+    except RuntimeError:
+        raise ValueError(
+            f"potential_scalar: got shape {tuple(value.shape)}, expected one that broadcasts to {tuple(template.shape)}, the "
+            "template's; use one value, or one per neuron."
+        ) from None
+    if template.is_floating_point():
+        filled = filled.to(template.dtype)
+    return filled.clone().requires_grad_(value.requires_grad)
 
 
 def _map_tensors(state: Any, fn: Callable[[torch.Tensor], torch.Tensor]) -> Any:
     def convert(x: torch.Tensor) -> torch.Tensor:
         converted = fn(x)
-        return converted if converted is x else converted.detach().requires_grad_(x.requires_grad)
+        if converted is x:
+            return x
+        return converted.detach().requires_grad_(x.requires_grad and converted.is_floating_point())
 
-    return pytree.tree_map_only(torch.Tensor, convert, state)
+    return _pytree.tree_map_only(torch.Tensor, convert, state)
 
 
 def _to(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -58,12 +88,22 @@ def _cpu(self: Any) -> Any:
     return _map_tensors(self, lambda x: x.cpu())
 
 
+def _int(self: Any) -> Any:
+    """The same tuple with every tensor in int32."""
+    return _map_tensors(self, lambda x: x.int())
+
+
+def _float(self: Any) -> Any:
+    """The same tuple with every tensor in float32; ``requires_grad`` is kept."""
+    return _map_tensors(self, lambda x: x.float())
+
+
 def _broadcast(self: Any, template: torch.Tensor) -> Any:
-    """The same tuple with every one-element tensor filled to the shape of ``template``."""
-    return pytree.tree_map_only(torch.Tensor, lambda x: broadcast_input(x, template), self)
+    """The same tuple with every tensor expanded to the shape of ``template``, see :func:`broadcast_input`."""
+    return _pytree.tree_map_only(torch.Tensor, lambda x: broadcast_input(x, template), self)
 
 
-_METHODS = {"to": _to, "cuda": _cuda, "cpu": _cpu, "broadcast": _broadcast}
+_METHODS = {"to": _to, "cuda": _cuda, "cpu": _cpu, "int": _int, "float": _float, "broadcast": _broadcast}
 
 
 @dataclass_transform(eq_default=False)
@@ -94,7 +134,10 @@ class _StateTupleMeta(type):
 
 
 class StateTuple(metaclass=_StateTupleMeta):
-    """Base of parameter and state tuples: a named tuple with ``to``, ``cuda``, ``cpu`` and ``broadcast``.
+    """Base of parameter and state tuples: a named tuple with ``to``, ``cuda``, ``cpu``, ``int``, ``float`` and ``broadcast``.
+
+    ``to`` takes what ``torch.Tensor.to`` takes; ``broadcast(template)`` expands every tensor as :func:`broadcast_input`.
+    All keep ``requires_grad`` and leave what is no tensor as it is.
 
     Example:
         >>> class Pair(StateTuple):

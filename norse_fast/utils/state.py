@@ -16,6 +16,12 @@ _TAKES_STATE: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
 def _is_module_stateful(module: torch.nn.Module) -> bool:
     """Whether a module's ``forward`` takes a ``state``, or it is one of PyTorch's recurrent layers.
 
+    Args:
+        module: any module.
+
+    Returns:
+        True for modules whose output is a pair of output and new state.
+
     Example:
         >>> _is_module_stateful(torch.nn.Linear(2, 2)), _is_module_stateful(torch.nn.LSTM(2, 2))
         (False, True)

@@ -1,0 +1,367 @@
+r"""From numbers to spikes: rate, population and latency codes.
+
+Spikes come in the input's dtype, or in the default one for integers and booleans, and on the input's device.
+
+Source: P. Dayan, L. Abbott, *Theoretical Neuroscience*, MIT Press, 2001, chapters 1.4 and 3.3; sources of single codes stand
+at their functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from .lif import LIFFeedForwardState, LIFParameters, lif_current_encoder, lif_feed_forward_integral
+
+__all__ = [
+    "constant_current_lif_encode",
+    "euclidean_distance",
+    "gaussian_rbf",
+    "poisson_encode",
+    "poisson_encode_step",
+    "population_encode",
+    "signed_poisson_encode",
+    "signed_poisson_encode_step",
+    "spike_latency_encode",
+    "spike_latency_lif_encode",
+]
+
+_NO_DECAY = torch.tensor(0.0)
+
+
+def _floating(x: torch.Tensor) -> torch.Tensor:
+    return x if x.is_floating_point() else x.to(torch.get_default_dtype())
+
+
+def _check_steps(seq_length: int) -> None:
+    if seq_length < 0:
+        raise ValueError(f"seq_length: got {seq_length}, expected a number of time steps; it cannot be negative.")
+
+
+def _is_known_zero(value: Any) -> bool:
+    """Whether a parameter is 0, as far as that can be told without waiting for a device or breaking a compiled graph."""
+    if isinstance(value, torch.Tensor):
+        return value.is_cpu and not torch.compiler.is_compiling() and not value.any()
+    return bool(value == 0)
+
+
+def constant_current_lif_encode(
+    input_current: torch.Tensor,
+    seq_length: int,
+    p: LIFParameters = LIFParameters(),  # noqa: B008
+    dt: float = 0.001,
+) -> torch.Tensor:
+    r"""Spikes of LIF neurons that a constant current drives, a rate code.
+
+    Each step is :func:`norse_fast.functional.lif.lif_current_encoder`, from :math:`v = 0` on; with a reset potential of 0,
+    which is the default, one kernel runs all of them.
+
+    Args:
+        input_current: current of each neuron, any shape.
+        seq_length: number of time steps T.
+        p: parameters; there is no synapse, so ``tau_syn_inv`` does not matter.
+        dt: length of a step in seconds.
+
+    Returns:
+        Spikes, ``(T, ...)``.
+
+    Raises:
+        ValueError: ``seq_length`` is negative, a parameter does not broadcast to the current, or the surrogate is unknown.
+
+    Source: W. Gerstner, W. Kistler, R. Naud, L. Paninski, *Neuronal Dynamics*, Cambridge University Press, 2014, chapter 1.3.
+
+    Example:
+        >>> constant_current_lif_encode(torch.tensor([2.0, 4.0, 8.0, 16.0]), 3)
+        tensor([[0., 0., 0., 1.],
+                [0., 0., 1., 1.],
+                [0., 1., 0., 1.]])
+    """
+    _check_steps(seq_length)
+    current = _floating(input_current)
+    if seq_length and not _is_known_zero(p.v_reset):
+        # The kernels set v to v_reset; the encoder subtracts v - v_reset, which rounds where v_reset is not 0.
+        spikes, voltage = [], torch.zeros_like(current)
+        for _ in range(seq_length):
+            z, voltage = lif_current_encoder(current, voltage, p, dt)
+            spikes.append(z.to(current.dtype))
+        return torch.stack(spikes)
+    # A synapse that neither decays nor gets input holds its current.
+    held: Any = p
+    silence = current.new_zeros(seq_length, *current.shape)
+    state = LIFFeedForwardState(v=torch.zeros_like(current), i=current)
+    return lif_feed_forward_integral(silence, state, held._replace(tau_syn_inv=_NO_DECAY), dt)[0]
+
+
+def gaussian_rbf(tensor: torch.Tensor, sigma: float | torch.Tensor = 1) -> torch.Tensor:
+    r"""Gaussian radial basis function of a squared distance, :math:`e^{-d / (2 \sigma^2)}`.
+
+    Args:
+        tensor: squared distance :math:`d`, any shape.
+        sigma: width :math:`\sigma`, in the unit of the distance before it was squared.
+
+    Returns:
+        Values between 0 and 1, in the shape of ``tensor``.
+
+    Source: C. Bishop, *Pattern Recognition and Machine Learning*, Springer, 2006, chapter 6.3.
+
+    Example:
+        >>> gaussian_rbf(torch.tensor([0.0, 1.0]))
+        tensor([1.0000, 0.6065])
+    """
+    return torch.exp(-tensor / (2 * sigma**2))
+
+
+def euclidean_distance(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """Squared distance between numbers, :math:`(x - y)^2`.
+
+    Args:
+        x: numbers, any shape.
+        y: numbers, of a shape that broadcasts.
+
+    Returns:
+        The squared distances, in the common shape.
+
+    Example:
+        >>> euclidean_distance(torch.tensor([1.0, 2.0]), torch.tensor(4.0))
+        tensor([9., 4.])
+    """
+    return (x - y).pow(2)
+
+
+def population_encode(
+    input_values: torch.Tensor,
+    out_features: int,
+    scale: float | torch.Tensor | None = None,
+    kernel: Callable[[torch.Tensor], torch.Tensor] = gaussian_rbf,
+    distance_function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = euclidean_distance,
+) -> torch.Tensor:
+    r"""How much each neuron of a population likes a value; what they prefer is spread evenly between 0 and a scale.
+
+    .. math::
+        r_k = \mathrm{kernel}(s\, d(x, c_k)), \qquad c_k = s \frac{k}{K - 1}, \quad k = 0, \dots, K - 1
+
+    These are rates, not spikes yet; :func:`poisson_encode` makes spikes of them.
+
+    Args:
+        input_values: values :math:`x`, any shape.
+        out_features: number of neurons :math:`K` per value.
+        scale: the greatest preferred value :math:`s`, a number or a tensor that broadcasts to the input; by default, and if
+            it is 0, the greatest input value. What is preferred with one scale for all is constant to autograd.
+        kernel: maps distances to rates.
+        distance_function: distance :math:`d` between the values and the preferred ones, both ``(..., K)``.
+
+    Returns:
+        Rates, ``(..., K)``, with the default kernel between 0 and 1.
+
+    Raises:
+        RuntimeError: the input is empty and no scale is given.
+
+    Source: P. Dayan, L. Abbott, *Theoretical Neuroscience*, MIT Press, 2001, chapter 3.3.
+
+    Example:
+        >>> population_encode(torch.tensor([0.0, 0.5, 1.0]), 3)
+        tensor([[1.0000, 0.8825, 0.6065],
+                [0.8825, 1.0000, 0.8825],
+                [0.6065, 0.8825, 1.0000]])
+    """
+    x = _floating(input_values)
+    if scale is None or not torch.as_tensor(scale).any():
+        scale = x.max()
+    end: Any = scale
+    if isinstance(scale, torch.Tensor):
+        scale = scale.to(x.device)
+        end = scale.item() if scale.numel() == 1 else 1
+    centres = torch.linspace(0, end, out_features, device=x.device, dtype=x.dtype)
+    if isinstance(scale, torch.Tensor) and scale.numel() != 1:
+        scale = scale.unsqueeze(-1)
+        centres = scale * centres
+    shape = (*x.shape, out_features)
+    return kernel(distance_function(x.unsqueeze(-1).expand(shape), centres.expand(shape)) * scale)
+
+
+def _poisson(
+    input_values: torch.Tensor, shape: tuple[int, ...], f_max: float, dt: float, generator: torch.Generator | None
+) -> torch.Tensor:
+    values = _floating(input_values)
+    draws = torch.rand(shape, dtype=torch.float32, device=values.device, generator=generator)
+    return (draws < dt * f_max * values).to(values.dtype)
+
+
+def poisson_encode(
+    input_values: torch.Tensor,
+    seq_length: int,
+    f_max: float = 100,
+    dt: float = 0.001,
+    generator: torch.Generator | None = None,
+) -> torch.Tensor:
+    r"""Spikes at random, with a rate in proportion to each value: :math:`P(z = 1) = dt\, f_{max}\, x`.
+
+    Args:
+        input_values: values :math:`x` between 0 and 1, any shape; at and below 0 there are no spikes, and where
+            :math:`dt\, f_{max}\, x` reaches 1 there is one at every step.
+        seq_length: number of time steps T.
+        f_max: firing rate for a value of 1, in Hz.
+        dt: length of a step in seconds.
+        generator: source of randomness, on the input's device; by default PyTorch's own.
+
+    Returns:
+        Spikes, ``(T, ...)``.
+
+    Raises:
+        ValueError: ``seq_length`` is negative.
+        RuntimeError: the generator is on another device.
+
+    Source: P. Dayan, L. Abbott, *Theoretical Neuroscience*, MIT Press, 2001, chapter 1.4.
+
+    Example:
+        >>> spikes = poisson_encode(torch.tensor([0.0, 0.5, 1.0]), 1000, f_max=1000, generator=torch.Generator())
+        >>> spikes.shape, spikes.mean(0)[[0, 2]]
+        (torch.Size([1000, 3]), tensor([0., 1.]))
+    """
+    _check_steps(seq_length)
+    return _poisson(input_values, (seq_length, *input_values.shape), f_max, dt, generator)
+
+
+def poisson_encode_step(
+    input_values: torch.Tensor, f_max: float = 1000, dt: float = 0.001, generator: torch.Generator | None = None
+) -> torch.Tensor:
+    r"""One time step of :func:`poisson_encode`; note the other default of ``f_max``.
+
+    Args:
+        input_values: values between 0 and 1, any shape.
+        f_max: firing rate for a value of 1, in Hz.
+        dt: length of a step in seconds.
+        generator: source of randomness, on the input's device; by default PyTorch's own.
+
+    Returns:
+        Spikes in the shape of the input.
+
+    Raises:
+        RuntimeError: the generator is on another device.
+
+    Example:
+        >>> poisson_encode_step(torch.tensor([0.0, 1.0]))
+        tensor([0., 1.])
+    """
+    return _poisson(input_values, tuple(input_values.shape), f_max, dt, generator)
+
+
+def signed_poisson_encode(
+    input_values: torch.Tensor,
+    seq_length: int,
+    f_max: float = 100,
+    dt: float = 0.001,
+    generator: torch.Generator | None = None,
+) -> torch.Tensor:
+    r"""Spikes of either sign at random, with a rate in proportion to the magnitude: :math:`P(|z| = 1) = dt\, f_{max}\, |x|`.
+
+    Args:
+        input_values: values :math:`x` between -1 and 1, any shape; spikes have their sign.
+        seq_length: number of time steps T.
+        f_max: firing rate for a magnitude of 1, in Hz.
+        dt: length of a step in seconds.
+        generator: source of randomness, on the input's device; by default PyTorch's own.
+
+    Returns:
+        Spikes -1, 0 or 1, ``(T, ...)``.
+
+    Raises:
+        ValueError: ``seq_length`` is negative.
+        RuntimeError: the generator is on another device.
+
+    Source: as for :func:`poisson_encode`.
+
+    Example:
+        >>> signed_poisson_encode(torch.tensor([-1.0, 0.0, 1.0]), 2, f_max=1000)
+        tensor([[-1.,  0.,  1.],
+                [-1.,  0.,  1.]])
+    """
+    return torch.sign(input_values) * poisson_encode(input_values.abs(), seq_length, f_max, dt, generator)
+
+
+def signed_poisson_encode_step(
+    input_values: torch.Tensor, f_max: float = 1000, dt: float = 0.001, generator: torch.Generator | None = None
+) -> torch.Tensor:
+    r"""One time step of :func:`signed_poisson_encode`; note the other default of ``f_max``.
+
+    Args:
+        input_values: values between -1 and 1, any shape; spikes have their sign.
+        f_max: firing rate for a magnitude of 1, in Hz.
+        dt: length of a step in seconds.
+        generator: source of randomness, on the input's device; by default PyTorch's own.
+
+    Returns:
+        Spikes -1, 0 or 1 in the shape of the input.
+
+    Raises:
+        RuntimeError: the generator is on another device.
+
+    Example:
+        >>> signed_poisson_encode_step(torch.tensor([-1.0, 0.0, 1.0]))
+        tensor([-1.,  0.,  1.])
+    """
+    return torch.sign(input_values) * poisson_encode_step(input_values.abs(), f_max, dt, generator)
+
+
+def spike_latency_lif_encode(
+    input_current: torch.Tensor,
+    seq_length: int,
+    p: LIFParameters = LIFParameters(),  # noqa: B008
+    dt: float = 0.001,
+) -> torch.Tensor:
+    """The first spike of LIF neurons that a constant current drives: the stronger, the earlier.
+
+    It is :func:`spike_latency_encode` of :func:`constant_current_lif_encode`.
+
+    Args:
+        input_current: current of each neuron, any shape.
+        seq_length: number of time steps T.
+        p: parameters; there is no synapse, so ``tau_syn_inv`` does not matter.
+        dt: length of a step in seconds.
+
+    Returns:
+        Spikes, ``(T, ...)``, at most one per neuron.
+
+    Raises:
+        ValueError: ``seq_length`` is negative, a parameter does not broadcast to the current, or the surrogate is unknown.
+
+    Source: as for :func:`spike_latency_encode`.
+
+    Example:
+        >>> spike_latency_lif_encode(torch.tensor([2.0, 4.0, 8.0, 16.0]), 3)
+        tensor([[0., 0., 0., 1.],
+                [0., 0., 1., 0.],
+                [0., 1., 0., 0.]])
+    """
+    return spike_latency_encode(constant_current_lif_encode(input_current, seq_length, p, dt))
+
+
+def spike_latency_encode(input_spikes: torch.Tensor) -> torch.Tensor:
+    """Keep the first spike of each neuron and remove all others.
+
+    Args:
+        input_spikes: spikes over time, ``(T, ...)``, of any dtype; whatever differs from 0 is a spike.
+
+    Returns:
+        Spikes in the shape and dtype of the input, at most one per neuron.
+
+    Raises:
+        IndexError: the input has no time dimension.
+
+    Source: R. Van Rullen, S. Thorpe, *Rate Coding Versus Temporal Order Coding: What the Retinal Ganglion Cells Tell the
+    Visual Cortex*, Neural Computation 13 (2001), 1255-1283.
+
+    Example:
+        >>> spike_latency_encode(torch.tensor([[0.0, 1.0, 1.0], [1.0, 1.0, 0.0]]))
+        tensor([[0., 1., 1.],
+                [1., 0., 0.]])
+    """
+    spiked = torch.zeros_like(input_spikes[:1], dtype=torch.bool).any(0)
+    first = []
+    # Step by step is faster than sums or minima over time, which run against the layout of memory.
+    for z in input_spikes.unbind(0):
+        first.append(z.masked_fill(spiked, 0))
+        spiked = spiked | (z != 0)
+    return torch.stack(first) if first else torch.zeros_like(input_spikes)

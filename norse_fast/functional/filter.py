@@ -1,0 +1,31 @@
+r"""Exponential filters, :math:`s(t) = e^{-dt\, \tau^{-1}} s(t - dt) + x(t)`.
+
+Source: A. Oppenheim, R. Schafer, *Discrete-Time Signal Processing*, Prentice Hall, 1989, chapter 2: recursive systems.
+"""
+
+from __future__ import annotations
+
+import torch
+
+__all__ = ["exp_filter_step"]
+
+
+def exp_filter_step(old_value: torch.Tensor, new_value: torch.Tensor, parameter: float | torch.Tensor) -> torch.Tensor:
+    r"""One time step of an exponential filter: :math:`s' = \alpha s + x`.
+
+    Args:
+        old_value: filtered signal :math:`s` of the last step, any shape.
+        new_value: signal :math:`x`, of a shape that broadcasts.
+        parameter: what remains after a step, :math:`\alpha = e^{-dt\, \tau^{-1}}`, without unit.
+
+    Returns:
+        The filtered signal, in the common shape and dtype.
+
+    Raises:
+        RuntimeError: the shapes do not broadcast.
+
+    Example:
+        >>> exp_filter_step(torch.tensor([1.0, 2.0]), torch.tensor([0.0, 1.0]), 0.5)
+        tensor([0.5000, 2.0000])
+    """
+    return parameter * old_value + new_value

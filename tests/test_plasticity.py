@@ -1,0 +1,181 @@
+"""Learning rules of synapses: STDP of weights, STDP sensors, short-term plasticity."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import pytest
+import torch
+
+import norse_fast as nf
+from norse_fast.functional import stdp
+
+ALGORITHMS = ["additive", "additive_step", "multiplicative_pow", "multiplicative_relu"]
+
+
+def spikes(*shape: int) -> torch.Tensor:
+    return (torch.rand(shape, dtype=torch.float64) < 0.4).double()
+
+
+def linear_by_hand(z_pre, z_post, w, t_pre, t_post, p):
+    """The rule of each synapse, in loops."""
+    changed = w.clone()
+    for i in range(w.shape[0]):
+        for j in range(w.shape[1]):
+            plus = sum(z_post[b, i] * t_pre[b, j] for b in range(len(z_pre)))
+            minus = sum(t_post[b, i] * z_pre[b, j] for b in range(len(z_pre)))
+            above, below = p.w_max - w[i, j], w[i, j] - p.w_min
+            factor = {
+                "additive": lambda d: 1.0,
+                "additive_step": lambda d: float(d > 0),
+                "multiplicative_pow": lambda d: d**p.mu,
+                "multiplicative_relu": lambda d: max(d, 0.0),
+            }[p.stdp_algorithm]
+            changed[i, j] += p.eta_plus * factor(above) * plus - p.eta_minus * factor(below) * minus
+    return changed.clamp(p.w_min, p.w_max) if p.hardbound else changed
+
+
+@pytest.mark.parametrize("hardbound", [True, False])
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_linear_weights(algorithm: str, hardbound: bool):
+    p = nf.STDPParameters(
+        eta_plus=0.2, eta_minus=0.3, stdp_algorithm=algorithm, mu=0.4, hardbound=hardbound, w_min=-0.5, w_max=1.5
+    )
+    w, state = torch.rand(4, 3, dtype=torch.float64), nf.STDPState(torch.zeros(()), torch.zeros(()))
+    t_pre, t_post = torch.zeros(5, 3, dtype=torch.float64), torch.zeros(5, 4, dtype=torch.float64)
+    for _ in range(3):
+        z_pre, z_post = spikes(5, 3), spikes(5, 4)
+        t_pre = t_pre + 0.001 * p.tau_pre_inv * (z_pre - t_pre)
+        t_post = t_post + 0.001 * p.tau_post_inv * (z_post - t_post)
+        expected = linear_by_hand(z_pre, z_post, w, t_pre, t_post, p)
+        w, same = nf.stdp_step_linear(z_pre, z_post, w, state, p)
+        assert same is state
+        torch.testing.assert_close(w, expected)
+        torch.testing.assert_close(state.t_pre, t_pre)
+        torch.testing.assert_close(state.t_post, t_post)
+
+
+def test_pre_before_post_strengthens_and_post_before_pre_weakens():
+    def change(first: str) -> float:
+        w, state = torch.full((1, 1), 0.5), nf.STDPState(torch.zeros(1, 1), torch.zeros(1, 1))
+        on, off = torch.ones(1, 1), torch.zeros(1, 1)
+        order = [(on, off), (off, on)] if first == "pre" else [(off, on), (on, off)]
+        for z_pre, z_post in order:
+            w, state = nf.stdp_step_linear(z_pre, z_post, w, state)
+        return w.item() - 0.5
+
+    assert change("pre") > 0 > change("post")
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("padding", [0, 1])
+@pytest.mark.parametrize("dilation", [1, 2])
+def test_convolution_is_the_linear_rule_over_shared_weights(stride: int, padding: int, dilation: int):
+    """Each output position is a dense layer on its patch; the changes of all positions add up."""
+    p = nf.STDPParameters(
+        eta_plus=0.2, eta_minus=0.3, stride=stride, padding=padding, dilation=dilation, hardbound=False
+    )
+    z_pre, w = spikes(2, 3, 7, 6), torch.rand(4, 3, 2, 3, dtype=torch.float64)
+    shape = torch.nn.functional.conv2d(z_pre, w, None, stride, padding, dilation).shape
+    z_post = spikes(*shape)
+    traces = torch.rand(z_pre.shape, dtype=torch.float64), torch.rand(shape, dtype=torch.float64)
+    new, state = nf.stdp_step_conv2d(z_pre, z_post, w, nf.STDPState(*traces), p)
+
+    def patches(x):
+        return torch.nn.functional.unfold(x, (2, 3), dilation, padding, stride).mT.flatten(0, 1)
+
+    flat_post = z_post.flatten(2).mT.flatten(0, 1)
+    flat_trace = nf.STDPState(patches(traces[0]), traces[1].flatten(2).mT.flatten(0, 1))
+    expected, _ = nf.stdp_step_linear(patches(z_pre), flat_post, w.flatten(1), flat_trace, p)
+    torch.testing.assert_close(new, expected.view_as(w))
+    assert state.t_pre.shape == z_pre.shape
+
+
+def test_parameters_and_states_pickle_and_copy():
+    p = nf.STDPParameters(stdp_algorithm="multiplicative_relu")
+    w = torch.rand(3, 3)
+    for other in (copy.deepcopy(p), pickle.loads(pickle.dumps(p))):
+        assert torch.equal(other.A_plus(w), p.A_plus(w))
+        assert torch.equal(other.bounding_func(2 * w), p.bounding_func(2 * w))
+
+
+def test_bounds_may_be_tensors():
+    p = nf.STDPParameters(w_min=torch.tensor([0.0, 0.2]), w_max=1.0)
+    assert p.bounding_func(torch.tensor([-1.0, -1.0])).tolist() == pytest.approx([0.0, 0.2])
+
+
+def test_bad_arguments():
+    with pytest.raises(ValueError, match=r"stdp_algorithm: got 'hebb', expected one of 'additive'"):
+        nf.STDPParameters(stdp_algorithm="hebb")
+    state = nf.STDPState(torch.zeros(()), torch.zeros(()))
+    with pytest.raises(ValueError, match=r"w: got shape \(3, 4\), expected \(post, pre\)"):
+        nf.stdp_step_linear(torch.ones(1, 3), torch.ones(1, 4), torch.ones(3, 4), state)
+    with pytest.raises(ValueError, match=r"w: got shape \(2, 1\), expected \(D, C, kh, kw\)"):
+        nf.stdp_step_conv2d(torch.ones(1, 1, 4, 4), torch.ones(1, 2, 3, 3), torch.ones(2, 1), state)
+    with pytest.raises(ValueError, match=r"z_post: got shape \(1, 2, 4, 4\), expected 9 positions"):
+        nf.stdp_step_conv2d(torch.ones(1, 1, 4, 4), torch.ones(1, 2, 4, 4), torch.ones(2, 1, 2, 2), state)
+
+
+def test_sensor_decays_and_jumps():
+    state = nf.STDPSensorState(torch.tensor([1.0, 1.0]), torch.tensor([2.0]))
+    p = nf.STDPSensorParameters(eta_p=0.5, eta_m=0.25, tau_ac_inv=1e9)
+    state = nf.stdp_sensor_step(torch.tensor([0.0, 1.0]), torch.tensor([1.0]), state, p, dt=0.01)
+    torch.testing.assert_close(state.a_pre, torch.tensor([0.9, 1.4]))
+    torch.testing.assert_close(state.a_post, torch.tensor([2.05]))
+
+
+def test_short_term_plasticity_depresses_or_facilitates():
+    def release(**p) -> list[float]:
+        state, out = nf.TsodyksMakramState(torch.zeros(1), torch.ones(1)), []
+        for t in range(60):
+            current, state = nf.stp_step(torch.tensor([float(t % 10 == 0)]), state, nf.TsodyksMakramParameters(**p))
+            assert 0 <= state.u.item() <= 1
+            assert 0 <= state.x.item() <= 1
+            if t % 10 == 0:
+                out.append(current.item())
+        return out
+
+    depressing = release(U=0.8)
+    assert depressing == sorted(depressing, reverse=True)
+    facilitating = release(U=0.05, tau_f_inv=1.0, tau_d_inv=50.0)
+    assert facilitating[:4] == sorted(facilitating[:4])
+
+
+class TestAgainstNorse:
+    """What the installed release of the reference computes."""
+
+    @pytest.mark.parametrize("algorithm", ALGORITHMS)
+    def test_stdp(self, norse, algorithm: str, generator):
+        import norse.torch.functional.stdp as reference
+
+        results = []
+        for module in (stdp, reference):
+            torch.manual_seed(0)
+            p = module.STDPParameters(
+                stdp_algorithm=algorithm, mu=0.3, eta_plus=0.1, eta_minus=0.05, convolutional=True, padding=1
+            )
+            w, state = torch.rand(4, 3), module.STDPState(torch.zeros(2, 3), torch.zeros(2, 4))
+            kernel = torch.rand(4, 3, 3, 3)
+            maps = module.STDPState(torch.zeros(2, 3, 5, 5), torch.zeros(2, 4, 5, 5))
+            for _ in range(5):
+                w, state = module.stdp_step_linear(torch.rand(2, 3).round(), torch.rand(2, 4).round(), w, state, p)
+                z_pre, z_post = torch.rand(2, 3, 5, 5).round(), torch.rand(2, 4, 5, 5).round()
+                kernel, maps = module.stdp_step_conv2d(z_pre, z_post, kernel, maps, p)
+            results.append((w, state.t_pre, state.t_post, kernel, maps.t_post))
+        for ours, expected in zip(*results):
+            torch.testing.assert_close(ours, expected, rtol=1e-6, atol=1e-7)
+
+    def test_sensor_and_short_term_plasticity(self, norse, generator):
+        z_pre, z_post = (torch.rand(10, 2, 3, generator=generator).round() for _ in range(2))
+        ours = nf.STDPSensorState(torch.zeros(2, 3), torch.zeros(2, 3))
+        expected = norse.STDPSensorState(*ours)
+        synapse = nf.TsodyksMakramState(torch.zeros(2, 3), torch.ones(2, 3))
+        reference = norse.TsodyksMakramState(*synapse)
+        for x, y in zip(z_pre, z_post):
+            ours, expected = nf.stdp_sensor_step(x, y, ours), norse.stdp_sensor_step(x, y, expected)
+            current, synapse = nf.stp_step(x, synapse, nf.TsodyksMakramParameters())
+            other, reference = norse.stp_step(x, reference, norse.TsodyksMakramParameters())
+            assert torch.equal(current, other)
+        for a, b in zip((*ours, *synapse), (*expected, *reference)):
+            assert torch.equal(a, b)
