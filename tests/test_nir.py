@@ -476,6 +476,12 @@ def test_norse_computes_what_we_write(norse, tmp_path):
     check_equal(model, norse.from_nir(str(tmp_path / "model.nir")), x)
 
 
+def test_accelerated_model_returns(norse):
+    model = model_of(norse, parameters())
+    nf.accelerate(model, report=None)
+    check_equal(model, nf.from_nir(nf.to_nir(model)), inputs(3))
+
+
 @deprecated
 def test_file_of_norse(norse, tmp_path):
     graph = norse.to_nir(model_of(norse, parameters()), torch.zeros(1, 3), dt=1)
