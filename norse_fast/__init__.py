@@ -9,4 +9,6 @@ from ._extension import VERSION as __version__
 from ._extension import kernels_disabled
 from .functional import *
 from .module import *
+from .utils.export_nir import to_nir
+from .utils.import_nir import from_nir
 from .utils.pytree import StateTuple

@@ -1,0 +1,423 @@
+"""Writes modules as graphs of the Neuromorphic Intermediate Representation (NIR)."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import warnings
+from collections.abc import Iterator
+from functools import partial, singledispatch
+from typing import Any, NamedTuple
+
+import torch
+
+from ..functional.reset import reset_subtract, reset_value
+from ..module.iaf import IAF, IAFCell
+from ..module.leaky_integrator import LI, LICell
+from ..module.leaky_integrator_box import LIBox, LIBoxCell
+from ..module.lif import LIF, LIFCell, LIFRecurrent, LIFRecurrentCell
+from ..module.lif_box import LIFBox, LIFBoxCell
+from ..module.sequential import RecurrentSequential, SequentialState
+from ..module.snn import SNN, SNNRecurrent
+from ._nir import ORIGIN, attribute, import_nir
+from .import_nir import CubaLIF, Scale
+from .state import _is_module_stateful
+
+__all__ = ["to_nir"]
+
+ONE = torch.ones(1)
+
+
+def to_nir(
+    module: torch.nn.Module,
+    sample_data: torch.Tensor | None = None,
+    model_name: str = "norse",
+    time_scaling_factor: float = 1,
+    type_check: bool = True,
+) -> Any:
+    r"""The NIR graph of a model; ``nir.write(path, graph)`` puts it into a file.
+
+    ========================================================================  ========================================
+    module                                                                    node
+    ========================================================================  ========================================
+    LIFCell, LIF                                                              CubaLIF with w_in = tau_syn / dt
+    LICell, LI                                                                CubaLI with w_in = tau_syn / dt
+    LIFBoxCell, LIFBox                                                        LIF
+    LIBoxCell, LIBox                                                          LI
+    IAFCell, IAF                                                              IF, whose input is per step, not per second
+    LIFRecurrentCell, LIFRecurrent                                            graph of Linear and CubaLIF
+    SequentialState, RecurrentSequential                                      their modules; the latter as a graph
+    Linear, Conv1d, Conv2d, AvgPool2d, Flatten, LPPool2d with norm 1          Linear or Affine, ..., SumPool2d
+    ========================================================================  ========================================
+
+    Other modules are traced with torch.fx: they may call those above and add tensors. A layer over time is written as its
+    cell, since NIR describes continuous time. Time constants are those of the equations, :math:`\tau = 1/\tau^{-1}`.
+
+    Args:
+        module: the model.
+        sample_data: input of one time step, ``(B, ...)``, or of a model with layers over all, ``(T, B, ...)``. Only its
+            shape is used. NIR wants to know how many neurons there are; they are known without it where a Linear module
+            comes first.
+        model_name: has no effect; kept for compatibility.
+        time_scaling_factor: is multiplied with all time constants.
+        type_check: check that the shapes of all nodes are known and fit.
+
+    Returns:
+        A ``nir.NIRGraph``, or a single node for a single cell or PyTorch module.
+
+    Raises:
+        ModuleNotFoundError: nir or nirtorch is not installed.
+        TypeError: NIR has no counterpart of a module.
+        ValueError: NIR has no counterpart of a setting or an operation, or shapes are unknown or do not fit.
+
+    Source: J. E. Pedersen et al., *Neuromorphic intermediate representation: A unified instruction set for interoperable
+    brain-inspired computing*, Nature Communications, 2024.
+
+    Example:
+        >>> from norse_fast import LIFBoxCell, SequentialState
+        >>> graph = to_nir(SequentialState(torch.nn.Linear(3, 2), LIFBoxCell()))
+        >>> graph.nodes["_1"].tau
+        array([0.01, 0.01])
+    """
+    nir, nirtorch = import_nir("to_nir")
+    if model_name != "norse":
+        warnings.warn("model_name: NIR graphs have no name; it is ignored.", DeprecationWarning, stacklevel=2)
+    graph = _convert(module, _Target(nir, nirtorch, time_scaling_factor))
+    if not isinstance(graph, nir.NIRGraph):
+        return graph
+    shape = None if sample_data is None else _step_shape(module, sample_data)
+    graph = _with_shapes(nir, graph, shape)
+    if type_check:
+        try:
+            graph.infer_types()
+            graph.check_types()
+        except ValueError as error:
+            raise ValueError(
+                f"module: got shapes that NIR's type check rejects ({error}), expected them known and fitting; pass "
+                "sample_data, the input of one time step, or type_check=False."
+            ) from error
+    return graph
+
+
+class _Target(NamedTuple):
+    """What modules are written with.
+
+    Args:
+        nir: the package nir.
+        nirtorch: the package nirtorch.
+        factor: is multiplied with all time constants.
+    """
+
+    nir: Any
+    nirtorch: Any
+    factor: float
+
+
+def _step_shape(module: torch.nn.Module, sample_data: torch.Tensor) -> tuple[int, ...]:
+    leading = 2 if any(isinstance(m, (SNN, SNNRecurrent)) for m in module.modules()) else 1
+    if sample_data.dim() <= leading:
+        raise ValueError(
+            f"sample_data: got shape {tuple(sample_data.shape)}, expected {'(T, B, ...)' if leading == 2 else '(B, ...)'}; "
+            "add the missing dimensions."
+        )
+    return tuple(sample_data.shape[leading:])
+
+
+def _convert(module: torch.nn.Module, to: _Target) -> Any:
+    """The node of a module, or the graph of all that it calls, with shapes as far as parameters tell them."""
+    reached = list(_reached(module))
+    for m in reached:
+        if isinstance(m, SequentialState) and m.return_hidden:
+            raise ValueError("module: got a SequentialState with return_hidden=True; set it to False, for one output.")
+    leaves = [m for m in reached if _is_leaf(m)]
+    convert = partial(_to_node, to=to)
+    arguments = list(inspect.signature(module.forward).parameters.values())[1:]
+    return to.nirtorch.torch_to_nir(
+        module,
+        {type(m): convert for m in leaves},
+        default_dict=None,
+        type_check=False,
+        stateful_modules={type(m) for m in leaves if _is_module_stateful(m)},
+        concrete_args={argument.name: None for argument in arguments if argument.default is None},
+    )
+
+
+def _reached(module: torch.nn.Module) -> Iterator[torch.nn.Module]:
+    """The modules that tracing can come across."""
+    yield module
+    if not _is_leaf(module):
+        for child in module.children():
+            yield from _reached(child)
+
+
+def _is_leaf(module: torch.nn.Module) -> bool:
+    """Whether a module becomes one node, or fails as one, where all others are traced into."""
+    if isinstance(module, torch.fx.GraphModule):
+        return ORIGIN in module.meta
+    if _to_node.dispatch(type(module)) is not _to_node.dispatch(object):
+        return True
+    if isinstance(module, (torch.nn.Sequential, torch.nn.ModuleList, torch.nn.ModuleDict)):
+        return False
+    libraries = ("norse_fast.", "torch.nn.")
+    return any(cls.__module__.startswith(libraries) for cls in type(module).__mro__ if cls is not torch.nn.Module)
+
+
+def _with_shapes(nir: Any, graph: Any, shape: tuple[int, ...] | None) -> Any:
+    """The graph with the shape of its input, if it is known, handed on from node to node."""
+    nodes = dict(graph.nodes)
+    if shape is not None:
+        nodes = {name: nir.Input(shape) if isinstance(n, nir.Input) else n for name, n in nodes.items()}
+    changed = True
+    while changed:
+        changed = False
+        for source, target in graph.edges:
+            sent = _only(nodes[source].output_type)
+            received = nodes[target] if sent is None else _receiving(nir, nodes[target], sent)
+            changed |= received is not nodes[target]
+            nodes[target] = received
+    return nir.NIRGraph(nodes, graph.edges, metadata=graph.metadata, type_check=False)
+
+
+def _only(types: Any) -> tuple[int, ...] | None:
+    """The shape that a node, which has one input and one output, takes or gives; None if it is not known."""
+    shape = next(iter(types.values()), None)
+    return None if shape is None else tuple(int(size) for size in shape)
+
+
+def _receiving(nir: Any, node: Any, shape: tuple[int, ...]) -> Any:
+    """A node with input of a shape: the same one if that tells nothing new."""
+    if isinstance(node, (nir.CubaLI, nir.CubaLIF, nir.IF, nir.LI, nir.LIF, nir.Scale)):
+        fields = {f.name: getattr(node, f.name) for f in dataclasses.fields(node) if f.init and f.name != "metadata"}
+        known = next(iter(fields.values())).shape
+        # What does not fit is left to the type check.
+        if known == shape or not _broadcasts(known, shape):
+            return node
+        return dataclasses.replace(node, **_spread(shape, **fields))
+    if _only(node.output_type) is not None:
+        return node
+    if isinstance(node, nir.NIRGraph):
+        return _with_shapes(nir, node, shape)
+    # NIR infers types in graphs only.
+    copied = dataclasses.replace(node)
+    nir.NIRGraph.from_list(nir.Input(shape), copied)
+    return copied
+
+
+def _broadcasts(shape: tuple[int, ...], target: tuple[int, ...]) -> bool:
+    try:
+        return torch.broadcast_shapes(shape, target) == target
+    except RuntimeError:
+        return False
+
+
+def _tensor(value: Any) -> torch.Tensor:
+    """A copy: the graph must not change with the model."""
+    tensor = torch.as_tensor(value).detach()
+    return tensor.to("cpu", torch.float64 if tensor.dtype == torch.float64 else torch.float32, copy=True)
+
+
+def _time_constant(rate: Any) -> torch.Tensor:
+    # In float64: a rate in float32 then comes back exactly.
+    return 1 / _tensor(rate).double()
+
+
+def _spread(shape: tuple[int, ...], **values: Any) -> dict[str, Any]:
+    """Arrays of one shape, into which the values and a given shape broadcast."""
+    tensors = torch.broadcast_tensors(*(torch.as_tensor(value) for value in values.values()), torch.empty(shape))
+    return {name: tensor.clone().numpy() for name, tensor in zip(values, tensors)}
+
+
+def _neuron(kind: type, origin: str | None, /, **values: Any) -> Any:
+    # NIR wants all parameters in one shape, and its compressed files at least one dimension.
+    return kind(**_spread((1,), **values), metadata={} if origin is None else {ORIGIN: origin})
+
+
+def _potentials(p: Any) -> dict[str, torch.Tensor]:
+    return {"v_leak": _tensor(p.v_leak), "v_threshold": _tensor(p.v_th), "v_reset": _tensor(p.v_reset)}
+
+
+def _synapse(p: Any, dt: float, factor: float) -> dict[str, torch.Tensor]:
+    """Time constants; and weights with which a spike, an input of 1 for a time dt, raises the current by 1."""
+    tau_syn = _time_constant(p.tau_syn_inv)
+    return {
+        "tau_syn": factor * tau_syn,
+        "tau_mem": factor * _time_constant(p.tau_mem_inv),
+        "w_in": tau_syn / dt,
+        "r": ONE,
+    }
+
+
+@singledispatch
+def _to_node(module: torch.nn.Module, to: _Target) -> Any:
+    raise TypeError(
+        f"module: got a {type(module).__name__}, expected modules that have a counterpart in NIR; the docstring of to_nir "
+        "lists them."
+    )
+
+
+@_to_node.register(LIFCell)
+@_to_node.register(LIF)
+def _lif(module: Any, to: _Target) -> Any:
+    return _neuron(to.nir.CubaLIF, "LIFCell", **_potentials(module.p), **_synapse(module.p, module.dt, to.factor))
+
+
+@_to_node.register(LICell)
+@_to_node.register(LI)
+def _li(module: Any, to: _Target) -> Any:
+    return _neuron(to.nir.CubaLI, "LICell", v_leak=_tensor(module.p.v_leak), **_synapse(module.p, module.dt, to.factor))
+
+
+@_to_node.register(LIFBoxCell)
+@_to_node.register(LIFBox)
+def _lif_box(module: Any, to: _Target) -> Any:
+    tau = to.factor * _time_constant(module.p.tau_mem_inv)
+    return _neuron(to.nir.LIF, _reset_origin(module.p), tau=tau, r=ONE, **_potentials(module.p))
+
+
+def _reset_origin(p: Any) -> str | None:
+    if p.reset_method is reset_value:
+        return None
+    warnings.warn(
+        f"module: got reset_method={p.reset_method.__name__}, which NIR does not know: the neurons of the graph reset to "
+        "v_reset. from_nir restores reset_subtract.",
+        stacklevel=2,
+    )
+    return "reset_subtract" if p.reset_method is reset_subtract else None
+
+
+@_to_node.register(LIBoxCell)
+@_to_node.register(LIBox)
+def _li_box(module: Any, to: _Target) -> Any:
+    return _neuron(
+        to.nir.LI, None, tau=to.factor * _time_constant(module.p.tau_mem_inv), r=ONE, v_leak=_tensor(module.p.v_leak)
+    )
+
+
+@_to_node.register(IAFCell)
+@_to_node.register(IAF)
+def _iaf(module: Any, to: _Target) -> Any:
+    return _neuron(to.nir.IF, None, r=ONE, v_threshold=_tensor(module.p.v_th), v_reset=_tensor(module.p.v_reset))
+
+
+@_to_node.register
+def _cuba_lif(module: CubaLIF, to: _Target) -> Any:
+    synapse: Any = module.synapse.p
+    p: Any = module.lif.p
+    shared = {
+        "tau_syn": to.factor * _time_constant(synapse.tau_mem_inv),
+        "tau_mem": to.factor * _time_constant(p.tau_mem_inv),
+        "w_in": _tensor(module.w_in),
+        "r": _tensor(module.r),
+    }
+    if isinstance(module.lif, LIBoxCell):
+        return _neuron(to.nir.CubaLI, None, v_leak=_tensor(p.v_leak), **shared)
+    return _neuron(to.nir.CubaLIF, _reset_origin(p), **_potentials(p), **shared)
+
+
+@_to_node.register(LIFRecurrentCell)
+@_to_node.register(LIFRecurrent)
+def _lif_recurrent(module: Any, to: _Target) -> Any:
+    inputs = to.nir.Linear(_tensor(module.input_weights).numpy())
+    neurons = to.nir.Linear(_tensor(module.recurrent_weights).numpy())
+    nodes = {
+        "input": to.nir.Input(inputs.input_type),
+        "input_weights": inputs,
+        "lif": _lif(module, to),
+        "recurrent_weights": neurons,
+        "output": to.nir.Output(neurons.output_type["output"]),
+    }
+    edges = [
+        ("input", "input_weights"),
+        ("input_weights", "lif"),
+        ("lif", "recurrent_weights"),
+        ("recurrent_weights", "lif"),
+        ("lif", "output"),
+    ]
+    return _with_shapes(to.nir, to.nir.NIRGraph(nodes, edges, type_check=False), None)
+
+
+@_to_node.register
+def _recurrent_sequential(module: RecurrentSequential, to: _Target) -> Any:
+    if not isinstance(module.output_modules, int):
+        raise ValueError(
+            f"module: got a RecurrentSequential with output_modules={module.output_modules}, expected one; a graph has one "
+            "output."
+        )
+    layers = list(module.layers)
+    graph = _convert(SequentialState(*layers[: range(len(layers))[module.output_modules] + 1]), to)
+    firsts = [target for source, target in graph.edges if isinstance(graph.nodes[source], to.nir.Input)]
+    lasts = [source for source, target in graph.edges if isinstance(graph.nodes[target], to.nir.Output)]
+    graph.edges += [(last, first) for last in lasts for first in firsts]
+    return graph
+
+
+@_to_node.register
+def _imported(module: torch.fx.GraphModule, to: _Target) -> Any:
+    nodes, edges = module.meta[ORIGIN]
+    converted = {name: end or _convert(getattr(module, attribute(name)), to) for name, end in nodes.items()}
+    return to.nir.NIRGraph(converted, list(edges), type_check=False)
+
+
+@_to_node.register
+def _linear(module: torch.nn.Linear, to: _Target) -> Any:
+    weight = _tensor(module.weight).numpy()
+    return to.nir.Linear(weight) if module.bias is None else to.nir.Affine(weight, _tensor(module.bias).numpy())
+
+
+@_to_node.register(torch.nn.Conv1d)
+@_to_node.register(torch.nn.Conv2d)
+def _conv(module: Any, to: _Target) -> Any:
+    _check(module, padding_mode="zeros")
+    weight = _tensor(module.weight)
+    return getattr(to.nir, f"Conv{weight.ndim - 2}d")(
+        input_shape=None,
+        weight=weight.numpy(),
+        stride=module.stride,
+        padding=module.padding,
+        dilation=module.dilation,
+        groups=module.groups,
+        bias=(weight.new_zeros(len(weight)) if module.bias is None else _tensor(module.bias)).numpy(),
+    )
+
+
+@_to_node.register
+def _avg_pool(module: torch.nn.AvgPool2d, to: _Target) -> Any:
+    sizes = _pairs(module.kernel_size, module.stride, module.padding)
+    _check(module, ceil_mode=False)
+    if module.divisor_override == 1:
+        return to.nir.SumPool2d(*sizes)
+    _check(module, divisor_override=None, **({"count_include_pad": True} if sizes[2].any() else {}))
+    return to.nir.AvgPool2d(*sizes)
+
+
+@_to_node.register
+def _sum_pool(module: torch.nn.LPPool2d, to: _Target) -> Any:
+    _check(module, norm_type=1, ceil_mode=False)
+    kernel: Any = module.kernel_size
+    return to.nir.SumPool2d(*_pairs(kernel, kernel if module.stride is None else module.stride, 0))
+
+
+def _pairs(*sizes: Any) -> list[Any]:
+    return [torch.as_tensor(size).expand(2).clone().numpy() for size in sizes]
+
+
+@_to_node.register
+def _flatten(module: torch.nn.Flatten, to: _Target) -> Any:
+    if module.start_dim == 0:
+        raise ValueError("module: got a Flatten with start_dim=0, expected another; NIR does not count the batch.")
+    start, end = (dim - (dim > 0) for dim in (module.start_dim, module.end_dim))
+    return to.nir.Flatten(None, start, end, metadata={ORIGIN: "Flatten"})
+
+
+@_to_node.register
+def _scale(module: Scale, to: _Target) -> Any:
+    return to.nir.Scale(**_spread((1,), scale=_tensor(module.scale)))
+
+
+def _check(module: torch.nn.Module, **expected: Any) -> None:
+    for name, value in expected.items():
+        got = getattr(module, name)
+        if got != value:
+            raise ValueError(
+                f"module: got a {type(module).__name__} with {name}={got!r}, expected {value!r}; NIR knows nothing else."
+            )

@@ -1,0 +1,55 @@
+"""Every example runs in its smallest form, without a warning, and draws its picture."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+for package in ("matplotlib", "rich", "sklearn"):
+    pytest.importorskip(package)
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+NAMES = sorted(path.stem for path in EXAMPLES.glob("*.py") if path.stem != "common")
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+
+
+def run(name, picture, warnings="error"):
+    launcher = TORCHRUN if name == "distributed" else ()
+    result = subprocess.run(
+        [sys.executable, *launcher, EXAMPLES / f"{name}.py", "--epochs", "1", "--steps", "6", "--output", picture],
+        # One thread: two would wait for each other on a busy machine.
+        env=os.environ | {"PYTHONWARNINGS": warnings, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+# test_example_accelerate.py runs the one that is left out here.
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "accelerate"])
+def test_example(name, tmp_path):
+    warnings = "error"
+    if name == "lightning_classifier":
+        pytest.importorskip("lightning")
+        warnings += ",ignore::FutureWarning"  # Lightning's own: it asks for a deprecated class of PyTorch
+    picture = tmp_path / "folder" / "picture.png"
+    printed = run(name, picture, warnings)
+    assert f"picture: {picture}" in printed
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    if name == "distributed":
+        assert "the weights of 2 processes differ by at most 0.0" in printed
+
+
+def test_readme_shows_every_example():
+    readme = (EXAMPLES / "README.md").read_text()
+    for name in NAMES:
+        assert f"]({name}.py)" in readme
+        assert f"](images/{name}.png)" in readme
+        assert (EXAMPLES / "images" / f"{name}.png").exists()
