@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 from torch.nn.modules import module as nn_module
-from torch.nn.utils.parametrize import is_parametrized
 from torch.utils import _pytree as pytree
 
 from .._neuron import SEQUENCES
@@ -215,7 +214,7 @@ _register(Rule(_call, _first_dimensions), "Softmax", "LogSoftmax", "Softmin", "G
 _register(Rule(_call, _batch_dependent_embedding), "Embedding")
 _register(
     Rule(_call, _random),
-    *("Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "AlphaDropout", "FeatureAlphaDropout", "RReLU"),
+    *("Dropout", "AlphaDropout", "FeatureAlphaDropout", "RReLU"),
 )
 _register(Rule(_prelu), "PReLU")
 _register(Rule(_flatten), "Flatten")
@@ -229,6 +228,7 @@ for _n in (1, 2, 3):
     _register(Rule(_over_time), f"LPPool{_n}d", f"ReflectionPad{_n}d", f"ReplicationPad{_n}d", f"CircularPad{_n}d")
     _register(Rule(_over_time, _indices), f"MaxPool{_n}d", f"AdaptiveMaxPool{_n}d")
     _register(Rule(_over_time, _running_statistics), f"InstanceNorm{_n}d")
+    _register(Rule(_over_time, _random), f"Dropout{_n}d")
 _register(Rule(_call, _chunks), "RNN", "LSTM", "GRU")
 
 _OWN_TIME = "takes the first dimension of each step as its own time"
@@ -266,13 +266,14 @@ class Layer:
 
 
 def _is_watched(module: nn.Module) -> bool:
-    hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
-    return any(len(registered) > 0 for registered in hooks)
+    return bool(
+        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
+    )
 
 
 def _every_module_is_watched() -> bool:
     kinds = ("forward_hooks", "forward_pre_hooks", "backward_hooks", "backward_pre_hooks")
-    return any(len(getattr(nn_module, f"_global_{kind}")) > 0 for kind in kinds)
+    return any(bool(getattr(nn_module, f"_global_{kind}")) for kind in kinds)
 
 
 def _is_replaced(module: nn.Module) -> bool:
@@ -288,13 +289,13 @@ def _find_rule(module: nn.Module) -> Rule | None:
 
 
 def _find_obstacle(module: nn.Module, rule: Rule | None) -> Obstacle | None:
-    parts = list(module.modules())
-    if any(_is_watched(part) for part in parts):
-        return Obstacle("hooks watch each step")
-    if any(_is_replaced(part) for part in parts):
-        return Obstacle("its forward was replaced")
-    if any(is_parametrized(part) for part in parts):
-        return Obstacle("a parametrization computes its weights at each step")
+    for part in module.modules():
+        if _is_watched(part):
+            return Obstacle("hooks watch each step")
+        if _is_replaced(part):
+            return Obstacle("its forward was replaced")
+        if "parametrizations" in part._modules:
+            return Obstacle("a parametrization computes its weights at each step")
     if rule is None:
         return Obstacle("not known; see norse_fast.register_stateless")
     return rule.obstacle(module)
@@ -351,7 +352,14 @@ def plan(module: nn.Module) -> list[Layer]:
         if layers[index].over_time is not None:
             between = f"{layers[dependent[0]].name} and {layers[dependent[-1]].name}"
             layers[index].over_time, layers[index].why = None, f"between {between}, the order of whose calls may count"
+    for before, layer in reversed(list(zip(layers, layers[1:]))):
+        if layer.over_time is None and before.over_time is not None and _works_in_place(layer.module):
+            before.over_time, before.why = None, f"layer {layer.name} changes its output in place"
     return layers
+
+
+def _works_in_place(module: nn.Module) -> bool:
+    return any(getattr(part, "inplace", False) for part in module.modules())
 
 
 def run(module: nn.Module, x: torch.Tensor, state: Any) -> tuple[Any, Any]:
@@ -396,7 +404,7 @@ def _run_steps(
 ) -> dict[int, Any]:
     """Run layers step by step; returns the output of the last, and of those that are asked for."""
     outputs: dict[int, list[Any]] = {index: [] for index in indices if index in hidden_ends or index == indices[-1]}
-    for frame in _frames(x, layers[indices[0]].module):
+    for frame in _frames(x, layers[indices[0]]):
         for index in indices:
             layer = layers[index]
             if layer.stateful:
@@ -408,13 +416,16 @@ def _run_steps(
     return {index: stack_states(frames) for index, frames in outputs.items()}
 
 
-def _frames(x: Any, module: nn.Module) -> list[Any]:
-    """The time steps of a tensor, or of all tensors of a nested structure, for a module."""
+def _frames(x: Any, layer: Layer) -> list[Any]:
+    """The time steps of a tensor, or of all tensors of a nested structure, for a layer."""
     tensors, structure = pytree.tree_flatten(x)
-    # The backward of unbind is linear in the number of steps, where indexing at each step makes it quadratic. But what
-    # unbind returns cannot be modified in place, and sparse tensors have none.
-    by_index = any(t.is_sparse for t in tensors) or any(getattr(part, "inplace", False) for part in module.modules())
-    columns = [[t[step] for step in range(t.shape[0])] if by_index else t.unbind(0) for t in tensors]
+    if _works_in_place(layer.module) or any(t.is_sparse for t in tensors):
+        columns = [[t[step] for step in range(t.shape[0])] for t in tensors]
+    else:
+        # The backward of unbind is linear in the number of steps, where that of an index per step is quadratic. But
+        # autograd forbids to change what unbind returns in place, as unknown modules might.
+        copy = not layer.alone and torch.is_grad_enabled()
+        columns = [[f.clone() if copy and t.requires_grad else f for f in t.unbind(0)] for t in tensors]
     return [pytree.tree_unflatten(list(frame), structure) for frame in zip(*columns)]
 
 
