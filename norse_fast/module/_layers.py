@@ -205,11 +205,12 @@ def _register(rule: Rule, *names: str) -> None:
 
 _register(
     Rule(_call),
-    *("Linear", "Identity", "LayerNorm", "RMSNorm", "PixelShuffle", "PixelUnshuffle", "Softmax2d"),
+    *("Linear", "Identity", "LayerNorm", "RMSNorm", "PixelShuffle", "PixelUnshuffle"),
     *("ReLU", "ReLU6", "LeakyReLU", "ELU", "SELU", "CELU", "GELU", "SiLU", "Mish", "Sigmoid", "LogSigmoid", "Tanh"),
     *("Softplus", "Softsign", "Softshrink", "Hardshrink", "Hardtanh", "Hardsigmoid", "Hardswish", "Tanhshrink"),
     *("Threshold", "ConstantPad1d", "ConstantPad2d", "ConstantPad3d", "ZeroPad1d", "ZeroPad2d", "ZeroPad3d"),
 )
+_register(Rule(_with_or_without_batch(3)), "Softmax2d")
 _register(Rule(_call, _first_dimensions), "Softmax", "LogSoftmax", "Softmin", "GLU")
 _register(Rule(_call, _batch_dependent_embedding), "Embedding")
 _register(
@@ -352,7 +353,8 @@ def plan(module: nn.Module) -> list[Layer]:
         if layers[index].over_time is not None:
             between = f"{layers[dependent[0]].name} and {layers[dependent[-1]].name}"
             layers[index].over_time, layers[index].why = None, f"between {between}, the order of whose calls may count"
-    for before, layer in reversed(list(zip(layers, layers[1:]))):
+    for index in range(len(layers) - 1, 0, -1):
+        before, layer = layers[index - 1 : index + 1]
         if layer.over_time is None and before.over_time is not None and _works_in_place(layer.module):
             before.over_time, before.why = None, f"layer {layer.name} changes its output in place"
     return layers
