@@ -55,7 +55,7 @@ class Network(NamedTuple):
         with torch.no_grad():
             for name, weight in model.named_parameters():
                 if name.endswith("weight"):
-                    weight *= self.weight_scale
+                    weight.mul_(self.weight_scale)
         return model
 
 
