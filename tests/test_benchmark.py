@@ -5,6 +5,7 @@ import pytest
 
 import norse_fast as nf
 from norse_fast.benchmark.models import MODELS, import_norse
+from norse_fast.benchmark.networks import NETWORKS
 
 for package in ("matplotlib", "sklearn"):
     pytest.importorskip(package)
@@ -24,7 +25,15 @@ def test_everything(tmp_path):
     assert all(check["equal"] for check in checks)
     assert {time["part"] for time in results["neurons"]["times"]} == {"layer", "cell", "length"}
     assert {time["model"] for time in results["models"]["times"]} == set(MODELS)
+    networks = results["networks"]
+    assert {row["network"] for row in networks["times"]} == set(NETWORKS)
+    assert max(check["float64_difference"] for check in networks["checks"]) < 1e-9
+    for row in networks["profiles"]:
+        assert (row["seconds"]["neurons"] > 0) == (row["contender"] != "Norse")
+        assert row["seconds"]["matrix products"] > 0
+        assert (row["seconds"]["convolutions"] > 0) == row["network"].startswith("conv")
     if import_norse() is not None:
+        assert {"norse_fast", "Norse"} <= {row["contender"] for row in networks["times"]}
         compared = {time["model"] for time in results["models"]["times"] if time["contender"] == "Norse cell"}
         assert compared == {name for name, model in MODELS.items() if not model.no_norse}
         assert results["train"][0]["check"]["equal"]
@@ -38,6 +47,7 @@ def test_without_norse(tmp_path, monkeypatch, capsys):
     for part in ("neurons", "models"):
         assert {check["against"] for check in results[part]["checks"]} == {"pure PyTorch"}
     assert list(results["train"][0]["sides"]) == ["norse_fast"]
+    assert "Norse" not in {row["contender"] for row in results["networks"]["times"]}
     assert capsys.readouterr().out.count("Norse is not installed") == 1
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+
+import pytest
 import torch
 
 import norse_fast as nf
@@ -59,20 +62,50 @@ def test_nested(generator):
     assert len(state[0]) == 4
 
 
-def test_hooks(generator):
+def test_forward_state_hooks(generator):
     network = model()
+    network.append(network[1])
     seen = []
-    network.register_forward_state_hooks(lambda module, output: seen.append((type(module), output[0].shape)))
-    network(torch.rand(2, 4, generator=generator))
-    assert seen == [(nf.LIFCell, (2, 6)), (nf.LICell, (2, 3))]
+
+    def hook(module, input, output):
+        seen.append((type(module), len(input), input[1], output[0].shape, output[1]))
+
+    network.register_forward_state_hooks(hook)
+    with pytest.raises(ValueError, match="forward_hook: got a second one"):
+        network.register_forward_state_hooks(hook)
+    _, state = network(torch.rand(2, 4, generator=generator))
+    expected = [(nf.LIFCell, (2, 6), state[1]), (nf.LICell, (2, 3), state[3]), (nf.LIFCell, (2, 3), state[4])]
+    assert [(entry[0], entry[3]) for entry in seen] == [entry[:2] for entry in expected]
+    assert all(entry[2] is None for entry in seen)
+    assert all(entry[4] is e[2] for entry, e in zip(seen, expected))
+    network(torch.rand(2, 4, generator=generator), state)
+    assert seen[3][2] is state[1]
+    copied = copy.deepcopy(network)
     network.remove_forward_state_hooks()
     network(torch.rand(2, 4, generator=generator))
-    assert len(seen) == 2
+    assert len(seen) == 6
+    copied.remove_forward_state_hooks()
+    copied(torch.rand(2, 4, generator=generator))
+    assert len(seen) == 6
+
+
+def test_forward_state_hook_replaces_the_output():
+    network = nf.SequentialState(nf.LIFCell(), torch.nn.Identity())
+    network.register_forward_state_hooks(lambda module, input, output: (output[0] + 1, output[1]))
+    assert torch.equal(network(torch.zeros(2))[0], torch.ones(2))
 
 
 def test_stateful_is_by_name_of_the_argument():
     assert _is_module_stateful(nf.LIFCell())
     assert not _is_module_stateful(torch.nn.Linear(1, 1))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_compiled_modules_are_as_stateful_as_what_they_wrap(generator):
+    x = torch.rand(2, 4, generator=generator)
+    network = nf.SequentialState(torch.compile(nf.LIFCell(), backend="eager"), torch.compile(torch.nn.Linear(4, 3)))
+    assert network.stateful_layers == [True, False]
+    assert torch.equal(network[:1](x)[0], nf.LIFCell()(x)[0])
 
 
 def test_recurrent_sequential(generator):
@@ -90,4 +123,5 @@ def test_recurrent_sequential(generator):
     outputs, state = several(x[2], state)
     assert len(outputs) == 2
     assert torch.equal(outputs[1], output)
+    assert sorted(network.state_dict()) == ["module.0.bias", "module.0.weight"]
     assert torch.equal(state.cache, outputs[1])

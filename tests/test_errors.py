@@ -144,7 +144,7 @@ BAD = {
     "feedback of another shape": (
         lambda: (lambda m: m(X, m(X)[1]))(nf.RecurrentSequential(torch.nn.Linear(3, 4))),
         ValueError,
-        r"input_tensor: got shape \(2, 3\), expected \(2, 4\), that of the output which is fed back",
+        r"x: got shape \(2, 3\), expected \(2, 4\), that of the output which is fed back",
     ),
     "unknown biological model": (lambda: default_bio_parameters("x"), KeyError, r"model: got 'x', expected one of"),
     "clone of a string": (lambda: clone_tensor("x"), ValueError, r"x: got str, expected a tensor or a number"),

@@ -23,12 +23,23 @@ import norse_fast
 
 from .._extension import has_kernels
 from .models import MODELS, WITH_DETAILS, import_norse
+from .networks import NETWORKS, run_network
 from .neurons import FAST, NORSE, QUADRATIC_STEPS, Case, run_case, run_memory, run_model
 from .plot import plot
-from .tables import check_table, length_table, memory_table, model_table, time_table, train_table
+from .tables import (
+    check_table,
+    length_table,
+    memory_table,
+    model_table,
+    network_table,
+    profile_table,
+    time_table,
+    train_table,
+)
 from .timing import Effort
 from .train import Training, check_equal, run_training
 
+PARTS = ("train", "neurons", "models", "networks")
 SIZES = [(1000, 32, 1024), (100, 32, 512), (1, 10), (32, 512)]
 LENGTHS = [(100, 32, 512), (200, 32, 512), (1000, 32, 512), (4000, 32, 512)]
 MEMORY = (1000, 32, 512)
@@ -67,10 +78,11 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--parts",
         nargs="+",
-        choices=("train", "neurons", "models"),
-        default=["train", "neurons", "models"],
+        choices=PARTS,
+        default=list(PARTS),
         help="train: a classifier of handwritten digits; neurons: single layers and cells of "
-        f"{' and '.join(WITH_DETAILS)}; models: the layers of all models (default: all)",
+        f"{' and '.join(WITH_DETAILS)}; models: the layers of all models; networks: whole networks layer by layer, on the "
+        "CPU in float32 (default: all)",
     )
     parser.add_argument(
         "--sizes",
@@ -196,6 +208,24 @@ def _models(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     return {"effort": effort._asdict(), "checks": checks, "times": times}
 
 
+def _networks(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
+    # Turns of several training steps each, as in training, where a step finds the memory of the one before.
+    effort = Effort(arguments.threads, rounds=5, seconds=2.0)
+    if arguments.quick:
+        effort = Effort(arguments.threads, rounds=2, seconds=0.002)
+    checks, times, profiles = [], [], []
+    with _progress(console) as progress:
+        task = progress.add_task("networks", total=len(NETWORKS))
+        for name in NETWORKS:
+            progress.update(task, description=name)
+            check, network_times, network_profiles = run_network(name, effort, arguments.quick)
+            checks.append(check)
+            times += network_times
+            profiles += network_profiles
+            progress.advance(task)
+    return {"effort": effort._asdict(), "checks": checks, "times": times, "profiles": profiles}
+
+
 def main(argv: Sequence[str]) -> None:
     """Run the benchmarks.
 
@@ -245,6 +275,19 @@ def main(argv: Sequence[str]) -> None:
             f"{len(models['checks'])} comparisons, as they must be without exp, and gradients equal to rounding. Training "
             "includes the gradient of the input. no such cell: Norse's has weights."
         )
+    if "networks" in arguments.parts:
+        results["networks"] = networks = _networks(arguments, console)
+        for check in networks["checks"]:
+            rates = " and ".join(f"{rate:.3f}" for rate in check["spike_rates"])
+            console.print(
+                f"{check['network']} at {'x'.join(map(str, check['size']))}, spikes per step and neuron {rates}. Before "
+                f"timing, outputs differ from those of {' and '.join(check['against'])} by at most "
+                f"{check['float64_difference']:.0e} of the largest in float64 and {check['float32_difference']:.0e} in "
+                f"float32, gradients by {check['gradient_difference']:.0e} in float64."
+            )
+        console.print(network_table(networks["times"]))
+        console.print(profile_table(networks["profiles"]))
+        console.print("What Norse's neurons take is part of its rest: they are many small operations.")
     arguments.output.mkdir(parents=True, exist_ok=True)
     (arguments.output / "benchmark.json").write_text(json.dumps(results, indent=1) + "\n")
     plot(results, arguments.output / "benchmark.png")

@@ -13,7 +13,7 @@ from .._extension import kernels_disabled
 from .models import MODELS, import_norse
 from .timing import Effort, compare
 
-__all__ = ["Case", "count_saved_bytes", "run_case", "run_memory", "run_model"]
+__all__ = ["Case", "Run", "count_saved_bytes", "over_time", "run_case", "run_memory", "run_model"]
 
 FAST, PURE, NORSE, NORSE_CELL, CLONE = "norse_fast", "pure PyTorch", "Norse", "Norse cell", "x.clone()"
 
@@ -70,7 +70,9 @@ def _layer(layer: torch.nn.Module) -> Run:
     return lambda x: layer(x)[0]
 
 
-def _over_time(cell: torch.nn.Module) -> Run:
+def over_time(cell: torch.nn.Module) -> Run:
+    """A cell, or a container of them, called once per time step."""
+
     def run(inputs: torch.Tensor) -> torch.Tensor:
         outputs, state = [], None
         for x in inputs.unbind(0):
@@ -96,7 +98,7 @@ def _contenders(case: Case, fast: Callable[[torch.nn.Module], Run], kind: str) -
     if norse is not None:
         contenders[NORSE] = fast(model.build(norse, kind))
         if kind == "layer":
-            contenders[NORSE_CELL] = _over_time(model.build(norse, "cell"))
+            contenders[NORSE_CELL] = over_time(model.build(norse, "cell"))
     return contenders
 
 
@@ -224,7 +226,7 @@ def run_case(case: Case, effort: Effort) -> tuple[list[dict[str, Any]], list[dic
 
 def _run_cell(case: Case, effort: Effort) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     x, g = case.input(LOOP_STEPS, *case.size), case.random(LOOP_STEPS, *case.size)
-    loops = _contenders(case, _over_time, "cell")
+    loops = _contenders(case, over_time, "cell")
     steps = _contenders(case, lambda cell: _step(cell, x[0]), "cell")
     checks = list(_check(case, loops, x, g))
     times = list(_time(case, "step", steps, x[0], None, effort))
@@ -253,7 +255,7 @@ def run_model(long: Case, short: Case, effort: Effort) -> tuple[list[dict[str, A
     norse = _norse(short)
     reason = model.no_norse or ("" if norse else "not compared" if import_norse() else "not installed")
     if not reason:
-        contenders[NORSE_CELL] = _over_time(model.build(norse, "cell"))
+        contenders[NORSE_CELL] = over_time(model.build(norse, "cell"))
     x, g = short.input(*short.size), short.random(*short.size)
     checks = list(_check(short, contenders, x, g))
     del contenders[PURE]

@@ -18,6 +18,8 @@ __all__ = [
     "length_table",
     "memory_table",
     "model_table",
+    "network_table",
+    "profile_table",
     "time_table",
     "train_table",
 ]
@@ -178,6 +180,37 @@ def memory_table(rows: list[dict[str, Any]]) -> Table:
         [(f"{r['model']} {case_name(r)}", r["contender"], f"{r['bytes_per_neuron_step']:.2f}") for r in rows],
         text_columns=2,
     )
+
+
+def network_table(times: list[dict[str, Any]]) -> Table:
+    """Times of a training step of whole networks, and the speed-up on Norse where there is one."""
+    rows = [
+        (
+            row["network"],
+            row["contender"],
+            format_seconds(row["median"]),
+            format_seconds(row["iqr"]),
+            format_number(1 / row["over"][NORSE]) if NORSE in row["over"] else "-",
+        )
+        for row in times
+    ]
+    columns = ("", "", "median", "IQR", "speed-up\non Norse")
+    return _table("Whole networks, a training step", columns, rows, text_columns=2)
+
+
+def profile_table(profiles: list[dict[str, Any]]) -> Table:
+    """Where the time of a training step goes, and the share of it."""
+    contenders = list(dict.fromkeys(row["contender"] for row in profiles))
+    cells: dict[tuple[str, str], dict[str, str]] = {}
+    for row in profiles:
+        total = sum(row["seconds"].values())
+        for kind, seconds in row["seconds"].items():
+            text = f"{format_seconds(seconds)} {seconds / total:4.0%}" if seconds else "-"
+            cells.setdefault((row["network"], kind), {})[row["contender"]] = text
+    rows = [
+        (*case, *(texts[name] for name in contenders)) for case, texts in cells.items() if set(texts.values()) != {"-"}
+    ]
+    return _table("Where the time goes, as a profiler sees it", ("", "", *contenders), rows, text_columns=2)
 
 
 def train_table(train: dict[str, Any]) -> Table:

@@ -22,6 +22,7 @@ from .lif_ex import *
 from .lif_mc import *
 from .lif_mc_refrac import *
 from .lif_refrac import *
+from .lift import *
 from .logical import *
 from .lsnn import *
 from .parameter import *

@@ -20,6 +20,7 @@ from .lif_ex import *
 from .lif_mc import *
 from .lif_mc_refrac import *
 from .lif_refrac import *
+from .lift import *
 from .lsnn import *
 from .receptive_field import *
 from .regularization import *

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
+from torch.utils.hooks import RemovableHandle
 
 from ..utils.state import _is_module_stateful
 
@@ -16,7 +17,7 @@ class SequentialState(torch.nn.Sequential):
     """A sequence of modules, with and without state, that is itself a module with state.
 
     Modules whose ``forward`` takes a ``state`` get theirs from the list of states; the others are called with the input
-    alone. Use it with cells, step by step, or with layers, which take all time steps at once.
+    alone. Use it with cells, step by step or inside :class:`Lift`, or with layers, which take all time steps at once.
 
     Args:
         *args: modules, or one ``OrderedDict`` of them.
@@ -35,7 +36,7 @@ class SequentialState(torch.nn.Sequential):
     def __init__(self, *args: Any, return_hidden: bool = False) -> None:
         super().__init__(*args)
         self.return_hidden = return_hidden
-        self.forward_state_hooks: list[Callable[..., Any]] = []
+        self.forward_state_hooks: list[RemovableHandle] = []
 
     @property
     def stateful_layers(self) -> list[bool]:
@@ -48,16 +49,49 @@ class SequentialState(torch.nn.Sequential):
         return super().__getitem__(index)
 
     def register_forward_state_hooks(self, forward_hook: Callable[..., Any]) -> None:
-        """Call ``forward_hook(module, output)`` after every stateful module, with its output and new state.
+        """Call a hook after every call of each module that has a state now.
 
         Args:
-            forward_hook: a function of the module, and of the tuple of its output and state; what it returns is ignored.
+            forward_hook: ``hook(module, input, output)``, with the tuple of the input and the state before (if there is
+                one) as ``input``, and the tuple of the output and the new state as ``output``; as in
+                ``torch.nn.Module.register_forward_hook``, what it returns in place of None is taken as the output.
+
+        Raises:
+            ValueError: there are hooks already.
+
+        Example:
+            >>> from norse_fast import LIFCell
+            >>> model = SequentialState(torch.nn.Linear(4, 3), LIFCell())
+            >>> voltages = []
+            >>> model.register_forward_state_hooks(lambda module, input, output: voltages.append(output[1].v))
+            >>> z, state = model(torch.ones(1, 4))
+            >>> len(voltages)
+            1
         """
-        self.forward_state_hooks.append(forward_hook)
+        if self.forward_state_hooks:
+            raise ValueError(
+                "forward_hook: got a second one, expected one at a time; call remove_forward_state_hooks() before."
+            )
+        # Not children that are there twice, which would call the hook twice.
+        for module in self.children():
+            if _is_module_stateful(module):
+                self.forward_state_hooks.append(module.register_forward_hook(forward_hook))
 
     def remove_forward_state_hooks(self) -> None:
-        """Forget all hooks of :meth:`register_forward_state_hooks`."""
-        self.forward_state_hooks = []
+        """Remove the hooks of :meth:`register_forward_state_hooks`."""
+        for handle in self.forward_state_hooks:
+            handle.remove()
+        self.forward_state_hooks.clear()
+
+    def _as_states(self, state: Any) -> list[Any]:
+        """A new list of the states of all modules."""
+        states = [None] * len(self) if state is None else list(state)
+        if len(states) != len(self):
+            raise ValueError(
+                f"state: got {len(states)} entries, expected {len(self)}, one per module; pass the state that the last "
+                "call returned."
+            )
+        return states
 
     def forward(self, input_tensor: torch.Tensor, state: list[Any] | None = None) -> tuple[Any, list[Any]]:
         """Call the modules one after another.
@@ -73,18 +107,11 @@ class SequentialState(torch.nn.Sequential):
         Raises:
             ValueError: the list of states has another length.
         """
-        states = [None] * len(self) if state is None else list(state)
-        if len(states) != len(self):
-            raise ValueError(
-                f"state: got {len(states)} entries, expected {len(self)}, one per module; pass the state that the last "
-                "call returned."
-            )
+        states = self._as_states(state)
         hidden = []
         for index, module in enumerate(self):
             if _is_module_stateful(module):
                 input_tensor, states[index] = module(input_tensor, states[index])
-                for hook in self.forward_state_hooks:
-                    hook(module, (input_tensor, states[index]))
             else:
                 input_tensor = module(input_tensor)
             hidden.append(input_tensor)
@@ -126,16 +153,16 @@ class RecurrentSequential(torch.nn.Module):
 
     def __init__(self, *modules: torch.nn.Module, output_modules: int | list[int] = -1) -> None:
         super().__init__()
-        self.layers = SequentialState(*modules, return_hidden=True)
+        self.module = SequentialState(*modules, return_hidden=True)
         self.output_modules = output_modules
 
     def forward(
-        self, input_tensor: torch.Tensor, state: RecurrentSequentialState | None = None
+        self, x: torch.Tensor, state: RecurrentSequentialState | None = None
     ) -> tuple[Any, RecurrentSequentialState]:
         """Run one step.
 
         Args:
-            input_tensor: input of one step.
+            x: input of one step.
             state: what the last step returned, or None for the initial state.
 
         Returns:
@@ -147,13 +174,13 @@ class RecurrentSequential(torch.nn.Module):
         if state is None:
             state = RecurrentSequentialState()
         if state.cache is not None:
-            if state.cache.shape != input_tensor.shape:
+            if state.cache.shape != x.shape:
                 raise ValueError(
-                    f"input_tensor: got shape {tuple(input_tensor.shape)}, expected {tuple(state.cache.shape)}, that of "
+                    f"x: got shape {tuple(x.shape)}, expected {tuple(state.cache.shape)}, that of "
                     "the output which is fed back; the last module must return what the first one takes."
                 )
-            input_tensor = input_tensor + state.cache
-        hidden, states = self.layers(input_tensor, state.state)
+            x = x + state.cache
+        hidden, states = self.module(x, state.state)
         if isinstance(self.output_modules, int):
             output = feedback = hidden[self.output_modules]
         else:

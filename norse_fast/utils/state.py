@@ -16,6 +16,8 @@ _TAKES_STATE: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
 def _is_module_stateful(module: torch.nn.Module) -> bool:
     """Whether a module's ``forward`` takes a ``state``, or it is one of PyTorch's recurrent layers.
 
+    Where both is possible, the class has a property ``is_stateful``.
+
     Args:
         module: any module.
 
@@ -26,8 +28,12 @@ def _is_module_stateful(module: torch.nn.Module) -> bool:
         >>> _is_module_stateful(torch.nn.Linear(2, 2)), _is_module_stateful(torch.nn.LSTM(2, 2))
         (False, True)
     """
+    # torch.compile wraps a module in another, whose forward takes anything.
+    module = module._modules.get("_orig_mod") or module
     if isinstance(module, torch.nn.RNNBase):
         return True
+    if hasattr(type(module), "is_stateful"):
+        return bool(module.is_stateful)
     if torch.compiler.is_compiling():
         return "state" in inspect.signature(module.forward).parameters
     function = getattr(module.forward, "__func__", module.forward)

@@ -1,0 +1,485 @@
+"""Which modules may run over all time steps at once, and how: what :class:`norse_fast.Lift` decides and does.
+
+A model is a list of layers, those of nested containers included. Each is *fused* (one call for all time steps) or
+*stepped* (one call per step). Fused is what gives the same as stepping: modules that treat the samples of a batch
+independently take the time steps as more samples, and neurons run as a sequence. Everything else is stepped, and so is
+what lies between two layers whose calls may influence each other.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+from torch.nn.modules import module as nn_module
+from torch.utils import _pytree as pytree
+
+from .._neuron import SEQUENCES
+from .._recurrent import RECURRENT, check_weights, project, stack_states
+from ..functional.leaky_integrator import li_feed_forward_step
+from ..utils.state import _is_module_stateful
+from .leaky_integrator import LILinearCell
+from .lif_mc import CoupledCell
+from .sequential import SequentialState
+from .snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell
+
+__all__ = ["RULES", "Layer", "Obstacle", "Rule", "merge_time", "plan", "run"]
+
+
+class Obstacle(NamedTuple):
+    """Why a module must be stepped.
+
+    Args:
+        why: the reason, in a few words.
+        alone: its calls concern no other layer, so the layers around it may still be fused.
+    """
+
+    why: str
+    alone: bool = False
+
+
+def no_obstacle(module: nn.Module) -> None:
+    """Nothing keeps the module from running over all time steps."""
+
+
+class Rule(NamedTuple):
+    """How a kind of module runs over all time steps.
+
+    Args:
+        over_time: ``(module, x) -> y`` for stateless modules, ``(module, x, state) -> (y, state)`` for others. It returns
+            NotImplemented where one step of ``x`` has not the dimensions that the module takes.
+        obstacle: what keeps a module from that, or None.
+        why: how it runs, in a few words.
+    """
+
+    over_time: Callable[..., Any]
+    obstacle: Callable[[Any], Obstacle | None] = no_obstacle
+    why: str = "one call for all time steps"
+
+
+def _call(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """For modules that treat all leading dimensions alike."""
+    y: torch.Tensor = module(x)
+    return y
+
+
+def merge_time(module: nn.Module, x: torch.Tensor) -> Any:
+    """For modules whose first dimension is the batch: the time steps are more samples."""
+    if x.dim() < 3:
+        return NotImplemented
+    return module(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+
+
+def _with_or_without_batch(sample_dims: int) -> Callable[[nn.Module, torch.Tensor], Any]:
+    """For modules that take a batch, or one sample of so many dimensions; then the time steps are the batch."""
+
+    def over_time(module: nn.Module, x: torch.Tensor) -> Any:
+        if x.dim() == sample_dims + 1:
+            return module(x)
+        return merge_time(module, x) if x.dim() == sample_dims + 2 else NotImplemented
+
+    return over_time
+
+
+def _prelu(module: Any, x: torch.Tensor) -> Any:
+    return module(x) if module.num_parameters == 1 else merge_time(module, x)
+
+
+def _flatten(module: Any, x: torch.Tensor) -> Any:
+    start, end = _after_time(module.start_dim, x), _after_time(module.end_dim, x)
+    return NotImplemented if start is None or end is None else x.flatten(start, end)
+
+
+def _unflatten(module: Any, x: torch.Tensor) -> Any:
+    dim = _after_time(module.dim, x) if isinstance(module.dim, int) else None
+    return NotImplemented if dim is None else x.unflatten(dim, module.unflattened_size)
+
+
+def _after_time(dim: int, x: torch.Tensor) -> int | None:
+    """A dimension of one time step as that of all of them; None where a step has no such dimension."""
+    dims = x.dim() - 1
+    return dim % dims + 1 if -dims <= dim < dims else None
+
+
+def _random(module: Any) -> Obstacle | None:
+    return Obstacle("random in training") if module.training and getattr(module, "p", 1.0) > 0 else None
+
+
+def _batch_statistics(module: Any) -> Obstacle | None:
+    if module.training or module.running_mean is None:
+        return Obstacle("takes the statistics of each step's batch", alone=True)
+    return None
+
+
+def _running_statistics(module: Any) -> Obstacle | None:
+    if module.training and module.track_running_stats:
+        return Obstacle("updates its running statistics at each step", alone=True)
+    return None
+
+
+def _indices(module: Any) -> Obstacle | None:
+    return Obstacle("returns indices too", alone=True) if module.return_indices else None
+
+
+def _first_dimensions(module: Any) -> Obstacle | None:
+    if module.dim is None or module.dim >= 0:
+        return Obstacle("its dim may be the batch; negative ones are not", alone=True)
+    return None
+
+
+def _batch_dependent_embedding(module: Any) -> Obstacle | None:
+    if module.max_norm is not None or module.scale_grad_by_freq:
+        return Obstacle("max_norm or scale_grad_by_freq depend on the batch", alone=True)
+    return None
+
+
+def _chunks(module: Any) -> Obstacle:
+    # Dropout between its layers is all that is random in it.
+    return Obstacle("takes a sequence at each step", alone=not (module.training and module.dropout > 0))
+
+
+def _run_cell(cell: SNNCell, x: torch.Tensor, state: Any) -> tuple[torch.Tensor, Any]:
+    if state is None:
+        state = cell.state_fallback(x[0])
+    return SEQUENCES[cell.activation](x, state, cell.p, cell.dt, sequence=True)
+
+
+def _run_recurrent_cell(cell: SNNRecurrentCell, x: torch.Tensor, state: Any) -> tuple[torch.Tensor, Any]:
+    check_weights(x[0], state, cell.input_weights)
+    if state is None:
+        state = cell.state_fallback(x[0])
+    return RECURRENT[cell.activation](x, state, cell.input_weights, cell.recurrent_weights, cell.p, cell.dt)
+
+
+def _run_linear_cell(cell: LILinearCell, x: torch.Tensor, state: Any) -> tuple[torch.Tensor, Any]:
+    if state is None:
+        state = cell.initial_state(x[0])
+    check_weights(x[0], state, cell.input_weights)
+    return SEQUENCES[li_feed_forward_step](project(cell.input_weights, x), state, cell.p, cell.dt, sequence=True)
+
+
+def _run_layer(layer: SNN | SNNRecurrent, x: torch.Tensor, state: Any) -> Any:
+    """For layers that take the first dimension of each step as their own time: each step continues the one before."""
+    if x.dim() < 2:
+        return NotImplemented
+    if state is None:
+        state = layer.state_fallback(x[0])
+    output, state = layer(x.flatten(0, 1), state)
+    return output.unflatten(0, x.shape[:2]), state
+
+
+def _foreign(module: Any) -> Obstacle | None:
+    if module.activation in SEQUENCES or module.activation in RECURRENT:
+        return None
+    return Obstacle("its step function is not one of norse_fast")
+
+
+def _foreign_or_recording(layer: Any) -> Obstacle | None:
+    return Obstacle("records its states") if layer.record_states else _foreign(layer)
+
+
+def _coupled(cell: nn.Module) -> Obstacle:
+    return Obstacle("has no form for all time steps", alone=True)
+
+
+def _hidden(module: nn.Module) -> Obstacle:
+    return Obstacle("returns the outputs of all its modules", alone=concerns_itself(module))
+
+
+def concerns_itself(module: nn.Module) -> bool:
+    """Whether the calls of a model may be moved before or after those of other modules."""
+    return all(layer.alone for layer in plan(module))
+
+
+#: How modules run over all time steps, by their exact type, since a subclass may do something else.
+RULES: dict[type[nn.Module], Rule] = {}
+
+
+def _register(rule: Rule, *names: str) -> None:
+    RULES.update({getattr(nn, name): rule for name in names})
+
+
+_register(
+    Rule(_call),
+    *("Linear", "Identity", "LayerNorm", "RMSNorm", "PixelShuffle", "PixelUnshuffle"),
+    *("ReLU", "ReLU6", "LeakyReLU", "ELU", "SELU", "CELU", "GELU", "SiLU", "Mish", "Sigmoid", "LogSigmoid", "Tanh"),
+    *("Softplus", "Softsign", "Softshrink", "Hardshrink", "Hardtanh", "Hardsigmoid", "Hardswish", "Tanhshrink"),
+    *("Threshold", "ConstantPad1d", "ConstantPad2d", "ConstantPad3d", "ZeroPad1d", "ZeroPad2d", "ZeroPad3d"),
+)
+_register(Rule(_with_or_without_batch(3)), "Softmax2d")
+_register(Rule(_call, _first_dimensions), "Softmax", "LogSoftmax", "Softmin", "GLU")
+_register(Rule(_call, _batch_dependent_embedding), "Embedding")
+_register(
+    Rule(_call, _random),
+    *("Dropout", "AlphaDropout", "FeatureAlphaDropout", "RReLU"),
+)
+_register(Rule(_prelu), "PReLU")
+_register(Rule(_flatten), "Flatten")
+_register(Rule(_unflatten), "Unflatten")
+_register(Rule(merge_time), "GroupNorm", "LocalResponseNorm", "ChannelShuffle")
+_register(Rule(merge_time), "Upsample", "UpsamplingNearest2d", "UpsamplingBilinear2d")
+_register(Rule(merge_time, _batch_statistics), "BatchNorm1d", "BatchNorm2d", "BatchNorm3d")
+for _n in (1, 2, 3):
+    _over_time = _with_or_without_batch(_n + 1)
+    _register(Rule(_over_time), f"Conv{_n}d", f"ConvTranspose{_n}d", f"AvgPool{_n}d", f"AdaptiveAvgPool{_n}d")
+    _register(Rule(_over_time), f"LPPool{_n}d", f"ReflectionPad{_n}d", f"ReplicationPad{_n}d", f"CircularPad{_n}d")
+    _register(Rule(_over_time, _indices), f"MaxPool{_n}d", f"AdaptiveMaxPool{_n}d")
+    _register(Rule(_over_time, _running_statistics), f"InstanceNorm{_n}d")
+    _register(Rule(_over_time, _random), f"Dropout{_n}d")
+_register(Rule(_call, _chunks), "RNN", "LSTM", "GRU")
+
+_OWN_TIME = "takes the first dimension of each step as its own time"
+# By what their forward is: subclasses that leave it alone only choose parameters.
+_RULES_BY_FORWARD: dict[type[nn.Module], Rule] = {
+    SNNCell: Rule(_run_cell, _foreign, "one kernel for all time steps"),
+    SNNRecurrentCell: Rule(_run_recurrent_cell, _foreign, "one product for the input of all time steps"),
+    LILinearCell: Rule(_run_linear_cell, why="one kernel for all time steps"),
+    CoupledCell: Rule(_run_recurrent_cell, _coupled),
+    SNN: Rule(_run_layer, _foreign_or_recording, _OWN_TIME),
+    SNNRecurrent: Rule(_run_layer, _foreign_or_recording, _OWN_TIME),
+    SequentialState: Rule(_call, _hidden),
+}
+
+
+@dataclass
+class Layer:
+    """What is decided about one layer of a model.
+
+    Args:
+        name: its path in the model, as in ``state_dict``; empty for the model itself.
+        module: the layer.
+        stateful: whether it takes and returns a state.
+        over_time: runs it over all time steps; None where it is stepped.
+        why: the reason, in a few words.
+        alone: whether its calls may be moved before or after those of other layers.
+    """
+
+    name: str
+    module: nn.Module
+    stateful: bool
+    over_time: Callable[..., Any] | None
+    why: str
+    alone: bool = True
+
+
+def _is_watched(module: nn.Module) -> bool:
+    return bool(
+        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
+    )
+
+
+def _every_module_is_watched() -> bool:
+    kinds = ("forward_hooks", "forward_pre_hooks", "backward_hooks", "backward_pre_hooks")
+    return any(bool(getattr(nn_module, f"_global_{kind}")) for kind in kinds)
+
+
+def _is_replaced(module: nn.Module) -> bool:
+    """Whether a call of the instance does something else than the forward of its class."""
+    return "forward" in module.__dict__ or type(module).__call__ is not nn.Module.__call__
+
+
+def _find_rule(module: nn.Module) -> Rule | None:
+    if type(module) in RULES:
+        return RULES[type(module)]
+    forward = type(module).forward
+    return next((rule for base, rule in _RULES_BY_FORWARD.items() if forward is base.forward), None)
+
+
+def _find_obstacle(module: nn.Module, rule: Rule | None) -> Obstacle | None:
+    for part in module.modules():
+        if _is_watched(part):
+            return Obstacle("hooks watch each step")
+        if _is_replaced(part):
+            return Obstacle("its forward was replaced")
+        if "parametrizations" in part._modules:
+            return Obstacle("a parametrization computes its weights at each step")
+    if rule is None:
+        return Obstacle("not known; see norse_fast.register_stateless")
+    return rule.obstacle(module)
+
+
+def _decide(name: str, module: nn.Module) -> Layer:
+    rule, stateful = _find_rule(module), _is_module_stateful(module)
+    obstacle = _find_obstacle(module, rule)
+    if rule is None or obstacle is not None:
+        assert obstacle is not None
+        return Layer(name, module, stateful, None, *obstacle)
+    return Layer(name, module, stateful, rule.over_time, rule.why)
+
+
+def _is_open(module: nn.Module, is_model: bool) -> bool:
+    """Whether a module does nothing but call its children one after another, so that they are layers of their own."""
+    if isinstance(module, SequentialState):
+        # Within a model, one that returns the outputs of all its modules hands a list to the next layer.
+        listed = type(module).forward is SequentialState.forward and (is_model or not module.return_hidden)
+    else:
+        # A stateful module in a container without states hands a tuple to the next one.
+        listed = type(module) is nn.Sequential and not any(_is_module_stateful(m) for m in module)
+    return listed and len(module._modules) > 0 and not _is_watched(module) and not _is_replaced(module)
+
+
+def _expand(name: str, module: nn.Module, is_model: bool = False) -> Iterator[tuple[str, nn.Module]]:
+    """The layers of a model by name, in the order of their calls."""
+    if not _is_open(module, is_model):
+        yield name, module
+        return
+    for key, child in _children(module):
+        yield from _expand(f"{name}.{key}" if name else key, child)
+
+
+def _children(module: nn.Module) -> list[tuple[str, nn.Module]]:
+    # Not named_children, which skips a module that is there twice.
+    return [(name, child) for name, child in module._modules.items() if child is not None]
+
+
+def plan(module: nn.Module) -> list[Layer]:
+    """Decide for each layer of a model whether it runs over all time steps at once."""
+    if _every_module_is_watched():
+        return [
+            Layer("", module, _is_module_stateful(module), None, "hooks watch each step of all modules", alone=False)
+        ]
+    layers = [_decide(name, layer) for name, layer in _expand("", module, is_model=True)]
+    if any(layer.over_time is None and layer.alone for layer in layers):
+        # Statistics that are updated in several places depend on the order of the calls.
+        places = Counter(id(part) for layer in layers for part in layer.module.modules())
+        for layer in layers:
+            layer.alone &= layer.over_time is not None or all(places[id(part)] == 1 for part in layer.module.modules())
+    dependent = [index for index, layer in enumerate(layers) if not layer.alone]
+    for index in range(dependent[0], dependent[-1]) if dependent else ():
+        if layers[index].over_time is not None:
+            between = f"{layers[dependent[0]].name} and {layers[dependent[-1]].name}"
+            layers[index].over_time, layers[index].why = None, f"between {between}, the order of whose calls may count"
+    for index in range(len(layers) - 1, 0, -1):
+        before, layer = layers[index - 1 : index + 1]
+        if layer.over_time is None and before.over_time is not None and _works_in_place(layer.module):
+            before.over_time, before.why = None, f"layer {layer.name} changes its output in place"
+    return layers
+
+
+def _works_in_place(module: nn.Module) -> bool:
+    return any(getattr(part, "inplace", False) for part in module.modules())
+
+
+def run(module: nn.Module, x: torch.Tensor, state: Any) -> tuple[Any, Any]:
+    """The outputs of a model at all time steps, and its new state."""
+    layers = plan(module)
+    states = list(_flat_states(module, state, is_model=True))
+    hidden_ends = _ends(module) if getattr(module, "return_hidden", False) and _is_open(module, True) else []
+    hidden: dict[int, Any] = {}
+    weights = {} if all(layer.alone for layer in layers) else _weights(layers)
+    index = 0
+    while index < len(layers):
+        end, result = index, NotImplemented
+        if layers[index].over_time is None:
+            while end + 1 < len(layers) and layers[end + 1].over_time is None:
+                end += 1
+        elif isinstance(x, torch.Tensor) and x.layout is torch.strided:
+            result = _run_over_time(layers[index], x, states, index)
+        if result is NotImplemented:
+            outputs = _run_steps(layers, x, states, range(index, end + 1), hidden_ends)
+            result = outputs[end]
+            hidden.update(outputs)
+            _check_weights_unchanged(weights, layers, layers[end].name)
+        elif end in hidden_ends:
+            hidden[end] = result
+        x, index = result, end + 1
+    new_state = _nested_state(module, iter(states), state, is_model=True)
+    return ([hidden[end] for end in hidden_ends] if hidden_ends else x), new_state
+
+
+def _run_over_time(layer: Layer, x: torch.Tensor, states: list[Any], index: int) -> Any:
+    assert layer.over_time is not None
+    if not layer.stateful:
+        return layer.over_time(layer.module, x)
+    result = layer.over_time(layer.module, x, states[index])
+    if result is not NotImplemented:
+        result, states[index] = result
+    return result
+
+
+def _run_steps(
+    layers: list[Layer], x: Any, states: list[Any], indices: range, hidden_ends: list[int]
+) -> dict[int, Any]:
+    """Run layers step by step; returns the output of the last, and of those that are asked for."""
+    outputs: dict[int, list[Any]] = {index: [] for index in indices if index in hidden_ends or index == indices[-1]}
+    for frame in _frames(x, layers[indices[0]]):
+        for index in indices:
+            layer = layers[index]
+            if layer.stateful:
+                frame, states[index] = layer.module(frame, states[index])
+            else:
+                frame = layer.module(frame)
+            if index in outputs:
+                outputs[index].append(frame)
+    return {index: stack_states(frames) for index, frames in outputs.items()}
+
+
+def _frames(x: Any, layer: Layer) -> list[Any]:
+    """The time steps of a tensor, or of all tensors of a nested structure, for a layer."""
+    tensors, structure = pytree.tree_flatten(x)
+    if _works_in_place(layer.module) or any(t.is_sparse for t in tensors):
+        columns = [[t[step] for step in range(t.shape[0])] for t in tensors]
+    else:
+        # The backward of unbind is linear in the number of steps, where that of an index per step is quadratic. But
+        # autograd forbids to change what unbind returns in place, as unknown modules might.
+        copy = not layer.alone and torch.is_grad_enabled()
+        columns = [[f.clone() if copy and t.requires_grad else f for f in t.unbind(0)] for t in tensors]
+    return [pytree.tree_unflatten(list(frame), structure) for frame in zip(*columns)]
+
+
+def _flat_states(module: nn.Module, state: Any, is_model: bool = False) -> Iterator[Any]:
+    """The states of the layers of a model."""
+    if not _is_open(module, is_model):
+        yield state
+        return
+    states = module._as_states(state) if isinstance(module, SequentialState) else [None] * len(module._modules)
+    for (_, child), child_state in zip(_children(module), states):
+        yield from _flat_states(child, child_state)
+
+
+def _nested_state(module: nn.Module, states: Iterator[Any], given: Any, is_model: bool = False) -> Any:
+    """The inverse of :func:`_flat_states`; what was given as the state of a module without one stays."""
+    if not _is_open(module, is_model):
+        return next(states)
+    if isinstance(module, SequentialState):
+        return [_nested_state(m, states, s) for (_, m), s in zip(_children(module), module._as_states(given))]
+    for _, child in _children(module):
+        _nested_state(child, states, None)
+    return given
+
+
+def _ends(module: nn.Module) -> list[int]:
+    """The index of the layer that gives the output of each child of a model."""
+    count, ends = 0, []
+    for _, child in _children(module):
+        count += sum(1 for _ in _expand("", child))
+        ends.append(count - 1)
+    return ends
+
+
+def _weights(layers: list[Layer]) -> dict[str, tuple[int, ...]]:
+    """By name, what tells whether a weight of a fused layer changes."""
+    if torch.compiler.is_compiling():
+        return {}
+    return {
+        name: (id(tensor), tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version)
+        for layer in layers
+        if layer.over_time is not None
+        for named in (layer.module.named_parameters, layer.module.named_buffers)
+        for name, tensor in named(layer.name)
+    }
+
+
+def _check_weights_unchanged(before: dict[str, tuple[int, ...]], layers: list[Layer], stepped: str) -> None:
+    """Raise if a stepped layer, or a hook, changed the weights of a fused one, which would have to see it at once."""
+    for name, now in _weights(layers).items() if before else ():
+        if before.get(name) != now:
+            raise RuntimeError(
+                f"lifted_module: got weights {name} that changed during the steps up to layer {stepped!r}, expected them "
+                "to stay the same, because their layer runs over all time steps at once; call the module in a loop over "
+                "time instead."
+            )
