@@ -71,7 +71,7 @@ def test_docstring(path: str):
     described = {name.lstrip("*") for entry in entries for name in entry.split(", ")}
     missing = [name for name in _arguments(value) if name not in described]
     assert not missing, "arguments are not described"
-    if isinstance(value, FunctionType):
+    if isinstance(value, FunctionType) and value.__annotations__["return"] != "None":
         assert "Returns:\n" in text
 
 

@@ -1,4 +1,7 @@
-"""Step functions over time."""
+"""Step functions over time.
+
+Source: C. Pehle, J. E. Pedersen, *Norse: a deep learning library for spiking neural networks*, 2021, whose interface it is.
+"""
 
 from __future__ import annotations
 

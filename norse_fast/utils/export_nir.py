@@ -343,7 +343,7 @@ def _recurrent_sequential(module: RecurrentSequential, to: _Target) -> Any:
             f"module: got a RecurrentSequential with output_modules={module.output_modules}, expected one; a graph has one "
             "output."
         )
-    layers = list(module.layers)
+    layers = list(module.module)
     graph = _convert(SequentialState(*layers[: range(len(layers))[module.output_modules] + 1]), to)
     firsts = [target for source, target in graph.edges if isinstance(graph.nodes[source], to.nir.Input)]
     lasts = [source for source, target in graph.edges if isinstance(graph.nodes[target], to.nir.Output)]
