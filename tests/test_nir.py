@@ -172,7 +172,7 @@ def test_own_module_with_a_skip_connection_returns():
 
 def test_recurrent_sequential_returns():
     model = nf.RecurrentSequential(strong(torch.nn.Linear(N, N)), nf.LIFCell(), output_modules=-1)
-    without = nf.SequentialState(*model.layers)
+    without = nf.SequentialState(*model.module)
     x = inputs(N)
     assert not torch.equal(run(model, x), run(without, x))
     check_equal(model, nf.from_nir(nf.to_nir(model)), x)
