@@ -89,7 +89,7 @@ def constant_current_lif_encode(
         return torch.stack(spikes)
     # A synapse that neither decays nor gets input holds its current.
     held: Any = p
-    silence = current.new_zeros(seq_length, *current.shape)
+    silence = current.new_zeros(()).expand(seq_length, *current.shape)
     state = LIFFeedForwardState(v=torch.zeros_like(current), i=current)
     return lif_feed_forward_integral(silence, state, held._replace(tau_syn_inv=_NO_DECAY), dt)[0]
 
@@ -305,6 +305,16 @@ def signed_poisson_encode_step(
     return torch.sign(input_values) * poisson_encode_step(input_values.abs(), f_max, dt, generator)
 
 
+def _spiked_before(spikes: torch.Tensor) -> torch.Tensor:
+    """Whether each neuron has spiked before each step."""
+    now = spikes != 0
+    before = torch.zeros_like(now)
+    # Step by step is faster than sums or minima over time, which run against the layout of memory.
+    for t in range(1, len(now)):
+        torch.logical_or(before[t - 1], now[t - 1], out=before[t])
+    return before
+
+
 def spike_latency_lif_encode(
     input_current: torch.Tensor,
     seq_length: int,
@@ -335,7 +345,8 @@ def spike_latency_lif_encode(
                 [0., 0., 1., 0.],
                 [0., 1., 0., 0.]])
     """
-    return spike_latency_encode(constant_current_lif_encode(input_current, seq_length, p, dt))
+    spikes = constant_current_lif_encode(input_current, seq_length, p, dt)
+    return spikes.masked_fill_(_spiked_before(spikes), 0)
 
 
 def spike_latency_encode(input_spikes: torch.Tensor) -> torch.Tensor:
@@ -358,10 +369,4 @@ def spike_latency_encode(input_spikes: torch.Tensor) -> torch.Tensor:
         tensor([[0., 1., 1.],
                 [1., 0., 0.]])
     """
-    spiked = torch.zeros_like(input_spikes[:1], dtype=torch.bool).any(0)
-    first = []
-    # Step by step is faster than sums or minima over time, which run against the layout of memory.
-    for z in input_spikes.unbind(0):
-        first.append(z.masked_fill(spiked, 0))
-        spiked = spiked | (z != 0)
-    return torch.stack(first) if first else torch.zeros_like(input_spikes)
+    return input_spikes * ~_spiked_before(input_spikes)
