@@ -555,6 +555,39 @@ def test_outputs_that_nobody_asks_for_are_freed():
     assert alive == [0, 1, 1, 1]
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_large_outputs_are_computed_a_few_steps_at_a_time(training: bool, monkeypatch):
+    monkeypatch.setattr("norse_fast.module._layers._LARGEST_OUTPUT", 3 * 2 * 8 * 36 * 8)
+    steps: list[int] = []
+    monkeypatch.setattr(nn.Conv2d, "forward", spy(nn.Conv2d.forward, lambda module, x: steps.append(x.shape[0])))
+    model = nf.SequentialState(
+        nn.Conv2d(1, 8, 3, padding=1),
+        nf.LIFCell(),
+        nn.BatchNorm2d(8),
+        nn.MaxPool2d(2),
+        nn.Dropout(0.2),
+        nn.Flatten(),
+        nn.Linear(72, 3),
+        nf.LICell(),
+    )
+    x = 4 * torch.randn(7, 2, 1, 6, 6, dtype=torch.float64)
+    assert_same(model.double().train(training), x)
+    assert steps == [2] * 7 + [6, 6, 2]
+    # No parts where their outputs would have to be copied.
+    for whole in (nf.SequentialState(*model[:2]), nf.SequentialState(*model, return_hidden=True)):
+        steps.clear()
+        nf.Lift(whole)(x)
+        assert steps == [14]
+
+
+def spy(function: Callable[..., Any], look: Callable[..., None]) -> Callable[..., Any]:
+    def call(*arguments: Any) -> Any:
+        look(*arguments)
+        return function(*arguments)
+
+    return call
+
+
 def test_states_go_in_and_out():
     x = torch.randn(4, 2, WIDTH)
     cell = nf.Lift(nf.LIFCell())

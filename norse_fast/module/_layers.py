@@ -8,6 +8,7 @@ what lies between two layers whose calls may influence each other.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -367,8 +368,68 @@ def _works_in_place(module: nn.Module) -> bool:
 def run(module: nn.Module, x: torch.Tensor, state: Any) -> tuple[Any, Any]:
     """The outputs of a model at all time steps, and its new state."""
     layers = plan(module)
+    steps = _steps_at_once(module, layers, x)
+    if steps >= x.shape[0]:
+        return _run_layers(module, layers, x, state)
+    outputs = []
+    for part in x.split(steps):
+        output, state = _run_layers(module, layers, part, state)
+        outputs.append(output)
+    return pytree.tree_map(lambda *parts: torch.cat(parts), *outputs), state
+
+
+# Allocators return memory beyond 32 MB to the system at once, and to get it anew takes longer than most layers do.
+_LARGEST_OUTPUT = 16 * 2**20
+
+
+def _steps_at_once(module: nn.Module, layers: list[Layer], x: torch.Tensor) -> int:
+    """For how many time steps the layers should run before the next steps begin, on the CPU."""
+    steps = x.shape[0]
+    if not x.is_cpu or x.layout is not torch.strided or torch.compiler.is_compiling() or _hidden_ends(module):
+        return steps
+    size = largest = float(x.element_size() * x[0].numel())
+    for layer in layers:
+        size *= _growth(layer.module)
+        largest = max(largest, size)
+    # The final outputs have to be copied into one tensor, which is cheap if they are small.
+    if size > largest / 4 or steps * largest <= _LARGEST_OUTPUT:
+        return steps
+    parts = math.ceil(steps * largest / _LARGEST_OUTPUT)
+    return math.ceil(steps / parts)
+
+
+def _growth(module: nn.Module) -> float:
+    """About how many values a layer returns for each that it takes."""
+    if not type(module).__module__.startswith(("torch.nn.", "norse_fast.")):
+        return 1.0
+    options = vars(module)
+    growth = 1.0
+    for wide, narrow in (
+        ("out_features", "in_features"),
+        ("out_channels", "in_channels"),
+        ("hidden_size", "input_size"),
+    ):
+        if wide in options and narrow in options:
+            growth *= int(options[wide]) / int(options[narrow])
+    stride = options.get("stride") or 1
+    fewer = math.prod(stride) if isinstance(stride, tuple) else stride**2
+    return growth * fewer if options.get("transposed") else growth / fewer
+
+
+def _hidden_ends(module: nn.Module) -> list[int]:
+    """The index of the layer that gives the output of each child of a model, where the model returns these."""
+    if not (getattr(module, "return_hidden", False) and _is_open(module, is_model=True)):
+        return []
+    count, ends = 0, []
+    for _, child in _children(module):
+        count += sum(1 for _ in _expand("", child))
+        ends.append(count - 1)
+    return ends
+
+
+def _run_layers(module: nn.Module, layers: list[Layer], x: torch.Tensor, state: Any) -> tuple[Any, Any]:
     states = list(_flat_states(module, state, is_model=True))
-    hidden_ends = _ends(module) if getattr(module, "return_hidden", False) and _is_open(module, True) else []
+    hidden_ends = _hidden_ends(module)
     hidden: dict[int, Any] = {}
     weights = {} if all(layer.alone for layer in layers) else _weights(layers)
     index = 0
@@ -450,15 +511,6 @@ def _nested_state(module: nn.Module, states: Iterator[Any], given: Any, is_model
     for _, child in _children(module):
         _nested_state(child, states, None)
     return given
-
-
-def _ends(module: nn.Module) -> list[int]:
-    """The index of the layer that gives the output of each child of a model."""
-    count, ends = 0, []
-    for _, child in _children(module):
-        count += sum(1 for _ in _expand("", child))
-        ends.append(count - 1)
-    return ends
 
 
 def _weights(layers: list[Layer]) -> dict[str, tuple[int, ...]]:
