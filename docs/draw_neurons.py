@@ -24,19 +24,7 @@ IMAGES = Path(__file__).parent / "images"
 WIDTH = 9.0  # inches, at 140 dots each
 VOLTAGE, SPIKE, CURRENT, ADAPTATION, INPUT = "#0072b2", "#d55e00", "#009e73", "#aa4499", "#777777"
 
-plt.rcParams.update(
-    {
-        "figure.dpi": 140,
-        "figure.constrained_layout.use": True,
-        "font.size": 10,
-        "axes.titlesize": 11,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.labelsize": 10,
-        "lines.linewidth": 1.5,
-        "legend.frameon": False,
-    }
-)
+plt.style.use(Path(__file__).with_name("figures.mplstyle"))
 
 
 class Trace(NamedTuple):

@@ -21,17 +21,7 @@ import matplotlib.pyplot as plt
 BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072b2", "#d55e00", "#009e73", "#aa4499", "#777777"
 TEST_SAMPLES = 360
 
-plt.rcParams.update(
-    {
-        "figure.dpi": 140,
-        "figure.constrained_layout.use": True,
-        "font.size": 10,
-        "axes.titlesize": 11,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "legend.frameon": False,
-    }
-)
+plt.style.use(Path(__file__).parents[1] / "docs" / "figures.mplstyle")
 
 
 def arguments(

@@ -94,10 +94,9 @@ for axes in left:
     axes.tick_params(labelbottom=axes is left[-1])
 inputs, neurons, thresholds, readout = left
 inputs.set_title(f"class {classes[shown]} is shown, and asked for {options.steps - 2 * cue} ms later", loc="left")
-for group in range(CLASSES + 1):
-    spikes = torch.zeros_like(x[:, shown])
-    spikes[:, group * GROUP : (group + 1) * GROUP] = x[:, shown, group * GROUP : (group + 1) * GROUP]
-    raster(inputs, spikes, [*COLORS, "black"][group])
+groups = torch.arange(x.shape[-1]) // GROUP
+for group, color in enumerate([*COLORS, "black"]):
+    raster(inputs, x[:, shown] * (groups == group), color)
 inputs.set_ylabel("input")
 order = torch.argsort(preferred)
 for c in range(CLASSES):
@@ -113,7 +112,7 @@ readout.legend(ncols=CLASSES, loc="upper left", fontsize=8)
 
 curves = figure.add_subplot(grid[:, 1])
 for name, color in (("LSNN", BLUE), ("LIF", ORANGE)):
-    curves.plot([100 * value for value in accuracies[name]], color=color, label=f"{name}")
+    curves.plot([100 * value for value in accuracies[name]], color=color, label=name)
 curves.axhline(100 / CLASSES, color=GREY, ls=":", label="chance")
 curves.set_ylim(0, 103)
 curves.set_xlabel("update")
