@@ -131,6 +131,18 @@ def test_model_returns_through_a_file(tmp_path):
     check_equal(model, nf.from_nir(tmp_path / "model.nir"), x)
 
 
+def test_lifted_model_returns():
+    model, x = nf.Lift(convolutional()), inputs(1, 8, 8, steps=20)
+    back = nf.from_nir(nf.to_nir(model, x))
+    outputs = run(back, x)
+    assert outputs.abs().sum() > 0
+    torch.testing.assert_close(model(x)[0].detach(), outputs)
+    assert torch.equal(nf.Lift(back)(x)[0].detach(), outputs)
+    part = nf.SequentialState(nf.Lift(nf.SequentialState(strong(torch.nn.Linear(N, N)), nf.LIFCell())), nf.LIF())
+    x = inputs(N)
+    torch.testing.assert_close(run(nf.from_nir(nf.to_nir(part)), x), part(x)[0].detach())
+
+
 def test_one_dimensional_convolution_returns(tmp_path):
     model = nf.SequentialState(strong(torch.nn.Conv1d(4, 6, 3, stride=2, dilation=2, groups=2)), nf.LIFBoxCell())
     x = inputs(4, 9, steps=20)
@@ -170,14 +182,17 @@ def test_own_module_with_a_skip_connection_returns():
     check_equal(model, back, inputs(N))
 
 
-def test_recurrent_sequential_returns():
+def test_recurrent_sequential_returns(tmp_path):
     model = nf.RecurrentSequential(strong(torch.nn.Linear(N, N)), nf.LIFCell(), output_modules=-1)
-    without = nf.SequentialState(*model.layers)
+    without = nf.SequentialState(*model.module)
     x = inputs(N)
     assert not torch.equal(run(model, x), run(without, x))
     check_equal(model, nf.from_nir(nf.to_nir(model)), x)
-    longer = nf.SequentialState(torch.nn.Linear(3, N), model, torch.nn.Linear(N, 2))
-    check_equal(longer, nf.from_nir(nf.to_nir(longer)), inputs(3))
+    first = nf.SequentialState(model, torch.nn.Linear(N, 2))
+    nir.write(tmp_path / "model.nir", nf.to_nir(first))
+    check_equal(first, nf.from_nir(nir.read(tmp_path / "model.nir")), x)
+    between = nf.SequentialState(torch.nn.Linear(3, N), model, torch.nn.Linear(N, 2))
+    check_equal(between, nf.from_nir(nf.to_nir(between)), inputs(3))
 
 
 def test_recurrent_sequential_with_the_output_of_an_inner_module_returns():

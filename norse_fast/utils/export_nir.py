@@ -6,7 +6,7 @@ import dataclasses
 import inspect
 import warnings
 from collections.abc import Iterator
-from functools import partial, singledispatch
+from functools import singledispatch
 from typing import Any, NamedTuple
 
 import torch
@@ -17,6 +17,7 @@ from ..module.leaky_integrator import LI, LICell
 from ..module.leaky_integrator_box import LIBox, LIBoxCell
 from ..module.lif import LIF, LIFCell, LIFRecurrent, LIFRecurrentCell
 from ..module.lif_box import LIFBox, LIFBoxCell
+from ..module.lift import Lift
 from ..module.sequential import RecurrentSequential, SequentialState
 from ..module.snn import SNN, SNNRecurrent
 from ._nir import ORIGIN, attribute, import_nir
@@ -46,7 +47,7 @@ def to_nir(
     LIBoxCell, LIBox                                                          LI
     IAFCell, IAF                                                              IF, whose input is per step, not per second
     LIFRecurrentCell, LIFRecurrent                                            graph of Linear and CubaLIF
-    SequentialState, RecurrentSequential                                      their modules; the latter as a graph
+    SequentialState, Lift, RecurrentSequential                                their modules; the latter two as a graph
     Linear, Conv1d, Conv2d, AvgPool2d, Flatten, LPPool2d with norm 1          Linear or Affine, ..., SumPool2d
     ========================================================================  ========================================
 
@@ -114,7 +115,7 @@ class _Target(NamedTuple):
 
 
 def _step_shape(module: torch.nn.Module, sample_data: torch.Tensor) -> tuple[int, ...]:
-    leading = 2 if any(isinstance(m, (SNN, SNNRecurrent)) for m in module.modules()) else 1
+    leading = 2 if any(isinstance(m, (Lift, SNN, SNNRecurrent)) for m in module.modules()) else 1
     if sample_data.dim() <= leading:
         raise ValueError(
             f"sample_data: got shape {tuple(sample_data.shape)}, expected {'(T, B, ...)' if leading == 2 else '(B, ...)'}; "
@@ -130,7 +131,14 @@ def _convert(module: torch.nn.Module, to: _Target) -> Any:
         if isinstance(m, SequentialState) and m.return_hidden:
             raise ValueError("module: got a SequentialState with return_hidden=True; set it to False, for one output.")
     leaves = [m for m in reached if _is_leaf(m)]
-    convert = partial(_to_node, to=to)
+
+    def convert(leaf: torch.nn.Module) -> Any:
+        node = _to_node(leaf, to)
+        if isinstance(node, to.nir.NIRGraph):
+            # nirtorch expects this name, where graphs have that of their input.
+            node.input_type = {"input": _only(node.input_type)}
+        return node
+
     arguments = list(inspect.signature(module.forward).parameters.values())[1:]
     return to.nirtorch.torch_to_nir(
         module,
@@ -337,13 +345,19 @@ def _lif_recurrent(module: Any, to: _Target) -> Any:
 
 
 @_to_node.register
+def _lift(module: Lift, to: _Target) -> Any:
+    return _convert(module.lifted_module, to)
+
+
+@_to_node.register
 def _recurrent_sequential(module: RecurrentSequential, to: _Target) -> Any:
     if not isinstance(module.output_modules, int):
         raise ValueError(
             f"module: got a RecurrentSequential with output_modules={module.output_modules}, expected one; a graph has one "
             "output."
         )
-    layers = list(module.module)
+    sequence: Any = module.module
+    layers = list(sequence)
     graph = _convert(SequentialState(*layers[: range(len(layers))[module.output_modules] + 1]), to)
     firsts = [target for source, target in graph.edges if isinstance(graph.nodes[source], to.nir.Input)]
     lasts = [source for source, target in graph.edges if isinstance(graph.nodes[target], to.nir.Output)]
