@@ -253,6 +253,19 @@ class Recurrent:
             input_weights, recurrent_weights = self.prepare(input_weights), self.prepare(recurrent_weights)
         if self.is_fused(input.device.type):
             return self._run_fused(input, state, input_weights, recurrent_weights, p, dt, record)
+        return self.run_steps(input, state, input_weights, recurrent_weights, p, dt, record)
+
+    def run_steps(
+        self,
+        input: torch.Tensor,
+        state: Any,
+        input_weights: torch.Tensor,
+        recurrent_weights: torch.Tensor,
+        p: Any,
+        dt: float,
+        record: bool = False,
+    ) -> tuple[torch.Tensor, Any]:
+        """The same one step after another, with dense products; with weights of all channels."""
         outputs, states = [], []
         for projected in project_all(input_weights, input).unbind(0):
             output, state = self._step(projected, state, recurrent_weights, p, dt)

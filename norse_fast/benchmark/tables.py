@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from .neurons import CLONE, FAST, NORSE, NORSE_CELL
@@ -18,6 +19,8 @@ __all__ = [
     "length_table",
     "memory_table",
     "model_table",
+    "recurrent_memory_table",
+    "recurrent_table",
     "time_table",
     "train_table",
 ]
@@ -180,15 +183,53 @@ def memory_table(rows: list[dict[str, Any]]) -> Table:
     )
 
 
-def train_table(train: dict[str, Any]) -> Table:
-    """Accuracy, time and memory of training, side by side."""
-    sides = train["sides"]
+def recurrent_table(title: str, times: list[dict[str, Any]]) -> Table:
+    """Times of recurrent layers by all contenders, and how many times faster norse_fast is than each."""
+    contenders = list(dict.fromkeys(row["contender"] for row in times))
+    cases: dict[tuple[str, ...], dict[str, dict[str, Any]]] = {}
+    for row in times:
+        case = (f"{row['model']} {case_name(row)}", f"{100 * row['rate']:.0f} %", row["mode"])
+        cases.setdefault(case, {})[row["contender"]] = row
+    rows = []
+    for case, group in cases.items():
+        cells = [format_seconds(group[FAST]["median"])]
+        for name in contenders:
+            if name != FAST:
+                cells.append(f"{_seconds_of(group, name)}")
+        rows.append((*case, *cells))
+    others = [name for name in contenders if name != FAST]
+    return _table(title, ("", "rate", "", FAST, *others), rows, text_columns=3)
+
+
+def _seconds_of(group: dict[str, dict[str, Any]], name: str) -> str:
+    if name not in group:
+        return "-"
+    return f"{format_seconds(group[name]['median'])} ({format_number(group[name]['over'][FAST])}x)"
+
+
+def recurrent_memory_table(rows: list[dict[str, Any]]) -> Table:
+    """Bytes that training recurrent layers takes."""
+    cells = []
+    for r in rows:
+        peak = r["peak_bytes_per_neuron_step"]
+        kept = f"{r['bytes_per_neuron_step']:.2f}"
+        cells.append((f"{r['model']} {case_name(r)}", r["contender"], kept, "-" if peak is None else f"{peak:.2f}"))
+    title = "Training memory beyond input, output, weights and their gradients, bytes per neuron-step"
+    return _table(title, ("", "", "kept for\nbackward", "peak"), cells, text_columns=2)
+
+
+def train_table(title: str, runs: list[dict[str, Any]]) -> Table:
+    """Accuracies, time and memory of training, side by side, over runs with different seeds."""
+    sides: dict[str, list[dict[str, Any]]] = {}
+    for run in runs:
+        for name, side in run["sides"].items():
+            sides.setdefault(name, []).append(side)
     rows = [
-        ("test accuracy", *(f"{side['accuracies'][-1]:.1%}" for side in sides.values())),
-        ("time per epoch", *(format_seconds(side["epoch_seconds"]) for side in sides.values())),
-        ("peak memory", *(_mebibytes(side["peak_bytes"]) for side in sides.values())),
+        ("test accuracy", *(", ".join(f"{r['accuracies'][-1]:.1%}" for r in side) for side in sides.values())),
+        ("time per epoch", *(format_seconds(median(r["epoch_seconds"] for r in side)) for side in sides.values())),
+        ("peak memory", *(_mebibytes(side[0]["peak_bytes"]) for side in sides.values())),
     ]
-    return _table("Handwritten digits", ("", *sides), rows)
+    return _table(title, ("", *sides), rows)
 
 
 def _mebibytes(count: int | None) -> str:
