@@ -333,7 +333,7 @@ def main(argv: Sequence[str]) -> None:
             console.print(recurrent_table(title, [row for row in recurrent["times"] if row["part"] == part]))
         console.print(recurrent_memory_table(recurrent["memory"]))
         console.print(
-            f"Layers with {INPUTS} inputs; (x): norse_fast is so many times faster. stepped: norse_fast's cell called step by "
+            f"Layers with {INPUTS} inputs. stepped: norse_fast's cell, step by "
             "step, with dense products. Spikes of all but nn.RNN were checked to be equal, bit for bit, before timing. "
             "Training includes the gradients of input and weights; on many steps Norse makes one run."
         )
