@@ -24,7 +24,13 @@ def test_everything(tmp_path):
     assert all(check["equal"] for check in checks)
     assert {time["part"] for time in results["neurons"]["times"]} == {"layer", "cell", "length"}
     assert {time["model"] for time in results["models"]["times"]} == set(MODELS)
+    recurrent = results["recurrent"]
+    assert all(check["equal"] and check["mean_output"] > 0 for check in recurrent["checks"])
+    assert {time["part"] for time in recurrent["times"]} == {"rates", "long", "sizes"}
+    assert {row["contender"] for row in recurrent["memory"]} >= {"norse_fast"}
     if import_norse() is not None:
+        assert "Norse" in {check["against"] for check in recurrent["checks"]}
+        assert results["recall"][0]["check"]["equal"]
         compared = {time["model"] for time in results["models"]["times"] if time["contender"] == "Norse cell"}
         assert compared == {name for name, model in MODELS.items() if not model.no_norse}
         assert results["train"][0]["check"]["equal"]
@@ -37,7 +43,9 @@ def test_without_norse(tmp_path, monkeypatch, capsys):
     results = run(tmp_path)
     for part in ("neurons", "models"):
         assert {check["against"] for check in results[part]["checks"]} == {"pure PyTorch"}
-    assert list(results["train"][0]["sides"]) == ["norse_fast"]
+    for part in ("train", "recall"):
+        assert list(results[part][0]["sides"]) == ["norse_fast"]
+    assert {check["against"] for check in results["recurrent"]["checks"]} == {"stepped"}
     assert capsys.readouterr().out.count("Norse is not installed") == 1
 
 
