@@ -151,27 +151,58 @@ def _backward(ctx: Any, grad_output: Any, grad_z: Any, *grads: Any) -> Any:
         grad_trace = [zero if g is None else g for g in grads[states : 2 * states]]
 
     want_params = True in needs[states + 1 : -1]
-    grad_currents, *grad_state, grad_params = neuron.recurrent_backward_op(
-        x, input_weights, z, *operands, output, checkpoints, grad_output, grad_z, *grads[:states], grad_trace, surrogate,
-        dt, want_params,
-    )  # fmt: skip
-    found: list[Any] = [None] * (4 + len(needs))
-    flat = grad_currents.reshape(-1, grad_currents.shape[-1])
-    if input_weights is None:
-        found[1] = grad_currents if needs_x else None
-    else:
-        found[1] = _product(flat, input_weights).reshape(x.shape) if needs_x else None
-        found[2] = _spike_product(x, flat).t() if needs_input_weights else None
-    first, later = flat.split((z.numel() // z.shape[-1], flat.shape[0] - z.numel() // z.shape[-1]))
-    if needs_z:
-        found[3] = _product(first, recurrent_weights).reshape(z.shape)
-    found[4 : 4 + states] = grad_state
-    if needs[states]:
-        found[4 + states] = (_spike_product(z, first) + _spike_product(output[:-1], later)).t()
+    grad_x = torch.empty_like(x) if needs_x else None
+    grad_weights: list[Any] = [None, None]
+    grad_params: Any = None
+    # A part of the steps after the other, so that few of the currents' gradients are in memory at once.
+    steps = x.shape[0]
+    length = _part_length(steps)
+    for first in reversed(range(0, steps, length)):
+        last, segment = min(first + length, steps), first // RECURRENT_SEGMENT
+        part_z, part_states = (
+            (z, operands[:states]) if first == 0 else (output[first - 1], [c[segment - 1] for c in checkpoints])
+        )
+        kept = slice(segment, segment + (last - first - 1) // RECURRENT_SEGMENT)
+        grad_currents, *grad_state, part_params = neuron.recurrent_backward_op(
+            x[first:last], input_weights, part_z, *part_states, *operands[states:], output[first:last],
+            [c[kept] for c in checkpoints], None if grad_output is None else grad_output[first:last], grad_z,
+            *grads[:states], [g[first:last] for g in grad_trace], surrogate, dt, want_params,
+        )  # fmt: skip
+        grads = grad_state
+        flat = grad_currents.reshape(-1, grad_currents.shape[-1])
+        batch = flat.shape[0] // (last - first)
+        if needs_z or first > 0:
+            grad_z = _product(flat[:batch], recurrent_weights).reshape(z.shape)
+        if grad_x is not None:
+            projected = grad_currents if input_weights is None else _product(flat, input_weights)
+            grad_x[first:last] = projected.reshape(grad_x[first:last].shape)
+        if needs_input_weights:
+            _add_to(grad_weights, 0, _spike_product(x[first:last], flat))
+        if needs[states]:
+            if first == 0:
+                _add_to(grad_weights, 1, _spike_product(z, flat[:batch]))
+                _add_to(grad_weights, 1, _spike_product(output[: last - 1], flat[batch:]))
+            else:
+                _add_to(grad_weights, 1, _spike_product(output[first - 1 : last - 1], flat))
+        if want_params:
+            grad_params = part_params if grad_params is None else grad_params + part_params
+    found: list[Any] = [grad_x, grad_weights[0], grad_z if needs_z else None, *grads, grad_weights[1]]
+    found = [None, *found, *[None] * (params + 1)]
+    for k in (2, 4 + states):
+        found[k] = None if found[k] is None else found[k].t()
     for k in range(params):
         if needs[states + 1 + k]:
             found[5 + states + k] = reduce_to(grad_params[k], operands[states + 1 + k])
     return tuple(found)
+
+
+def _part_length(steps: int) -> int:
+    """Steps that go back at once: few enough to save memory, and enough for the products to be large."""
+    return RECURRENT_SEGMENT * max(4, -(-steps // (8 * RECURRENT_SEGMENT)))
+
+
+def _add_to(sums: list[Any], k: int, addend: torch.Tensor) -> None:
+    sums[k] = addend if sums[k] is None else sums[k].add_(addend)
 
 
 def _product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
@@ -253,6 +284,19 @@ class Recurrent:
             input_weights, recurrent_weights = self.prepare(input_weights), self.prepare(recurrent_weights)
         if self.is_fused(input.device.type):
             return self._run_fused(input, state, input_weights, recurrent_weights, p, dt, record)
+        return self.run_steps(input, state, input_weights, recurrent_weights, p, dt, record)
+
+    def run_steps(
+        self,
+        input: torch.Tensor,
+        state: Any,
+        input_weights: torch.Tensor,
+        recurrent_weights: torch.Tensor,
+        p: Any,
+        dt: float,
+        record: bool = False,
+    ) -> tuple[torch.Tensor, Any]:
+        """The same one step after another, with dense products; with weights of all channels."""
         outputs, states = [], []
         for projected in project_all(input_weights, input).unbind(0):
             output, state = self._step(projected, state, recurrent_weights, p, dt)

@@ -32,8 +32,14 @@ def test_everything(tmp_path):
         assert (row["seconds"]["neurons"] > 0) == (row["contender"] != "Norse")
         assert row["seconds"]["matrix products"] > 0
         assert (row["seconds"]["convolutions"] > 0) == row["network"].startswith("conv")
+    recurrent = results["recurrent"]
+    assert all(check["equal"] and check["mean_output"] > 0 for check in recurrent["checks"])
+    assert {time["part"] for time in recurrent["times"]} == {"rates", "long", "sizes"}
+    assert {row["contender"] for row in recurrent["memory"]} >= {"norse_fast"}
     if import_norse() is not None:
         assert {"norse_fast", "Norse"} <= {row["contender"] for row in networks["times"]}
+        assert "Norse" in {check["against"] for check in recurrent["checks"]}
+        assert results["recall"][0]["check"]["equal"]
         compared = {time["model"] for time in results["models"]["times"] if time["contender"] == "Norse cell"}
         assert compared == {name for name, model in MODELS.items() if not model.no_norse}
         assert results["train"][0]["check"]["equal"]
@@ -46,8 +52,10 @@ def test_without_norse(tmp_path, monkeypatch, capsys):
     results = run(tmp_path)
     for part in ("neurons", "models"):
         assert {check["against"] for check in results[part]["checks"]} == {"pure PyTorch"}
-    assert list(results["train"][0]["sides"]) == ["norse_fast"]
     assert "Norse" not in {row["contender"] for row in results["networks"]["times"]}
+    for part in ("train", "recall"):
+        assert list(results[part][0]["sides"]) == ["norse_fast"]
+    assert {check["against"] for check in results["recurrent"]["checks"]} == {"stepped"}
     assert capsys.readouterr().out.count("Norse is not installed") == 1
 
 

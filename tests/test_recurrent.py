@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import norse_fast as nf
+from norse_fast import _recurrent
 from norse_fast._extension import kernels_disabled
 from norse_fast._ops import RECURRENT_SEGMENT
 from norse_fast._recurrent import RECURRENT, Recurrent
@@ -155,6 +156,27 @@ def test_chunks_make_no_difference(model: Model, generator):
         pieces.append(piece)
     assert torch.equal(torch.cat(pieces), whole)
     assert_same(chunk_state, final)
+
+
+@needs_kernels
+@pytest.mark.parametrize("model", LAYERS, ids=model_id)
+def test_parts_of_the_backward_pass_make_no_difference(model: Model, generator, monkeypatch):
+    """Of the gradients of weights and parameters, only the sums over parts round."""
+    x, state, weights, p, learned = make_case(model, 150, (3,), 9, 70, generator, torch.float64, learn=True)
+    leaves = [x, *fields(state).values(), *weights, *learned]
+    results = []
+    for length in (_recurrent._part_length(150), 48, 150):
+        monkeypatch.setattr(_recurrent, "_part_length", lambda steps, length=length: length)
+        output, final = layer_of(model)(x, state, *weights, p, 0.001)
+        results.append(gradients(output, final, leaves, torch.Generator().manual_seed(1)))
+    *others, whole = results
+    sums = len(weights) + len(learned)
+    for other in others:
+        for actual, expected in zip(other[:-sums], whole[:-sums]):
+            assert torch.equal(actual, expected)
+        for actual, expected in zip(other[-sums:], whole[-sums:]):
+            scale = max(1.0, expected.abs().max().item())
+            torch.testing.assert_close(actual, expected, rtol=1e-11, atol=1e-11 * scale)
 
 
 THREADS = """

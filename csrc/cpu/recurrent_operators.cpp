@@ -81,13 +81,13 @@ struct RecurrentCpu : Cpu {
 
   template <class Model, class T>
   void run_recurrent(const RecurrentForward<T>& f) const {
-    // Waiting for all threads takes as long as some million additions, a tenth of which are spikes.
-    run<Model>(f, products<T>(), int64_t{1} << 22, false);
+    // Waiting for all threads takes as long as some hundred thousand additions, of which spikes need a tenth.
+    run<Model>(f, products<T>(), int64_t{1} << 20, false);
   }
 
   template <class Model, class T>
   void run_recurrent(const RecurrentBackward<T>& b) const {
-    run<Model>(b, products<T>(), int64_t{1} << 20, true);
+    run<Model>(b, products<T>(), int64_t{1} << 18, true);
   }
 
  private:

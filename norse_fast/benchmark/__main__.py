@@ -26,6 +26,7 @@ from .models import MODELS, WITH_DETAILS, import_norse
 from .networks import NETWORKS, run_network
 from .neurons import FAST, NORSE, QUADRATIC_STEPS, Case, run_case, run_memory, run_model
 from .plot import plot
+from .recurrent import INPUTS, run_recurrent, run_recurrent_long, run_recurrent_memory
 from .tables import (
     check_table,
     length_table,
@@ -33,17 +34,28 @@ from .tables import (
     model_table,
     network_table,
     profile_table,
+    recurrent_memory_table,
+    recurrent_table,
     time_table,
     train_table,
 )
 from .timing import Effort
 from .train import Training, check_equal, run_training
 
-PARTS = ("train", "neurons", "models", "networks")
 SIZES = [(1000, 32, 1024), (100, 32, 512), (1, 10), (32, 512)]
 LENGTHS = [(100, 32, 512), (200, 32, 512), (1000, 32, 512), (4000, 32, 512)]
 MEMORY = (1000, 32, 512)
 MODEL_SIZES = ((1000, 32, 1024), (100, 32, 512))
+RECURRENT_MODELS = ("LIF", "LSNN")
+RECURRENT_RATES = [0.02, 0.08, 0.5]
+RECURRENT_RATE = 0.08
+RECURRENT_SIZE, RECURRENT_LONG = (100, 32, 512), (1000, 32, 512)
+RECURRENT_SIZES = (
+    *((100, 32, neurons) for neurons in (64, 256, 1024, 2048)),
+    *((100, batch, 512) for batch in (1, 8, 128)),
+)
+RECALL_SEEDS = (0, 1, 2)
+PARTS = ("train", "recall", "neurons", "models", "recurrent", "networks")
 # Processes that were running in the last minute, beside which a benchmark is not alone.
 BUSY_LOAD = 0.5
 
@@ -54,6 +66,12 @@ TABLES = [
     ("Cells, one step without gradient", "cell", "step"),
     ("Cells, one step forward and backward", "cell", "step + backward"),
     ("Cells, per step of 100 steps forward and one backward", "cell", "step of 100 + backward"),
+]
+
+RECURRENT_TABLES = [
+    ("Recurrent layers by rate", "rates"),
+    ("Recurrent layers over many steps", "long"),
+    ("Recurrent layers by size", "sizes"),
 ]
 
 NO_NORSE = (
@@ -79,10 +97,10 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         "--parts",
         nargs="+",
         choices=PARTS,
-        default=list(PARTS),
-        help="train: a classifier of handwritten digits; neurons: single layers and cells of "
-        f"{' and '.join(WITH_DETAILS)}; models: the layers of all models; networks: whole networks layer by layer, on the "
-        "CPU in float32 (default: all)",
+        default=PARTS,
+        help="train: a classifier of handwritten digits; recall: a recurrent network that remembers; neurons: single "
+        f"layers and cells of {' and '.join(WITH_DETAILS)}; models: the layers of all models; recurrent: recurrent layers; "
+        "networks: whole networks layer by layer, on the CPU in float32 (default: all)",
     )
     parser.add_argument(
         "--sizes",
@@ -99,7 +117,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         nargs="+",
         choices=("float32", "float64", "float16", "bfloat16"),
         default=["float32"],
-        help="data types of parts neurons and models; Norse takes part in float32 and float64 (default: float32)",
+        help="data types of parts neurons, models and recurrent; Norse takes part in float32 and float64 (default: float32)",
     )
     parser.add_argument("--threads", type=int, default=2, help="threads on the CPU (default: 2)")
     parser.add_argument("--quick", action="store_true", help="small sizes: whether it runs, not how fast")
@@ -139,14 +157,16 @@ def _progress(console: Console) -> Progress:
     return Progress(*columns, TimeRemainingColumn(), console=console)
 
 
-def _train(arguments: argparse.Namespace, device: str, console: Console) -> dict[str, Any]:
-    training = Training(device=device, threads=arguments.threads)
+def _train(arguments: argparse.Namespace, training: Training, console: Console) -> dict[str, Any]:
+    training = training._replace(threads=arguments.threads)
     if arguments.quick:
         training = training._replace(hidden=16, steps=20, epochs=1, samples=128)
     batches = training.epochs * -(-training.samples // training.batch)
     sides = (NORSE, FAST) if import_norse() else (FAST,)
     with _progress(console) as progress:
-        tasks = {side: progress.add_task(f"train {side} ({device})", total=batches) for side in sides}
+        tasks = {
+            side: progress.add_task(f"{training.task} {side} ({training.device})", total=batches) for side in sides
+        }
         results = run_training(sides, training, lambda side: progress.advance(tasks[side]))
     check = check_equal(results) if len(results) == 2 else {}
     for result in results.values():
@@ -226,6 +246,45 @@ def _networks(arguments: argparse.Namespace, console: Console) -> dict[str, Any]
     return {"effort": effort._asdict(), "checks": checks, "times": times, "profiles": profiles}
 
 
+def _recurrent(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
+    effort, models, rates = Effort(arguments.threads, rounds=5, seconds=0.1), RECURRENT_MODELS, RECURRENT_RATES
+    size, long, sizes = RECURRENT_SIZE, RECURRENT_LONG, RECURRENT_SIZES
+    if arguments.quick:
+        effort, rates = Effort(arguments.threads, rounds=2, seconds=0.002), RECURRENT_RATES[1:]
+        size, long, sizes = (10, 4, 32), (40, 4, 32), ((10, 1, 32),)
+    variants = [(dtype, device) for device in arguments.devices for dtype in arguments.dtypes]
+    few = effort._replace(rounds=2)
+    results: dict[str, Any] = {"inputs": INPUTS, "effort": effort._asdict(), "checks": [], "times": [], "memory": []}
+    torch.manual_seed(0)
+    with _progress(console) as progress:
+        rows = len(models) * (len(rates) + 2) + len(sizes)
+        task = progress.add_task("recurrent", total=len(variants) * rows)
+
+        def add(measured: tuple[list[dict[str, Any]], list[dict[str, Any]]]) -> None:
+            results["checks"] += measured[0]
+            results["times"] += measured[1]
+            progress.advance(task)
+
+        for dtype, device in variants:
+
+            def case(part: str, model: str, size: tuple[int, ...], variant: tuple[str, str] = (dtype, device)) -> Case:
+                case = Case(part, model, size, *variant)
+                progress.update(task, description=f"recurrent {case}")
+                return case
+
+            for model in models:
+                for rate in rates:
+                    add(run_recurrent(case("rates", model, size), rate, effort))
+                add(run_recurrent_long(case("long", model, long), RECURRENT_RATE, few))
+                for memory_size in (size, long):
+                    case_ = case("memory", model, memory_size)
+                    results["memory"] += run_recurrent_memory(case_, RECURRENT_RATE, arguments.threads)
+                progress.advance(task)
+            for other in sizes:
+                add(run_recurrent(case("sizes", models[0], other), RECURRENT_RATE, few))
+    return results
+
+
 def main(argv: Sequence[str]) -> None:
     """Run the benchmarks.
 
@@ -241,9 +300,10 @@ def main(argv: Sequence[str]) -> None:
     if import_norse() is None:
         console.print(NO_NORSE)
     if "train" in arguments.parts:
-        results["train"] = [_train(arguments, device, console) for device in arguments.devices]
+        trainings = [Training(device=device) for device in arguments.devices]
+        results["train"] = [_train(arguments, training, console) for training in trainings]
         for train in results["train"]:
-            console.print(train_table(train))
+            console.print(train_table("Handwritten digits", [train]))
             settings, check = train["settings"], train["check"]
             console.print(
                 f"Linear({settings['hidden']}) - LIF - Linear(10) - LI, {settings['steps']} steps, "
@@ -253,6 +313,19 @@ def main(argv: Sequence[str]) -> None:
                 console.print(
                     f"Before training: all hidden spikes equal, logits differ by at most {check['logit_difference']:.1e}."
                 )
+    if "recall" in arguments.parts:
+        results["recall"] = []
+        recall = Training(task="recall", hidden=64, steps=200, epochs=5, samples=1024)
+        for device in arguments.devices:
+            trainings = [recall._replace(device=device, seed=seed) for seed in RECALL_SEEDS]
+            runs = [_train(arguments, training, console) for training in trainings[: 1 if arguments.quick else None]]
+            results["recall"] += runs
+            settings = runs[0]["settings"]
+            console.print(train_table("Recall of a cue after a delay", runs))
+            console.print(
+                f"LSNNRecurrent({settings['hidden']}) - Linear(4) - LI, {settings['steps']} steps, {settings['epochs']} "
+                f"epochs on {device}, one run per seed. Before training, all hidden spikes are equal."
+            )
     if "neurons" in arguments.parts:
         results["neurons"] = neurons = _neurons(arguments, console)
         console.print(check_table(neurons["checks"]))
@@ -288,6 +361,16 @@ def main(argv: Sequence[str]) -> None:
         console.print(network_table(networks["times"]))
         console.print(profile_table(networks["profiles"]))
         console.print("What Norse's neurons take is part of its rest: they are many small operations.")
+    if "recurrent" in arguments.parts:
+        results["recurrent"] = recurrent = _recurrent(arguments, console)
+        for title, part in RECURRENT_TABLES:
+            console.print(recurrent_table(title, [row for row in recurrent["times"] if row["part"] == part]))
+        console.print(recurrent_memory_table(recurrent["memory"]))
+        console.print(
+            f"Layers with {INPUTS} inputs. stepped: norse_fast's cell, step by "
+            "step, with dense products. Spikes of all but nn.RNN were checked to be equal, bit for bit, before timing. "
+            "Training includes the gradients of input and weights; on many steps Norse makes one run."
+        )
     arguments.output.mkdir(parents=True, exist_ok=True)
     (arguments.output / "benchmark.json").write_text(json.dumps(results, indent=1) + "\n")
     plot(results, arguments.output / "benchmark.png")

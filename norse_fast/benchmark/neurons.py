@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -13,7 +13,17 @@ from .._extension import kernels_disabled
 from .models import MODELS, import_norse
 from .timing import Effort, compare
 
-__all__ = ["Case", "Run", "count_saved_bytes", "over_time", "run_case", "run_memory", "run_model"]
+__all__ = [
+    "Case",
+    "Run",
+    "check_runs",
+    "count_saved_bytes",
+    "over_time",
+    "run_case",
+    "run_memory",
+    "run_model",
+    "time_runs",
+]
 
 FAST, PURE, NORSE, NORSE_CELL, CLONE = "norse_fast", "pure PyTorch", "Norse", "Norse cell", "x.clone()"
 
@@ -119,7 +129,9 @@ def _gradient(run: Run, x: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
     return x.grad
 
 
-def _check(case: Case, contenders: dict[str, Run], x: torch.Tensor, g: torch.Tensor | None) -> Iterator[dict[str, Any]]:
+def check_runs(
+    case: Case, contenders: dict[str, Run], x: torch.Tensor, g: torch.Tensor | None
+) -> Iterator[dict[str, Any]]:
     """Compare the outputs, bit by bit, and with a gradient ``g`` the gradients of all contenders with norse_fast's."""
     with torch.no_grad():
         expected = contenders[FAST](x)
@@ -156,7 +168,7 @@ def _check(case: Case, contenders: dict[str, Run], x: torch.Tensor, g: torch.Ten
         yield row
 
 
-def _time(
+def time_runs(
     case: Case,
     mode: str,
     contenders: dict[str, Run],
@@ -164,8 +176,9 @@ def _time(
     g: torch.Tensor | None,
     effort: Effort,
     steps: int = 1,
+    clone: bool = True,
 ) -> Iterator[dict[str, Any]]:
-    """Time all contenders, with the backward pass where there is a gradient ``g`` of the output."""
+    """Time all contenders and ``x.clone()``, with the backward pass where there is a gradient ``g`` of the output."""
 
     def infer(run: Run) -> Callable[[], None]:
         @torch.no_grad()
@@ -185,7 +198,8 @@ def _time(
 
     prepare = infer if g is None else train
     functions = {name: prepare(run) for name, run in contenders.items()}
-    functions[CLONE] = infer(torch.clone)
+    if clone:
+        functions[CLONE] = infer(torch.clone)
     neuron_steps = x.numel()
     for name, result in compare(functions, effort).items():
         yield {
@@ -218,9 +232,9 @@ def run_case(case: Case, effort: Effort) -> tuple[list[dict[str, Any]], list[dic
     contenders = _contenders(case, _layer, "layer")
     if case.part == "length":
         contenders = {name: run for name, run in contenders.items() if name in (FAST, NORSE)}
-    checks = list(_check(case, contenders, x, g))
-    times = list(_time(case, "inference", contenders, x, None, effort))
-    times += _time(case, "training", _trainable(case, contenders), x, g, effort)
+    checks = list(check_runs(case, contenders, x, g))
+    times = list(time_runs(case, "inference", contenders, x, None, effort))
+    times += time_runs(case, "training", _trainable(case, contenders), x, g, effort)
     return checks, times
 
 
@@ -228,10 +242,10 @@ def _run_cell(case: Case, effort: Effort) -> tuple[list[dict[str, Any]], list[di
     x, g = case.input(LOOP_STEPS, *case.size), case.random(LOOP_STEPS, *case.size)
     loops = _contenders(case, over_time, "cell")
     steps = _contenders(case, lambda cell: _step(cell, x[0]), "cell")
-    checks = list(_check(case, loops, x, g))
-    times = list(_time(case, "step", steps, x[0], None, effort))
-    times += _time(case, "step + backward", steps, x[0], g[0], effort)
-    times += _time(case, "step of 100 + backward", loops, x, g, effort, LOOP_STEPS)
+    checks = list(check_runs(case, loops, x, g))
+    times = list(time_runs(case, "step", steps, x[0], None, effort))
+    times += time_runs(case, "step + backward", steps, x[0], g[0], effort)
+    times += time_runs(case, "step of 100 + backward", loops, x, g, effort, LOOP_STEPS)
     return checks, times
 
 
@@ -257,23 +271,24 @@ def run_model(long: Case, short: Case, effort: Effort) -> tuple[list[dict[str, A
     if not reason:
         contenders[NORSE_CELL] = over_time(model.build(norse, "cell"))
     x, g = short.input(*short.size), short.random(*short.size)
-    checks = list(_check(short, contenders, x, g))
+    checks = list(check_runs(short, contenders, x, g))
     del contenders[PURE]
-    times = [{**row, "no_norse": reason} for row in _time(short, "training", contenders, x, g, effort)]
+    times = [{**row, "no_norse": reason} for row in time_runs(short, "training", contenders, x, g, effort)]
     x, g = long.input(*long.size), long.random(*long.size)
     # Not the gradients: pure PyTorch keeps gigabytes for them.
-    checks += _check(long, {FAST: fast, PURE: _in_pytorch(fast)}, x, None)
-    times += _time(long, "inference", {FAST: fast}, x, None, effort)
-    times += _time(long, "training", {FAST: fast}, x, g, effort)
+    checks += check_runs(long, {FAST: fast, PURE: _in_pytorch(fast)}, x, None)
+    times += time_runs(long, "inference", {FAST: fast}, x, None, effort)
+    times += time_runs(long, "training", {FAST: fast}, x, g, effort)
     return checks, times
 
 
-def count_saved_bytes(run: Run, x: torch.Tensor) -> int:
+def count_saved_bytes(run: Run, x: torch.Tensor, besides: Iterable[torch.Tensor] = ()) -> int:
     """Bytes that autograd keeps for the backward pass, without those of the input and the output.
 
     Args:
         run: the computation.
         x: its input.
+        besides: other tensors that do not count.
 
     Example:
         >>> count_saved_bytes(lambda x: x.exp().sin(), torch.ones(10))
@@ -288,7 +303,7 @@ def count_saved_bytes(run: Run, x: torch.Tensor) -> int:
 
     with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
         output = run(x.detach().requires_grad_())
-    for tensor in (x, output):
+    for tensor in (x, output, *besides):
         saved.pop(tensor.untyped_storage().data_ptr(), None)
     return sum(saved.values())
 

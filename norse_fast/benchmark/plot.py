@@ -9,11 +9,20 @@ from pathlib import Path
 from typing import Any
 
 from .neurons import CLONE, FAST, NORSE, NORSE_CELL, PURE
+from .recurrent import RNN, STEPPED
 from .tables import case_name, format_number
 
 __all__ = ["plot"]
 
-COLORS = {FAST: "#0072b2", CLONE: "#999999", PURE: "#e69f00", NORSE_CELL: "#cc79a7", NORSE: "#d55e00"}
+COLORS = {
+    FAST: "#0072b2",
+    CLONE: "#999999",
+    PURE: "#e69f00",
+    STEPPED: "#56b4e9",
+    RNN: "#009e73",
+    NORSE_CELL: "#cc79a7",
+    NORSE: "#d55e00",
+}
 COLUMNS = 3
 
 
@@ -51,7 +60,8 @@ def _legend(axes: Any, names: list[str]) -> None:
 
 
 def _group(row: dict[str, Any]) -> str:
-    return f"{row['model']}\n{case_name(row)}"
+    rate = f"\n{100 * row['rate']:.0f} % spikes" if "rate" in row else ""
+    return f"{row['model']}\n{case_name(row)}{rate}"
 
 
 def _lengths(axes: Any, rows: list[dict[str, Any]]) -> None:
@@ -76,11 +86,13 @@ def _lengths(axes: Any, rows: list[dict[str, Any]]) -> None:
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=2, fontsize=8, frameon=False, handlelength=3)
 
 
-def _accuracy(axes: Any, train: dict[str, Any]) -> None:
-    for name, side in train["sides"].items():
-        seconds = [0.0, *accumulate(side["seconds"])]
-        accuracies = [100 * accuracy for accuracy in side["accuracies"]]
-        axes.plot(seconds, accuracies, marker="o", ms=4, color=COLORS[name], label=name)
+def _accuracy(axes: Any, runs: list[dict[str, Any]]) -> None:
+    for index, run in enumerate(runs):
+        for name, side in run["sides"].items():
+            seconds = [0.0, *accumulate(side["seconds"])]
+            accuracies = [100 * accuracy for accuracy in side["accuracies"]]
+            label = None if index else name
+            axes.plot(seconds, accuracies, marker="o", ms=4, color=COLORS[name], label=label)
     axes.set_ylim(0, 100)
     axes.set_xlabel("seconds of training")
     axes.set_ylabel("test accuracy in %")
@@ -110,13 +122,21 @@ def _panels(results: dict[str, Any]) -> dict[str, Callable[[Any], None]]:
             if row["part"] == "length" and all(row[key] == first[key] for key in ("model", "dtype", "device"))
         ]
         panels[f"Layer of {first['model']}, time per neuron-step"] = partial(_lengths, rows=length)
-    for train in results.get("train", []):
-        panels[f"Training on digits, {train['settings']['device']}"] = partial(_accuracy, train=train)
+    if recurrent := [{**row, "ms": 1e3 * row["median"]} for row in results.get("recurrent", {}).get("times", [])]:
+        for mode in ("inference", "training"):
+            rows = [row for row in recurrent if row["part"] == "rates" and row["mode"] == mode]
+            panels[f"Recurrent layer, {mode}"] = partial(_bars, rows=rows, value="ms", label="ms")
+    for title, part in (("Training on digits", "train"), ("Training to recall", "recall")):
+        runs: dict[str, list[dict[str, Any]]] = {}
+        for run in results.get(part, []):
+            runs.setdefault(run["settings"]["device"], []).append(run)
+        for device, group in runs.items():
+            panels[f"{title}, {device}"] = partial(_accuracy, runs=group)
     return panels
 
 
 def plot(results: dict[str, Any], path: Path) -> None:
-    """Draw the results of parts train and neurons, if there are any.
+    """Draw the results of all parts but models, if there are any.
 
     Args:
         results: what the command line writes as JSON.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from .neurons import CLONE, FAST, NORSE, NORSE_CELL
@@ -20,6 +21,8 @@ __all__ = [
     "model_table",
     "network_table",
     "profile_table",
+    "recurrent_memory_table",
+    "recurrent_table",
     "time_table",
     "train_table",
 ]
@@ -213,15 +216,47 @@ def profile_table(profiles: list[dict[str, Any]]) -> Table:
     return _table("Where the time goes, as a profiler sees it", ("", "", *contenders), rows, text_columns=2)
 
 
-def train_table(train: dict[str, Any]) -> Table:
-    """Accuracy, time and memory of training, side by side."""
-    sides = train["sides"]
+def recurrent_table(title: str, times: list[dict[str, Any]]) -> Table:
+    """Time of recurrent layers, and how many times faster norse_fast is than the others."""
+    others = list(dict.fromkeys(row["contender"] for row in times if row["contender"] != FAST))
     rows = [
-        ("test accuracy", *(f"{side['accuracies'][-1]:.1%}" for side in sides.values())),
-        ("time per epoch", *(format_seconds(side["epoch_seconds"]) for side in sides.values())),
-        ("peak memory", *(_mebibytes(side["peak_bytes"]) for side in sides.values())),
+        (
+            f"{row['model']} {case_name(row)}",
+            f"{100 * row['rate']:.0f} %",
+            row["mode"],
+            format_seconds(row["median"]),
+            *(format_number(1 / row["over"][name]) if name in row["over"] else "-" for name in others),
+        )
+        for row in times
+        if row["contender"] == FAST
     ]
-    return _table("Handwritten digits", ("", *sides), rows)
+    columns = ("", "rate", "", FAST, *(f"speed-up\non {name}" for name in others))
+    return _table(title, columns, rows, text_columns=3)
+
+
+def recurrent_memory_table(rows: list[dict[str, Any]]) -> Table:
+    """Bytes that training recurrent layers takes."""
+    cells = []
+    for r in rows:
+        peak = r["peak_bytes_per_neuron_step"]
+        kept = f"{r['bytes_per_neuron_step']:.2f}"
+        cells.append((f"{r['model']} {case_name(r)}", r["contender"], kept, "-" if peak is None else f"{peak:.2f}"))
+    title = "Training memory beyond input, output, weights and their gradients, bytes per neuron-step"
+    return _table(title, ("", "", "kept for\nbackward", "peak"), cells, text_columns=2)
+
+
+def train_table(title: str, runs: list[dict[str, Any]]) -> Table:
+    """Accuracies, time and memory of training, side by side, over runs with different seeds."""
+    sides: dict[str, list[dict[str, Any]]] = {}
+    for run in runs:
+        for name, side in run["sides"].items():
+            sides.setdefault(name, []).append(side)
+    rows = [
+        ("test accuracy", *(", ".join(f"{r['accuracies'][-1]:.1%}" for r in side) for side in sides.values())),
+        ("time per epoch", *(format_seconds(median(r["epoch_seconds"] for r in side)) for side in sides.values())),
+        ("peak memory", *(_mebibytes(side[0]["peak_bytes"]) for side in sides.values())),
+    ]
+    return _table(title, ("", *sides), rows)
 
 
 def _mebibytes(count: int | None) -> str:
