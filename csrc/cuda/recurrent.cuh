@@ -10,11 +10,6 @@
 
 namespace norse_fast::cuda {
 
-/// Warps of a block at most. Backward needs more registers than a larger block would leave to a thread.
-inline constexpr int kMostForwardWarps = 16;
-template <class T>
-inline constexpr int kMostBackwardWarps = sizeof(T) == 8 ? 8 : 16;
-
 /// Time steps whose operands are fetched together where nothing else hides how long that takes.
 inline constexpr int kRecomputeFetch = 4;
 
@@ -189,7 +184,7 @@ __device__ __forceinline__ T* warp_memory(const RecurrentPlan& plan, int warp) {
 }
 
 template <class Model, class T>
-__global__ void __launch_bounds__(kMostForwardWarps * 32, 1)
+__global__ void __launch_bounds__(most_warps(sizeof(T), false) * 32, 1)
     recurrent_forward_kernel(const __grid_constant__ RecurrentForward<T> f, const __grid_constant__ RecurrentGrid<T> g) {
   constexpr int C = kChannels<Model>;
   const RecurrentPlan& plan = g.plan;
@@ -435,7 +430,7 @@ __device__ __forceinline__ void step_back(const RecurrentBackward<T>& b, int64_t
 }
 
 template <class Model, class T>
-__global__ void __launch_bounds__(kMostBackwardWarps<T> * 32, 1)
+__global__ void __launch_bounds__(most_warps(sizeof(T), true) * 32, 1)
     recurrent_backward_kernel(const __grid_constant__ RecurrentBackward<T> b,
                               const __grid_constant__ RecurrentGrid<T> g) {
   constexpr int C = kChannels<Model>;

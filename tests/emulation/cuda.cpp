@@ -14,7 +14,7 @@
 namespace norse_fast::cuda {
 
 constexpr size_t kMostShared = 256 * 1024;
-thread_local __attribute__((aligned(16))) unsigned char shared_memory[kMostShared];
+__thread __attribute__((aligned(16))) unsigned char shared_memory[kMostShared];
 
 }  // namespace norse_fast::cuda
 

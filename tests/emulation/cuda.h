@@ -16,7 +16,7 @@
 #define __forceinline__ inline
 #define __launch_bounds__(...)
 #define __grid_constant__
-#define __shared__ thread_local
+#define __shared__ __thread
 #define __align__(n) __attribute__((aligned(n)))
 
 struct dim3 {
