@@ -4,6 +4,7 @@
 
 #ifdef __CUDACC__
 #include "cuda/kernels.cuh"
+#include "cuda/recurrent.cuh"
 #else
 #include "cpu/kernels.h"
 #include "cpu/recurrent.h"

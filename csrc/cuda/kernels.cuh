@@ -117,6 +117,21 @@ struct SharedColumn {
   }
 };
 
+/// The surrogate derivative as vjp calls it.
+template <class T>
+struct SurrogateOf {
+  Surrogate kind;
+  T alpha;
+
+  __device__ __forceinline__ T operator()(int, T u) const {
+    T derivative = T(0);
+    dispatch_surrogate(kind, [&](auto constant) {
+      derivative = surrogate_derivative<decltype(constant)::value>(u, alpha);
+    });
+    return derivative;
+  }
+};
+
 template <class Model, class T, class Stored, bool kWithParams>
 __global__ void __launch_bounds__(kBackwardThreads<Model, T>, 1)
     backward_kernel(const __grid_constant__ Backward<T> b) {
@@ -164,13 +179,7 @@ __global__ void __launch_bounds__(kBackwardThreads<Model, T>, 1)
       auto next = s;
       typename Model::template Tape<T> tape;
       advance<Model, T>(next, x, p, tape);
-      const auto surrogate = [&](int, T u) {
-        T derivative = T(0);
-        dispatch_surrogate(b.surrogate, [&](auto constant) {
-          derivative = surrogate_derivative<decltype(constant)::value>(u, alpha);
-        });
-        return derivative;
-      };
+      const SurrogateOf<T> surrogate{b.surrogate, alpha};
       auto scratch = make_params<Model, T>([](int) { return T(0); });
       const T grad_x =
           Model::vjp(s, x, p, tape, surrogate, column.grad_output(step), grad, kWithParams ? grad_params : scratch);
@@ -195,21 +204,30 @@ inline void check(cudaError_t status, const char* name) {
   }
 }
 
+/// Launches a kernel; in a `cooperative` launch all blocks are resident, and may wait for each other.
+template <class Kernel>
+void launch_kernel(Kernel* kernel, int64_t blocks, int threads, int shared_bytes, bool cooperative, void** arguments,
+                   void* stream, const char* name) {
+  constexpr int kDefaultLimit = 48 * 1024;
+  if (shared_bytes > kDefaultLimit) {
+    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes), name);
+  }
+  const auto launch = cooperative ? cudaLaunchCooperativeKernel<Kernel> : cudaLaunchKernel<Kernel>;
+  check(launch(kernel, dim3(static_cast<unsigned>(blocks)), dim3(threads), arguments, shared_bytes,
+               static_cast<cudaStream_t>(stream)),
+        name);
+}
+
+/// One thread per lane.
 template <class Kernel, class Launch>
-void launch_kernel(Kernel kernel, const Launch& launch, int threads, size_t shared_bytes, void* stream,
-                   const char* name) {
+void launch_lanes(Kernel* kernel, Launch launch, int threads, int shared_bytes, void* stream, const char* name) {
   const int64_t blocks = (launch.lanes + threads - 1) / threads;
   if (blocks >= int64_t{1} << 31) {
     throw std::runtime_error("norse_fast: " + std::to_string(launch.lanes) +
                              " neurons are more than one launch can take");
   }
-  constexpr size_t kDefaultLimit = 48 * 1024;
-  if (shared_bytes > kDefaultLimit) {
-    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes)),
-          name);
-  }
-  kernel<<<static_cast<unsigned>(blocks), threads, shared_bytes, static_cast<cudaStream_t>(stream)>>>(launch);
-  check(cudaGetLastError(), name);
+  void* arguments[] = {&launch};
+  launch_kernel(kernel, blocks, threads, shared_bytes, false, arguments, stream, name);
 }
 
 /// Calls f with a value of the type that the input is stored in, where T is computed in.
@@ -232,7 +250,7 @@ void dispatch_storage(Storage storage, F f) {
 template <class Model, class T>
 void launch_forward(const Forward<T>& f, void* stream) {
   dispatch_storage<T>(f.storage, [&](auto stored) {
-    launch_kernel(forward_kernel<Model, T, decltype(stored)>, f, kThreads, 0, stream, Model::kName);
+    launch_lanes(forward_kernel<Model, T, decltype(stored)>, f, kThreads, 0, stream, Model::kName);
   });
 }
 
@@ -241,9 +259,9 @@ void launch_backward(const Backward<T>& b, void* stream) {
   dispatch_storage<T>(b.storage, [&](auto stored) {
     using Stored = decltype(stored);
     constexpr int kBlock = kBackwardThreads<Model, T>;
-    constexpr size_t kShared = sizeof(T) * kColumnValues<Model, T> * kBlock;
+    constexpr int kShared = sizeof(T) * kColumnValues<Model, T> * kBlock;
     auto kernel = b.grad_params ? backward_kernel<Model, T, Stored, true> : backward_kernel<Model, T, Stored, false>;
-    launch_kernel(kernel, b, kBlock, kShared, stream, Model::kName);
+    launch_lanes(kernel, b, kBlock, kShared, stream, Model::kName);
   });
 }
 

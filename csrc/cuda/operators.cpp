@@ -1,42 +1,32 @@
 // The CUDA implementations of all operators. Their schemas are in the CPU library.
 
-#include "../operators.h"
-
-#include <torch/csrc/stable/accelerator.h>
-
-#include "backend.h"
+#include "gpu.h"
 
 namespace norse_fast::cuda {
 namespace {
 
-/// The device of the operators of operators.h; the current one while it lives.
-struct Gpu {
-  template <class Launch>
-  using Kernel = void (*)(const Launch& launch, void* stream);
+Tensor product(const Tensor& a, const Tensor& b) { return torch::stable::matmul(a, b); }
 
-  DeviceId id;
-  torch::stable::accelerator::DeviceGuard guard;
+Tensor spike_product(const Tensor& spikes, const Tensor& grads) {
+  return torch::stable::matmul(torch::stable::transpose(spikes, 0, 1), grads);
+}
 
-  explicit Gpu(const Tensor& input) : id(input), guard(id.index) {}
-
-  Tensor operator()(const Sizes& sizes, ScalarType dtype) const { return empty(sizes, dtype, id); }
-
-  template <class Model, class Launch>
-  static Kernel<Launch> kernel() {
-    return &Kernels<Cuda, Model>::run;
-  }
-
-  /// Launches on the current stream.
-  template <class Launch>
-  void run(Kernel<Launch> kernel, const Launch& launch) const {
-    void* stream = nullptr;
-    TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(id.index, &stream));
-    kernel(launch, stream);
-  }
-};
+std::vector<int64_t> limits(int64_t device) {
+  const DeviceLimits found = device_limits(static_cast<int>(device));
+  return {found.multiprocessors, found.shared_bytes};
+}
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(norse_fast, CUDA, m) { implement_all<Gpu>(m); }
+STABLE_TORCH_LIBRARY_FRAGMENT(norse_fast, m) { m.def("cuda_limits(int device) -> int[]"); }
+
+STABLE_TORCH_LIBRARY_IMPL(norse_fast, CompositeExplicitAutograd, m) { m.impl("cuda_limits", TORCH_BOX(&limits)); }
+
+STABLE_TORCH_LIBRARY_IMPL(norse_fast, CUDA, m) {
+  implement_all<Gpu>(m);
+  implement_recurrent<Gpu>(m);
+  m.impl("product", TORCH_BOX(&product));
+  m.impl("spike_product", TORCH_BOX(&spike_product));
+}
 
 }  // namespace norse_fast::cuda

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import math
-import subprocess
-import sys
-from pathlib import Path
 
 import hypothesis
 import numpy as np
@@ -15,17 +12,11 @@ from hypothesis import strategies as st
 
 from norse_fast.functional.threshold import SURROGATES
 
-ROOT = Path(__file__).parents[2]
-
+from ..native import build
 
 @pytest.fixture(scope="session")
 def core():
-    build = ROOT / "build" / "core"
-    options = ["-DNORSE_FAST_LIBRARIES=OFF", "-DNORSE_FAST_CORE=ON", f"-DPython3_EXECUTABLE={sys.executable}"]
-    subprocess.run(["cmake", f"-S{ROOT}", f"-B{build}", "-GNinja", *options], check=True, capture_output=True)
-    result = subprocess.run(["cmake", "--build", build], capture_output=True, text=True)
-    assert result.returncode == 0, result.stdout
-    path = next(build.glob("_core*.so"))
+    path = build("core", "NORSE_FAST_CORE")
     spec = importlib.util.spec_from_file_location("_core", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -1,0 +1,74 @@
+// The operators of the CUDA library on the emulated GPU, for tensors on the CPU, in a namespace of their own.
+
+#include "cuda/gpu.h"
+
+extern "C" {
+// What torch without CUDA lacks, or has no device for.
+AOTITorchError aoti_torch_get_current_cuda_stream(int32_t, void** stream) {
+  *stream = nullptr;
+  return AOTI_TORCH_SUCCESS;
+}
+AOTITorchError aoti_torch_create_device_guard(int32_t, DeviceGuardHandle* guard) {
+  *guard = nullptr;
+  return AOTI_TORCH_SUCCESS;
+}
+AOTITorchError aoti_torch_delete_device_guard(DeviceGuardHandle) {
+  return AOTI_TORCH_SUCCESS;
+}
+}
+
+namespace emulation {
+extern int limits[2];
+}
+
+namespace norse_fast::cuda {
+namespace {
+
+using EmulatedModels = ModelList<LIF<false>, LIF<true>, LSNN<true>, Izhikevich, CobaLIF, Refrac<LIF<true>>>;
+
+void set_limits(int64_t multiprocessors, int64_t shared_bytes) {
+  emulation::limits[0] = static_cast<int>(multiprocessors);
+  emulation::limits[1] = static_cast<int>(shared_bytes);
+}
+
+std::vector<int64_t> plan(int64_t neurons, int64_t batch, int64_t channels, int64_t element_size, bool backward,
+                          int64_t multiprocessors, int64_t shared_bytes) {
+  const RecurrentSize size{neurons, batch, static_cast<int>(channels), static_cast<int>(element_size)};
+  const RecurrentPlan p = plan_recurrence(
+      size, backward, {static_cast<int>(multiprocessors), static_cast<int>(shared_bytes)});
+  return {p.persistent, p.block_neurons, p.blocks, p.groups, p.warps, p.shared_bytes()};
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY(norse_fast_emulated, m) {
+  m.def("set_limits(int multiprocessors, int shared_bytes) -> ()");
+  m.def(
+      "plan(int neurons, int batch, int channels, int element_size, bool backward, int multiprocessors, "
+      "int shared_bytes) -> int[]");
+  EmulatedModels::for_each([&](auto model) {
+    const Signature& signature = Signature::of<decltype(model)>();
+    m.def(forward_schema(signature).c_str());
+    m.def(backward_schema(signature).c_str());
+    m.def(recurrent_forward_schema(signature).c_str());
+    m.def(recurrent_backward_schema(signature).c_str());
+  });
+}
+
+STABLE_TORCH_LIBRARY_IMPL(norse_fast_emulated, CompositeExplicitAutograd, m) {
+  m.impl("set_limits", TORCH_BOX(&set_limits));
+  m.impl("plan", TORCH_BOX(&plan));
+}
+
+STABLE_TORCH_LIBRARY_IMPL(norse_fast_emulated, CPU, m) {
+  EmulatedModels::for_each([&](auto model) {
+    using Model = decltype(model);
+    const std::string name = Model::kName;
+    m.impl((name + "_forward").c_str(), &forward<Gpu, Model>);
+    m.impl((name + "_backward").c_str(), &backward<Gpu, Model>);
+    m.impl((name + "_recurrent_forward").c_str(), &recurrent_forward<Gpu, Model>);
+    m.impl((name + "_recurrent_backward").c_str(), &recurrent_backward<Gpu, Model>);
+  });
+}
+
+}  // namespace norse_fast::cuda

@@ -1,0 +1,186 @@
+"""The logic of the CUDA library without a GPU: its kernels and operators, compiled for an emulated one.
+
+The kernels must give what those of the CPU give, bit for bit where no product of matrices is involved.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import norse_fast as nf
+from norse_fast._ops import RECURRENT_SEGMENT
+from norse_fast._recurrent import RECURRENT
+
+from .models import FEED_FORWARD, MODELS, Model, fields, model_id, random_params, random_state
+from .native import build
+from .test_recurrent import assert_same, gradients, layer_of, make_case
+
+H200 = (132, 227 * 1024)
+
+
+@pytest.fixture(scope="session")
+def library():
+    torch.ops.load_library(build("emulated", "NORSE_FAST_EMULATION"))
+    return torch.ops.norse_fast_emulated
+
+
+def emulated(neuron) -> bool:
+    return neuron.name in ("lif", "lif_detached", "lsnn_detached", "izhikevich", "coba_lif", "lif_refrac_detached")
+
+
+RECURRENT_MODELS = [m for m in MODELS if m.kind == "rec" and emulated(layer_of(m).neuron)]
+SEQUENCE_MODELS = [m for m in FEED_FORWARD if emulated(m.neuron)]
+
+
+@pytest.fixture
+def on_gpu(library, monkeypatch):
+    """Returns a context in which the operators of a neuron are those of the emulated GPU."""
+
+    class OnGpu:
+        def __init__(self, neuron, path=None, limits=H200):
+            self.neuron, self.path, self.limits = neuron, path, limits
+
+        def __enter__(self):
+            library.set_limits(*self.limits)
+            self.patch = pytest.MonkeyPatch()
+            if self.path is not None:
+                self.patch.setenv("NORSE_FAST_RECURRENT_PATH", self.path)
+            for kind in ("forward", "backward", "recurrent_forward", "recurrent_backward"):
+                op = getattr(library, f"{self.neuron.name}_{kind}").default
+                self.patch.setattr(self.neuron, f"{kind}_op", op)
+
+        def __exit__(self, *exc):
+            self.patch.undo()
+
+    return OnGpu
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("per_neuron", [False, True])
+@pytest.mark.parametrize("model", SEQUENCE_MODELS, ids=model_id)
+def test_sequences_equal_those_of_the_cpu(model: Model, per_neuron: bool, dtype: torch.dtype, on_gpu, generator):
+    """Steps beyond a segment, more lanes than a block has, gradients of everything, all bits."""
+    shape, compute = (3, 47), torch.float64 if dtype == torch.float64 else torch.float32
+    x = (torch.rand(75, *shape, generator=generator) * 2).to(dtype).requires_grad_()
+    state = random_state(model, shape, compute, generator)
+    p = random_params(model, shape[-1:] if per_neuron else (), compute, generator)
+    leaves = [x, *(v.requires_grad_() for v in fields(state).values())]
+    learned = [v for k, v in fields(p).items() if isinstance(v, torch.Tensor) and k.split(".")[-1] != "alpha"]
+    leaves += [v.requires_grad_() for v in learned]
+    results = []
+    for context in (torch.enable_grad(), on_gpu(model.neuron)):
+        with context:
+            output, final = model.neuron(x, state, p, 0.001, sequence=True)
+            results.append((output, final, gradients(output, final, leaves, torch.Generator().manual_seed(1))))
+    (expected, expected_final, expected_grads), (actual, final, grads) = results
+    assert torch.equal(actual, expected)
+    assert_same(final, expected_final)
+    for a, b in zip(grads, expected_grads):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("path", "limits"),
+    [
+        pytest.param("persistent", (8, 227 * 1024), id="persistent-groups"),
+        pytest.param("persistent", (3, 64 * 1024), id="persistent-one-group"),
+        pytest.param("stepwise", H200, id="stepwise"),
+    ],
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("model", RECURRENT_MODELS, ids=model_id)
+def test_recurrent_layers_equal_those_of_the_cpu(model: Model, dtype, path, limits, on_gpu, generator):
+    """With exact sums of weights, all outputs and states are equal; gradients differ by the order of their sums."""
+    steps = 2 * RECURRENT_SEGMENT + 3
+    x, state, weights, p, learned = make_case(
+        model, steps, (3, 2), 9, 70, generator, dtype, exact=True, per_neuron=dtype == torch.float64, learn=True
+    )
+    leaves = [x, *weights, *fields(state).values(), *learned]
+    layer = layer_of(model)
+    results = []
+    for context in (torch.enable_grad(), on_gpu(layer.neuron, path, limits)):
+        for record in (False, True):
+            with context:
+                output, final = layer(x, state, *weights, p, 0.001, record)
+                results.append((output, final, gradients(output, final, leaves, torch.Generator().manual_seed(1))))
+    for (expected, expected_final, expected_grads), (output, final, grads) in zip(results[:2], results[2:]):
+        assert 0.001 < expected.mean() < 0.9
+        assert torch.equal(output, expected)
+        assert_same(final, expected_final)
+        tolerance = 1e-4 if dtype == torch.float32 else 1e-11
+        for actual, value in zip(grads, expected_grads):
+            scale = max(1.0, value.abs().max().item())
+            torch.testing.assert_close(actual, value, rtol=tolerance, atol=tolerance * scale)
+
+
+@pytest.mark.parametrize(("batch", "neurons", "limits"), [(1, 1, H200), (70, 33, (3, 200_000)), (2, 300, (20, 50_000))])
+def test_recurrent_sizes(batch: int, neurons: int, limits, on_gpu, generator):
+    """One neuron; several rows of the batch per warp; blocks of fewer neurons than a warp has lanes."""
+    model = next(m for m in RECURRENT_MODELS if m.step is nf.lif_step)
+    x, state, weights, p, learned = make_case(model, 20, (batch,), 5, neurons, generator, torch.float32, exact=True, learn=True)
+    leaves = [x, *weights, *fields(state).values(), *learned]
+    layer = layer_of(model)
+    expected, expected_final = layer(x, state, *weights, p, 0.001)
+    expected_grads = gradients(expected, expected_final, leaves, torch.Generator().manual_seed(1))
+    with on_gpu(layer.neuron, "persistent", limits):
+        output, final = layer(x, state, *weights, p, 0.001)
+        grads = gradients(output, final, leaves, torch.Generator().manual_seed(1))
+    assert torch.equal(output, expected)
+    assert_same(final, expected_final)
+    for actual, value in zip(grads, expected_grads):
+        torch.testing.assert_close(actual, value, rtol=1e-4, atol=1e-4 * max(1.0, value.abs().max().item()))
+
+
+def test_initial_spikes_need_not_be_0_or_1(on_gpu, generator):
+    model = next(m for m in RECURRENT_MODELS if m.step is nf.lif_step)
+    x, state, weights, p, _ = make_case(model, 3, (2,), 4, 40, generator, torch.float64, exact=True)
+    state = state._replace(z=torch.full((2, 40), 0.5, dtype=torch.float64))
+    layer = layer_of(model)
+    expected, expected_final = layer(x, state, *weights, p, 0.001)
+    with on_gpu(layer.neuron, "persistent"):
+        output, final = layer(x, state, *weights, p, 0.001)
+    assert torch.equal(output, expected)
+    assert_same(final, expected_final)
+
+
+@pytest.mark.parametrize("backward", [False, True])
+@pytest.mark.parametrize("limits", [H200, (108, 163 * 1024), (46, 99 * 1024), (1, 0)])
+@pytest.mark.parametrize(("channels", "element_size"), [(1, 4), (2, 4), (1, 8)])
+def test_plans(library, channels, element_size, limits, backward):
+    multiprocessors, shared = limits
+    fits = []
+    for neurons in (1, 31, 32, 33, 64, 100, 256, 512, 1000, 1024, 2048, 2500, 4096, 100_000):
+        for batch in (1, 2, 8, 16, 31, 128, 512, 10_000):
+            persistent, width, blocks, groups, warps, used = library.plan(
+                neurons, batch, channels, element_size, backward, multiprocessors, shared
+            )
+            assert width * blocks >= neurons > width * (blocks - 1)
+            assert 1 <= width <= 32
+            assert 1 <= groups <= batch
+            assert 1 <= warps <= 16
+            if persistent:
+                assert blocks * groups <= multiprocessors, "not all blocks would be resident"
+                assert channels * neurons * width * element_size < used <= shared
+                fits.append((neurons, batch))
+            else:
+                assert used == 0
+    if limits == H200:
+        assert (512, 16) in fits
+        assert ((2048, 16) in fits) == (channels * element_size == 4)
+    assert (4096, 1) not in fits
+    assert bool(fits) == (shared > 0)
+
+
+def test_forced_path_that_does_not_fit(on_gpu):
+    layer = nf.LIFRecurrent(3, 400)
+    with (
+        on_gpu(RECURRENT[nf.lif_step].neuron, "persistent", (4, 50_000)),
+        pytest.raises(RuntimeError, match="400 neurons and a batch of 2 does not fit this GPU; unset it"),
+    ):
+        layer(torch.rand(5, 2, 3))
+    with (
+        on_gpu(RECURRENT[nf.lif_step].neuron, "quick"),
+        pytest.raises(RuntimeError, match="got quick, expected persistent or stepwise"),
+    ):
+        layer(torch.rand(5, 2, 3))
