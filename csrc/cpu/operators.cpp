@@ -13,7 +13,7 @@ namespace {
 
 /// Asks for huge pages under a large fresh tensor. Without them the page faults of its first touch take longer than the
 /// kernel: a fault per 4 KiB. Only advice, so a failure is of no interest.
-void advise_huge_pages(void* data, int64_t bytes) {
+void advise_huge_pages([[maybe_unused]] void* data, [[maybe_unused]] int64_t bytes) {
 #ifdef MADV_HUGEPAGE
   constexpr int64_t kHugePage = int64_t{1} << 21;
   const int64_t begin = (reinterpret_cast<int64_t>(data) + kHugePage - 1) / kHugePage * kHugePage;
@@ -22,20 +22,9 @@ void advise_huge_pages(void* data, int64_t bytes) {
 #endif
 }
 
-/// The device of the operators of operators.h.
+/// The backend, as operators.h wants it.
 struct Cpu {
-  template <class Launch>
-  using Kernel = cpu::Kernel<Launch>;
-
-  DeviceId id;
-
-  explicit Cpu(const Tensor& input) : id(input) {}
-
-  Tensor operator()(const Sizes& sizes, ScalarType dtype) const {
-    Tensor t = empty(sizes, dtype, id);
-    advise_huge_pages(t.data_ptr(), t.numel() * t.element_size());
-    return t;
-  }
+  static void prepare(void* data, int64_t bytes) { advise_huge_pages(data, bytes); }
 
   template <class Model, class Launch>
   static Kernel<Launch> kernel() {
@@ -44,7 +33,7 @@ struct Cpu {
 
   /// Splits the lanes over the threads, unless waking a thread takes longer than the work.
   template <class Launch>
-  void run(Kernel<Launch> kernel, const Launch& launch) const {
+  static void run(Kernel<Launch> kernel, const Launch& launch, int32_t) {
     constexpr int64_t kSmall = 1 << 15;  // neuron-steps, about 10 us
     constexpr int64_t kGranule = 64;     // lanes; whole cache lines for every dtype
     const int64_t threads = torch::stable::get_num_threads();
@@ -64,6 +53,8 @@ std::string capability_name() { return kCapabilityNames[static_cast<int>(capabil
 
 STABLE_TORCH_LIBRARY(norse_fast, m) {
   m.def("cpu_capability() -> str");
+  m.def("cpu_kernels() -> int");
+  m.def("cuda_kernels() -> int");
   AllModels::for_each([&](auto model) {
     m.def(forward_schema(Signature::of<decltype(model)>()).c_str());
     m.def(backward_schema(Signature::of<decltype(model)>()).c_str());
@@ -72,6 +63,7 @@ STABLE_TORCH_LIBRARY(norse_fast, m) {
 
 STABLE_TORCH_LIBRARY_IMPL(norse_fast, CompositeExplicitAutograd, m) {
   m.impl("cpu_capability", TORCH_BOX(&capability_name));
+  m.impl("cpu_kernels", TORCH_BOX(&kernel_table<Cpu>));
 }
 
 STABLE_TORCH_LIBRARY_IMPL(norse_fast, CPU, m) { implement_all<Cpu>(m); }

@@ -9,33 +9,30 @@
 namespace norse_fast::cuda {
 namespace {
 
-/// The device of the operators of operators.h; the current one while it lives.
+/// The backend, as operators.h wants it.
 struct Gpu {
-  template <class Launch>
-  using Kernel = void (*)(const Launch& launch, void* stream);
-
-  DeviceId id;
-  torch::stable::accelerator::DeviceGuard guard;
-
-  explicit Gpu(const Tensor& input) : id(input), guard(id.index) {}
-
-  Tensor operator()(const Sizes& sizes, ScalarType dtype) const { return empty(sizes, dtype, id); }
+  static void prepare(void*, int64_t) {}
 
   template <class Model, class Launch>
-  static Kernel<Launch> kernel() {
-    return &Kernels<Cuda, Model>::run;
+  static auto kernel() {
+    return static_cast<void (*)(const Launch&, void*)>(&Kernels<Cuda, Model>::run);
   }
 
   /// Launches on the current stream.
   template <class Launch>
-  void run(Kernel<Launch> kernel, const Launch& launch) const {
+  static void run(void (*kernel)(const Launch&, void*), const Launch& launch, int32_t device_index) {
+    const torch::stable::accelerator::DeviceGuard guard(device_index);
     void* stream = nullptr;
-    TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(id.index, &stream));
+    TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(device_index, &stream));
     kernel(launch, stream);
   }
 };
 
 }  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(norse_fast, CompositeExplicitAutograd, m) {
+  m.impl("cuda_kernels", TORCH_BOX(&kernel_table<Gpu>));
+}
 
 STABLE_TORCH_LIBRARY_IMPL(norse_fast, CUDA, m) { implement_all<Gpu>(m); }
 

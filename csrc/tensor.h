@@ -1,0 +1,80 @@
+#pragma once
+// What a tensor is: that of LibTorch's stable ABI, or, in the library that is compiled for one torch only
+// (csrc/autograd), ATen's, whose calls are cheaper. Everything below knows both by the same names.
+
+#include <cstdint>
+#include <vector>
+
+#ifdef TORCH_TARGET_VERSION
+#include <torch/csrc/inductor/aoti_torch/c/shim.h>
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+#else
+#include <ATen/EmptyTensor.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
+#include <torch/headeronly/util/Exception.h>
+#endif
+
+namespace norse_fast {
+
+using Sizes = std::vector<int64_t>;
+
+#ifdef TORCH_TARGET_VERSION
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+class DeviceId {
+ public:
+  explicit DeviceId(const Tensor& t) {
+    TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(t.get(), &type_));
+    TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_index(t.get(), &index_));
+  }
+
+  bool operator==(const DeviceId& other) const { return type_ == other.type_ && index_ == other.index_; }
+  int32_t type() const { return type_; }
+  int32_t index() const { return index_; }
+
+ private:
+  int32_t type_ = 0, index_ = 0;
+};
+
+/// A contiguous tensor. Straight to the allocator: this runs several times per time step of a cell.
+inline Tensor empty(const Sizes& sizes, ScalarType dtype, DeviceId device) {
+  Sizes strides(sizes.size());
+  int64_t stride = 1;
+  for (size_t d = sizes.size(); d-- > 0;) {
+    strides[d] = stride;
+    stride *= sizes[d] > 0 ? sizes[d] : 1;
+  }
+  AtenTensorHandle handle = nullptr;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(
+      sizes.size(), sizes.data(), strides.data(),
+      torch::stable::detail::to<int32_t>(torch::stable::detail::from(dtype)), device.type(), device.index(), &handle));
+  return Tensor(handle);
+}
+
+inline Tensor as_contiguous(const Tensor& t) { return t.is_contiguous() ? t : torch::stable::contiguous(t); }
+
+#else
+
+using ScalarType = at::ScalarType;
+using Tensor = at::Tensor;
+
+struct DeviceId : at::Device {
+  explicit DeviceId(const Tensor& t) : at::Device(t.device()) {}
+};
+
+/// A contiguous tensor; on the CPU straight from the allocator.
+inline Tensor empty(const Sizes& sizes, ScalarType dtype, DeviceId device) {
+  if (device.is_cpu()) return at::detail::empty_cpu(sizes, dtype);
+  return at::empty(sizes, at::TensorOptions(dtype).device(device));
+}
+
+inline Tensor as_contiguous(const Tensor& t) { return t.contiguous(); }
+
+#endif
+
+}  // namespace norse_fast
