@@ -85,9 +85,9 @@ struct Shape {
   int64_t steps;
   Sizes step;
   int64_t lanes;
-  DeviceId device;
+  Device device;
 
-  Shape(const Tensor& input, bool sequence) : steps(1), step(sizes_of(input)), lanes(1), device(input) {
+  Shape(const Tensor& input, bool sequence) : steps(1), step(sizes_of(input)), lanes(1), device(locate(input)) {
     if (sequence) {
       STD_TORCH_CHECK(!step.empty(), "norse_fast: a sequence needs a time dimension");
       steps = step.front();
@@ -120,7 +120,7 @@ inline void check_operand(const Tensor& t, const Sizes& sizes, ScalarType dtype,
   STD_TORCH_CHECK(actual.size() == sizes.size() && std::equal(actual.begin(), actual.end(), sizes.begin()),
                   "norse_fast: ", what, " has another shape than the input");
   STD_TORCH_CHECK(t.scalar_type() == dtype, "norse_fast: ", what, " has another dtype than the computation");
-  STD_TORCH_CHECK(DeviceId(t) == shape.device, "norse_fast: ", what, " is on another device than the input");
+  STD_TORCH_CHECK(locate(t) == shape.device, "norse_fast: ", what, " is on another device than the input");
 }
 
 /// A parameter as the kernels take it. `t` must stay alive until they have run; it is replaced where it is not
@@ -137,7 +137,7 @@ Parameter<T> parameter_of(Tensor& t, bool rate, double dt, const Shape& shape) {
     p.values = nullptr;
     return p;
   }
-  STD_TORCH_CHECK(DeviceId(t) == shape.device, "norse_fast: a parameter is on another device than the input");
+  STD_TORCH_CHECK(locate(t) == shape.device, "norse_fast: a parameter is on another device than the input");
   int64_t d = t.dim() - 1;
   for (int64_t s = static_cast<int64_t>(shape.step.size()) - 1; d >= 0 && s >= 0; --d, --s) {
     if (t.size(d) != shape.step[s]) break;
@@ -158,7 +158,7 @@ constexpr ScalarType kScalarType = sizeof(T) == sizeof(double) ? ScalarType::Dou
 
 /// Makes the tensors that a call fills.
 struct Allocator {
-  DeviceId device;
+  Device device;
   Prepare prepare;
 
   Tensor operator()(const Sizes& sizes, ScalarType dtype) const {

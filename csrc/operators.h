@@ -108,60 +108,60 @@ void put(const BackwardCall<T>& call, StableIValue* stack) {
   stack[next++] = from(call.grad_params);
 }
 
-// The operators of a backend, boxed. Device is the backend: it says how a fresh tensor is prepared and how a kernel is
+// The operators of a backend, boxed. Backend is the backend: it says how a fresh tensor is prepared and how a kernel is
 // run.
 
-template <class Device, class Model, class Launch>
+template <class Backend, class Model, class Launch>
 void run_model(const Launch& launch, int32_t device_index) {
-  Device::run(Device::template kernel<Model, Launch>(), launch, device_index);
+  Backend::run(Backend::template kernel<Model, Launch>(), launch, device_index);
 }
 
-template <class Device, class Model, class T>
+template <class Backend, class Model, class T>
 void forward_as(ForwardArguments& a, StableIValue* stack) {
-  put(run_call<ForwardCall<T>>(a, Signature::of<Model>(), &Device::prepare, &run_model<Device, Model, Forward<T>>),
+  put(run_call<ForwardCall<T>>(a, Signature::of<Model>(), &Backend::prepare, &run_model<Backend, Model, Forward<T>>),
       stack);
 }
 
-template <class Device, class Model, class T>
+template <class Backend, class Model, class T>
 void backward_as(BackwardArguments& a, StableIValue* stack) {
-  put(run_call<BackwardCall<T>>(a, Signature::of<Model>(), &Device::prepare, &run_model<Device, Model, Backward<T>>),
+  put(run_call<BackwardCall<T>>(a, Signature::of<Model>(), &Backend::prepare, &run_model<Backend, Model, Backward<T>>),
       stack);
 }
 
-template <class Device, class Model>
+template <class Backend, class Model>
 void forward(StableIValue* stack, uint64_t count, uint64_t) {
   auto a = take_forward(Stack(stack, count), Signature::of<Model>());
   const bool wide = a.input.scalar_type() == ScalarType::Double;
-  wide ? forward_as<Device, Model, double>(a, stack) : forward_as<Device, Model, float>(a, stack);
+  wide ? forward_as<Backend, Model, double>(a, stack) : forward_as<Backend, Model, float>(a, stack);
 }
 
-template <class Device, class Model>
+template <class Backend, class Model>
 void backward(StableIValue* stack, uint64_t count, uint64_t) {
   auto a = take_backward(Stack(stack, count), Signature::of<Model>());
   const bool wide = a.input.scalar_type() == ScalarType::Double;
-  wide ? backward_as<Device, Model, double>(a, stack) : backward_as<Device, Model, float>(a, stack);
+  wide ? backward_as<Backend, Model, double>(a, stack) : backward_as<Backend, Model, float>(a, stack);
 }
 
-template <class Device, class Library>
+template <class Backend, class Library>
 void implement_all(Library& library) {
   AllModels::for_each([&](auto model) {
     using Model = decltype(model);
-    library.impl((std::string(Model::kName) + "_forward").c_str(), &forward<Device, Model>);
-    library.impl((std::string(Model::kName) + "_backward").c_str(), &backward<Device, Model>);
+    library.impl((std::string(Model::kName) + "_forward").c_str(), &forward<Backend, Model>);
+    library.impl((std::string(Model::kName) + "_backward").c_str(), &backward<Backend, Model>);
   });
 }
 
 /// The address of the backend's table of kernels, as an operator can return it.
-template <class Device>
+template <class Backend>
 int64_t kernel_table() {
   static const KernelTable kTable = [] {
     KernelTable table{};
-    table.prepare = &Device::prepare;
+    table.prepare = &Backend::prepare;
     int k = 0;
     AllModels::for_each([&](auto model) {
       using Model = decltype(model);
-      table.models[k++] = {&run_model<Device, Model, Forward<float>>, &run_model<Device, Model, Forward<double>>,
-                           &run_model<Device, Model, Backward<float>>, &run_model<Device, Model, Backward<double>>};
+      table.models[k++] = {&run_model<Backend, Model, Forward<float>>, &run_model<Backend, Model, Forward<double>>,
+                           &run_model<Backend, Model, Backward<float>>, &run_model<Backend, Model, Backward<double>>};
     });
     return table;
   }();

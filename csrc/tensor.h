@@ -26,14 +26,14 @@ using Sizes = std::vector<int64_t>;
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
-class DeviceId {
+class Device {
  public:
-  explicit DeviceId(const Tensor& t) {
+  explicit Device(const Tensor& t) {
     TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(t.get(), &type_));
     TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_index(t.get(), &index_));
   }
 
-  bool operator==(const DeviceId& other) const { return type_ == other.type_ && index_ == other.index_; }
+  bool operator==(const Device& other) const { return type_ == other.type_ && index_ == other.index_; }
   int32_t type() const { return type_; }
   int32_t index() const { return index_; }
 
@@ -41,8 +41,10 @@ class DeviceId {
   int32_t type_ = 0, index_ = 0;
 };
 
+inline Device locate(const Tensor& t) { return Device(t); }
+
 /// A contiguous tensor. Straight to the allocator: this runs several times per time step of a cell.
-inline Tensor empty(const Sizes& sizes, ScalarType dtype, DeviceId device) {
+inline Tensor empty(const Sizes& sizes, ScalarType dtype, Device device) {
   Sizes strides(sizes.size());
   int64_t stride = 1;
   for (size_t d = sizes.size(); d-- > 0;) {
@@ -63,12 +65,12 @@ inline Tensor as_contiguous(const Tensor& t) { return t.is_contiguous() ? t : to
 using ScalarType = at::ScalarType;
 using Tensor = at::Tensor;
 
-struct DeviceId : at::Device {
-  explicit DeviceId(const Tensor& t) : at::Device(t.device()) {}
-};
+using Device = at::Device;
+
+inline Device locate(const Tensor& t) { return t.device(); }
 
 /// A contiguous tensor; on the CPU straight from the allocator.
-inline Tensor empty(const Sizes& sizes, ScalarType dtype, DeviceId device) {
+inline Tensor empty(const Sizes& sizes, ScalarType dtype, Device device) {
   if (device.is_cpu()) return at::detail::empty_cpu(sizes, dtype);
   return at::empty(sizes, at::TensorOptions(dtype).device(device));
 }

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import torch
 
 from ._autograd import run_fused
-from ._extension import has_kernels
+from ._extension import has_kernels, native
 from ._ops import register_fakes
 from .functional.threshold import surrogate_index, threshold
 
@@ -79,6 +79,7 @@ class Neuron:
             register_fakes(name, len(state), len(params))
             self.forward_op = getattr(torch.ops.norse_fast, f"{name}_forward").default
             self.backward_op = getattr(torch.ops.norse_fast, f"{name}_backward").default
+            self.model = None if native() is None else native().model(name)
 
     def __repr__(self) -> str:
         return f"Neuron({self.name!r})"
@@ -99,6 +100,11 @@ class Neuron:
         surrogate = surrogate_index(method)
         if self.coefficients is not None:
             params = self.coefficients(params, dt)
+        run = None if torch.compiler.is_compiling() else native()
+        if run is not None and self.name is not None:
+            results = run.run(self.model, input, state_values, params, alpha, surrogate, dt, sequence, record)
+            if results is not None:
+                return results[0], self.pack(*results[1])
         if not self._is_ready(input, state_values, params, sequence):
             input, state_values, params, alpha = self._prepare(input, state_values, params, alpha, sequence)
         if self.name is None or not has_kernels(input.device.type):
