@@ -106,8 +106,8 @@ PyObject* as_tuple(std::vector<Tensor>&& tensors) {
   return tuple;
 }
 
-/// run(model, input, state, params, alpha, surrogate, dt, sequence, record): (output, states), or None where the arguments
-/// must be prepared first, or be run by operators.
+/// run(model, input, state, params, alpha, surrogate, dt, sequence, record): (output, states), or None where the
+/// arguments must be prepared first, or be run by operators.
 PyObject* run_python(PyObject*, PyObject* const* args, Py_ssize_t count) {
   HANDLE_TH_ERRORS
   TORCH_CHECK_TYPE(count == 9, "run: got ", count, " arguments, expected 9");
@@ -122,7 +122,8 @@ PyObject* run_python(PyObject*, PyObject* const* args, Py_ssize_t count) {
 
   Results results;
   {
-    // Work that takes long lets other threads of Python run. Short work does not: taking the lock again may take longer.
+    // Work that takes long lets other threads of Python run. Short work does not: taking the lock again may take
+    // longer.
     constexpr int64_t kLong = 1 << 12;
     std::optional<pybind11::gil_scoped_release> no_gil;
     if (reader.arguments.input.numel() > kLong) no_gil.emplace();

@@ -40,10 +40,11 @@ Pointer<T> make_node(Arguments&&... arguments) {
 }
 
 /// Sums the gradient of one parameter over the lanes that share a value.
-Tensor reduce(const Tensor& grad, const Tensor& param) {
+Tensor reduce(const Tensor& grad, const Tensor& param, const Sizes& sizes) {
   // A parameter that varies spans the trailing dimensions, after leading ones of size 1.
-  const Tensor reduced = param.numel() == 1 ? grad.sum() : grad.reshape({-1, param.numel()}).sum(0);
-  return reduced.reshape(param.sizes()).to(param.device(), param.scalar_type());
+  const int64_t count = c10::multiply_integers(sizes);
+  const Tensor reduced = count == 1 ? grad.sum() : grad.reshape({-1, count}).sum(0);
+  return reduced.reshape(sizes).to(param.device(), param.scalar_type());
 }
 
 bool any_requires_grad(const std::vector<Tensor>& tensors) {
@@ -101,7 +102,10 @@ class FusedBackward : public Node {
     keep(a.input);
     for (const Tensor& t : a.state) keep(t);
     if (with_params) {
-      for (const Tensor& t : a.params) keep(t);
+      for (const Tensor& t : a.params) {
+        keep(t);
+        param_sizes_.push_back(sizes_of(t));
+      }
       operands_.emplace_back(alpha, false);
     } else {
       constants_.reserve(params + 1);
@@ -140,6 +144,7 @@ class FusedBackward : public Node {
     args.collect(dt_);
     args.collect(sequence_);
     args.collect(record_);
+    args.collect(param_sizes_);
     args.collect(operands_, false);
     args.collect(constants_);
     args.collect(checkpoints_, false);
@@ -201,8 +206,9 @@ class FusedBackward : public Node {
     variable_list results(num_outputs());
     if (a.want_input) results[0] = std::move(gradients.input);
     for (size_t k = 0; k < states; ++k) results[1 + k] = std::move(gradients.state[k]);
-    for (size_t k = 1 + states; k < num_outputs(); ++k) {
-      if (task_should_compute_output(k)) results[k] = reduce(gradients.params[k - 1 - states], a.params[k - 1 - states]);
+    for (size_t p = 0; with_params && p < params; ++p) {
+      const size_t k = 1 + states + p;
+      if (task_should_compute_output(k)) results[k] = reduce(gradients.params[p], a.params[p], param_sizes_[p]);
     }
     return results;
   }
@@ -219,7 +225,8 @@ class FusedBackward : public Node {
   /// The kernels compute no second derivatives; whoever asks for them is told so, instead of getting wrong ones.
   void forbid_second_derivatives(const variable_list& results) const {
     const auto error = make_node<torch::autograd::Error>(
-        "norse_fast: got a request for second derivatives, expected first derivatives only, because the kernels compute "
+        "norse_fast: got a request for second derivatives, expected first derivatives only, because the kernels "
+        "compute "
         "no others; run the model inside norse_fast.kernels_disabled() to differentiate twice.",
         torch::autograd::edge_list(next_edges()));
     for (const Tensor& t : results) {
@@ -233,8 +240,9 @@ class FusedBackward : public Node {
   bool sequence_, record_;
   std::vector<SavedVariable> operands_;  // the input, the states and, where some parameter needs a gradient, the
                                          // parameters and alpha
-  std::vector<Tensor> constants_;        // where none does: the parameters and alpha
-  std::vector<int64_t> versions_;        // their versions tell whether they are still the same in backward
+  std::vector<Sizes> param_sizes_;  // of those parameters; torch.compile's autograd makes symbols of a tensor's own
+  std::vector<Tensor> constants_;   // where none does: the parameters and alpha
+  std::vector<int64_t> versions_;   // their versions tell whether they are still the same in backward
   std::vector<SavedVariable> checkpoints_;
 };
 
@@ -271,7 +279,8 @@ bool is_plain(const Tensor& t) {
 Results run(const Model& model, ForwardArguments a, const Tensor& alpha, int64_t surrogate) {
   const KernelTable& kernels = *kernels_of(a.input);
   Pointer<FusedBackward> node;
-  if (at::GradMode::is_enabled() && (a.input.requires_grad() || any_requires_grad(a.state) || any_requires_grad(a.params))) {
+  if (at::GradMode::is_enabled() &&
+      (a.input.requires_grad() || any_requires_grad(a.state) || any_requires_grad(a.params))) {
     node = make_node<FusedBackward>(model, a, alpha, surrogate);
     a.checkpoint = a.sequence && a.input.size(0) > kSegment;
   }

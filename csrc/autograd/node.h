@@ -23,7 +23,8 @@ const KernelTable* kernels_of(const Tensor& t);
 /// Whether no mode of this thread wants to see operators: torch.func, FakeTensorMode, tracing.
 bool is_plain_thread();
 
-/// Whether a tensor is dense memory and no more, so that kernels may read it: no subclass, no conjugate, no dual number.
+/// Whether a tensor is dense memory and no more, so that kernels may read it: no subclass, no conjugate, no dual
+/// number.
 bool is_plain(const Tensor& t);
 
 struct Results {
