@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["BUILD", "VERSION", "has_kernels", "kernels_disabled"]
+__all__ = ["BUILD", "VERSION", "backends", "has_kernels", "kernels_disabled", "native", "native_model"]
 
 VERSION = "0.1.0"
 MINIMUM_TORCH = (2, 11)
@@ -141,8 +141,33 @@ _native = _load_native()
 
 
 def native() -> Any:
-    """The module with the autograd node in C++, or None where calls go through operators and an autograd.Function."""
-    return None if _disabled else _native
+    """What runs a model in C++, or None where that goes through operators and an autograd.Function."""
+    return None if _disabled or _native is None else _native.run
+
+
+def backends() -> dict[str, str]:
+    """What runs the neurons here; the results do not depend on it.
+
+    Returns:
+        ``cpu``: the instruction set of the kernels; ``cuda``: the version of CUDA of theirs; both ``"none"`` where PyTorch
+        takes their place. ``autograd``: ``"C++"``, or ``"Python"``, with which a small step takes three times as long; the
+        former is for the very version of torch and of Python that the libraries were built with.
+
+    Example:
+        >>> with kernels_disabled():
+        ...     backends()
+        {'cpu': 'none', 'cuda': 'none', 'autograd': 'Python'}
+    """
+    return {
+        "cpu": torch.ops.norse_fast.cpu_capability() if has_kernels("cpu") else "none",
+        "cuda": BUILD["cuda"] if "cuda" in _loaded and not _disabled else "none",
+        "autograd": "Python" if native() is None else "C++",
+    }
+
+
+def native_model(name: str) -> int | None:
+    """The number under which :func:`native` knows a model."""
+    return None if _native is None else _native.model(name)
 
 
 class kernels_disabled:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from norse_fast._extension import has_kernels
+import norse_fast as nf
 
 
 @pytest.fixture(autouse=True)
@@ -17,5 +17,5 @@ def generator() -> torch.Generator:
 
 
 def pytest_report_header() -> str:
-    kernels = torch.ops.norse_fast.cpu_capability() if has_kernels("cpu") else "none"
-    return f"norse_fast kernels: {kernels}; torch {torch.__version__}"
+    found = ", ".join(f"{name} {value}" for name, value in nf.backends().items())
+    return f"norse_fast: {found}; torch {torch.__version__}"
