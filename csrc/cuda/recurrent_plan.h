@@ -28,8 +28,8 @@ struct RecurrentSize {
 /// Blocks come in groups. A group computes some rows of the batch; its blocks share the neurons, one warp per row at a
 /// time.
 ///
-/// A persistent launch computes all time steps: every block keeps the weights of its neurons in shared memory, all blocks
-/// are resident, and those of a group exchange spikes after every step. A stepwise launch computes one.
+/// A persistent launch computes all time steps: every block keeps the weights of its neurons in shared memory, all
+/// blocks are resident, and those of a group exchange spikes after every step. A stepwise launch computes one.
 struct RecurrentPlan {
   bool persistent;
   int block_neurons, blocks;  // of a group
@@ -67,8 +67,13 @@ inline RecurrentPlan plan_recurrence(const RecurrentSize& size, bool backward, c
     const int own = warp_memory(size, backward);
     for (int warps = most_warps(size.element_size, backward); warps >= 4; warps /= 2) {
       if (weights + int64_t{warps} * own > device.shared_bytes) continue;
-      return {true,  static_cast<int>(width),   static_cast<int>(blocks), static_cast<int>(groups),
-              warps, static_cast<int>(weights), own};
+      return {true,
+              static_cast<int>(width),
+              static_cast<int>(blocks),
+              static_cast<int>(groups),
+              warps,
+              static_cast<int>(weights),
+              own};
     }
   }
   return stepwise_plan(size);
