@@ -184,9 +184,15 @@ __device__ __forceinline__ T* warp_memory(const RecurrentPlan& plan, int warp) {
 }
 
 template <class Model, class T>
+<<<<<<< ours
 __global__ void __launch_bounds__(most_warps(sizeof(T), false) * 32, 1)
     recurrent_forward_kernel(const __grid_constant__ RecurrentForward<T> f,
                              const __grid_constant__ RecurrentGrid<T> g) {
+=======
+__global__ void __launch_bounds__(most_warps(false) * 32, 1)
+    recurrent_forward_kernel(const __grid_constant__ RecurrentForward<T> f,
+                             const __grid_constant__ RecurrentGrid<T> g) {
+>>>>>>> theirs
   constexpr int C = kChannels<Model>;
   const RecurrentPlan& plan = g.plan;
   const Place place(plan, f.neurons, g.batch);
@@ -433,7 +439,7 @@ __device__ __forceinline__ void step_back(const RecurrentBackward<T>& b, int64_t
 }
 
 template <class Model, class T>
-__global__ void __launch_bounds__(most_warps(sizeof(T), true) * 32, 1)
+__global__ void __launch_bounds__(most_warps(true) * 32, 1)
     recurrent_backward_kernel(const __grid_constant__ RecurrentBackward<T> b,
                               const __grid_constant__ RecurrentGrid<T> g) {
   constexpr int C = kChannels<Model>;
