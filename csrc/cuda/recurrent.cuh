@@ -184,15 +184,9 @@ __device__ __forceinline__ T* warp_memory(const RecurrentPlan& plan, int warp) {
 }
 
 template <class Model, class T>
-<<<<<<< ours
-__global__ void __launch_bounds__(most_warps(sizeof(T), false) * 32, 1)
-    recurrent_forward_kernel(const __grid_constant__ RecurrentForward<T> f,
-                             const __grid_constant__ RecurrentGrid<T> g) {
-=======
 __global__ void __launch_bounds__(most_warps(false) * 32, 1)
     recurrent_forward_kernel(const __grid_constant__ RecurrentForward<T> f,
                              const __grid_constant__ RecurrentGrid<T> g) {
->>>>>>> theirs
   constexpr int C = kChannels<Model>;
   const RecurrentPlan& plan = g.plan;
   const Place place(plan, f.neurons, g.batch);
