@@ -19,8 +19,8 @@ NORSE_FAST_INLINE To bit_cast(From from) {
   return to;
 }
 
-/// x where the condition holds, else 0. As a mask: GCC would follow a select into what is computed of it, and compute that
-/// for either case.
+/// x where the condition holds, else 0. As a mask: GCC would follow a select into what is computed of it, and compute
+/// that for either case.
 template <class T>
 NORSE_FAST_INLINE T keep_if(bool condition, T x) {
   using Bits = std::conditional_t<sizeof(T) == sizeof(uint32_t), uint32_t, uint64_t>;

@@ -1,6 +1,6 @@
 #pragma once
-// The drivers of the backend that this translation unit is compiled for: `Backend`, and what Kernels<Backend, Model> and
-// RecurrentKernels<Backend, Model> do.
+// The drivers of the backend that this translation unit is compiled for: `Backend`, and what Kernels<Backend, Model>
+// and RecurrentKernels<Backend, Model> do.
 
 #ifdef __CUDACC__
 #include "cuda/kernels.cuh"

@@ -228,12 +228,12 @@ struct RecurrentBackwardCall {
   }
 };
 
-// The operators of a backend, boxed; a Device has run_recurrent besides what operators.h asks of it.
+// The operators of a backend, boxed; a Backend has run_recurrent besides what operators.h asks of it.
 
-template <template <class> class Call, class Device, class Model, class Arguments>
+template <template <class> class Call, class Backend, class Model, class Arguments>
 void recurrent(Arguments a, StableIValue* stack) {
   constexpr int kChannels = Model::kRecurrence.channels;
-  const Device device(a.input);
+  const Backend device(a.input);
   const auto run = [&](auto zero) {
     Call<decltype(zero)> call(a, Signature::of<Model>(), kChannels, device);
     if (call.launch.lanes > 0) device.template run_recurrent<Model>(call.launch);
@@ -242,26 +242,26 @@ void recurrent(Arguments a, StableIValue* stack) {
   a.input.scalar_type() == ScalarType::Double ? run(0.0) : run(0.0f);
 }
 
-template <class Device, class Model>
+template <class Backend, class Model>
 void recurrent_forward(StableIValue* stack, uint64_t count, uint64_t) {
-  recurrent<RecurrentForwardCall, Device, Model>(
+  recurrent<RecurrentForwardCall, Backend, Model>(
       RecurrentForwardArguments::take(Stack(stack, count), Signature::of<Model>()), stack);
 }
 
-template <class Device, class Model>
+template <class Backend, class Model>
 void recurrent_backward(StableIValue* stack, uint64_t count, uint64_t) {
-  recurrent<RecurrentBackwardCall, Device, Model>(
+  recurrent<RecurrentBackwardCall, Backend, Model>(
       RecurrentBackwardArguments::take(Stack(stack, count), Signature::of<Model>()), stack);
 }
 
-template <class Device, class Library>
+template <class Backend, class Library>
 void implement_recurrent(Library& library) {
   AllModels::for_each([&](auto model) {
     using Model = decltype(model);
     if constexpr (kIsRecurrent<Model>) {
       const std::string name = Model::kName;
-      library.impl((name + "_recurrent_forward").c_str(), &recurrent_forward<Device, Model>);
-      library.impl((name + "_recurrent_backward").c_str(), &recurrent_backward<Device, Model>);
+      library.impl((name + "_recurrent_forward").c_str(), &recurrent_forward<Backend, Model>);
+      library.impl((name + "_recurrent_backward").c_str(), &recurrent_backward<Backend, Model>);
     }
   });
 }

@@ -6,7 +6,7 @@ or CUDA kernel.
 
 from ._accelerate import AccelerationReport, accelerate, revert
 from ._extension import VERSION as __version__
-from ._extension import kernels_disabled
+from ._extension import backends, kernels_disabled
 from .functional import *
 from .module import *
 from .utils.export_nir import to_nir

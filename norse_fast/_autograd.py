@@ -74,8 +74,9 @@ class _NoSecondDerivative(torch.autograd.Function):
     """Passes gradients on, and says so where somebody differentiates them, instead of giving wrong second derivatives."""
 
     @staticmethod
-    def forward(ctx: Any, anchor: torch.Tensor, *grads: Any) -> Any:
-        return tuple(None if g is None else g.view_as(g) for g in grads)
+    def forward(ctx: Any, results: int, *tensors: Any) -> Any:
+        # The other tensors are what the gradients depend on.
+        return tuple(None if t is None else t.view_as(t) for t in tensors[:results])
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
@@ -131,7 +132,7 @@ def once_only(backward: Callable[..., Any], ctx: Any, grads: Any) -> Any:
         return backward(ctx, *grads)
     with torch.no_grad():
         results = backward(ctx, *grads)
-    return _NoSecondDerivative.apply(torch.zeros((), requires_grad=True), *results)
+    return _NoSecondDerivative.apply(len(results), *results, *ctx.saved_tensors)
 
 
 class Fused(torch.autograd.Function):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.machinery
+import importlib.util
 import json
 import os
 import warnings
@@ -10,7 +12,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["BUILD", "VERSION", "has_kernels", "kernels_disabled"]
+__all__ = ["BUILD", "VERSION", "backends", "has_kernels", "kernels_disabled", "native", "native_model"]
 
 VERSION = "0.1.0"
 MINIMUM_TORCH = (2, 11)
@@ -112,6 +114,60 @@ if not _disabled:
     # The schemas are in the CPU library, and a CUDA library cannot be loaded by a torch without CUDA.
     if "cpu" in _loaded and torch.version.cuda is not None and (_LIBRARIES / "_C_cuda.so").exists():
         _load("cuda")
+
+
+def _load_native() -> Any:
+    """The module with the autograd node in C++, or None: in silence, because Python does the same, only slower."""
+    # It uses all of torch's C++, which differs from version to version, where the other libraries use its stable part.
+    path = _LIBRARIES / f"_C_autograd{importlib.machinery.EXTENSION_SUFFIXES[0]}"
+    wanted = os.environ.get("NORSE_FAST_PYTHON_AUTOGRAD", "") in ("", "0")
+    same_torch = BUILD.get("torch_commit") == getattr(torch.version, "git_version", None)
+    if not (wanted and same_torch and "cpu" in _loaded and path.exists()):
+        return None
+    spec = importlib.util.spec_from_file_location("norse_fast._C_autograd", path)
+    assert spec is not None
+    assert spec.loader is not None
+    try:
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    except ImportError:
+        return None
+    for device_type in _loaded:
+        module.set_kernels(device_type, getattr(torch.ops.norse_fast, f"{device_type}_kernels")())
+    return module
+
+
+_native = _load_native()
+
+
+def native() -> Any:
+    """What runs a model in C++, or None where that goes through operators and an autograd.Function."""
+    return None if _disabled or _native is None else _native.run
+
+
+def backends() -> dict[str, str]:
+    """What runs the neurons here; the results do not depend on it.
+
+    Returns:
+        ``cpu``: the instruction set of the kernels; ``cuda``: the version of CUDA of theirs; both ``"none"`` where PyTorch
+        takes their place. ``autograd``: ``"C++"``, or ``"Python"``, with which a small step takes three times as long; the
+        former is for the very version of torch and of Python that the libraries were built with.
+
+    Example:
+        >>> with kernels_disabled():
+        ...     backends()
+        {'cpu': 'none', 'cuda': 'none', 'autograd': 'Python'}
+    """
+    return {
+        "cpu": torch.ops.norse_fast.cpu_capability() if has_kernels("cpu") else "none",
+        "cuda": BUILD["cuda"] if "cuda" in _loaded and not _disabled else "none",
+        "autograd": "Python" if native() is None else "C++",
+    }
+
+
+def native_model(name: str) -> int | None:
+    """The number under which :func:`native` knows a model."""
+    return None if _native is None else _native.model(name)
 
 
 class kernels_disabled:

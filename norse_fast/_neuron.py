@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import torch
 
 from ._autograd import run_fused
-from ._extension import has_kernels
+from ._extension import has_kernels, native, native_model
 from ._ops import register_fakes, register_recurrent_fakes, register_shared_fakes
 from .functional.threshold import surrogate_index, threshold
 
@@ -22,6 +22,9 @@ _HALF = (torch.float16, torch.bfloat16)
 _STORABLE = (torch.float32, torch.float64, *_HALF)
 _READABLE = (*_STORABLE, torch.int64)  # some of the reference's default parameters are integers
 
+# What models without spikes have in its place.
+_NO_ALPHA = torch.tensor(1.0)
+
 #: A pure-PyTorch step: (input, state, params, spike, dt) -> (output, new state).
 Step = Callable[[torch.Tensor, Any, Any, Callable[[torch.Tensor], torch.Tensor], float], tuple[torch.Tensor, Any]]
 
@@ -29,17 +32,16 @@ Step = Callable[[torch.Tensor, Any, Any, Callable[[torch.Tensor], torch.Tensor],
 SEQUENCES: dict[Callable[..., Any], Neuron] = {}
 
 
-def _fields(names: Sequence[str]) -> Callable[[Any], tuple[Any, ...]]:
-    """A function that reads the (dotted) fields of a state or parameter tuple."""
+#: Reads fields of a tuple: the second function is one that torch.compile sees through, the first is several times faster.
+_Readers = tuple[Callable[[Any], tuple[Any, ...]], Callable[[Any], tuple[Any, ...]]]
+
+
+def _readers(names: Sequence[str]) -> _Readers:
+    """Functions that read the (dotted) fields of a state or parameter tuple."""
     read_all = attrgetter(*names)
-
-    def read(source: Any) -> tuple[Any, ...]:
-        if torch.compiler.is_compiling():
-            return tuple([descend(source, name) for name in names])
-        # One getter for all fields is several times faster, but gives no tuple for a single one.
-        return read_all(source) if len(names) > 1 else (read_all(source),)
-
-    return read
+    # It gives no tuple for a single name.
+    read = read_all if len(names) > 1 else lambda source: (read_all(source),)
+    return read, lambda source: tuple([descend(source, name) for name in names])
 
 
 def descend(source: Any, name: str) -> Any:
@@ -73,12 +75,15 @@ class Neuron:
         coefficients: Callable[[tuple[Any, ...], float], tuple[Any, ...]] | None = None,
     ) -> None:
         self.name, self.state, self.params, self.pack, self.step = name, state, params, pack, step
-        self.read_state, self.read_params, self.coefficients = _fields(state), _fields(params), coefficients
-        self.read_surrogate = None if surrogate is None else _fields((f"{surrogate}method", f"{surrogate}alpha"))
+        self.surrogate = () if surrogate is None else (f"{surrogate}method", f"{surrogate}alpha")
+        self._state_readers, self._p_readers = _readers(state), _readers((*params, *self.surrogate))
+        self.coefficients = coefficients
+        self.model: int | None = None
         if name is not None and has_kernels("cpu"):
             register_fakes(name, len(state), len(params))
             self.forward_op = getattr(torch.ops.norse_fast, f"{name}_forward").default
             self.backward_op = getattr(torch.ops.norse_fast, f"{name}_backward").default
+            self.model = native_model(name)
             if hasattr(torch.ops.norse_fast, f"{name}_recurrent_forward"):
                 register_recurrent_fakes(name, len(state), len(params))
                 self.recurrent_forward_op = getattr(torch.ops.norse_fast, f"{name}_recurrent_forward").default
@@ -95,8 +100,15 @@ class Neuron:
         Returns:
             The output, in the input's dtype, and the last state, or with ``record`` the states of all steps.
         """
-        state_values, params, method, alpha = self._read(state, p, dt)
+        compiling = torch.compiler.is_compiling()
+        state_values, params, method, alpha = self._read(state, p, dt, compiling)
         surrogate = surrogate_index(method)
+        run = None if compiling else native()
+        if run is not None and self.model is not None:
+            # This is the way of nearly all calls. It checks arguments as _is_ready does, and gives None where they are not.
+            results = run(self.model, input, state_values, params, alpha, surrogate, dt, sequence, record)
+            if results is not None:
+                return results[0], self.pack(*results[1])
         if not self._is_ready(input, state_values, params, sequence):
             input, state_values, params, alpha = self._prepare(input, state_values, params, alpha, sequence)
         if self.name is None or not has_kernels(input.device.type):
@@ -110,25 +122,33 @@ class Neuron:
         output, *rest = self.forward_op(*tensors, *params, dt, sequence, False, record)
         return output, self.pack(*(rest[-1] if record else rest[:states]))
 
-    def _read(self, state: Any, p: Any, dt: float) -> tuple[tuple[Any, ...], tuple[Any, ...], str, Any]:
+    def _read(
+        self, state: Any, p: Any, dt: float, compiling: bool
+    ) -> tuple[tuple[Any, ...], tuple[Any, ...], str, Any]:
         """State variables, parameters as the kernel wants them, surrogate and its alpha, all unchecked."""
         try:
-            state_values, params = self.read_state(state), self.read_params(p)
-            method, alpha = self.read_surrogate(p) if self.read_surrogate is not None else ("super", 100.0)
+            state_values, params = self._state_readers[compiling](state), self._p_readers[compiling](p)
         except AttributeError as error:
             self._reject_fields(state, p, error)
+        method, alpha = "super", _NO_ALPHA
+        if self.surrogate:
+            params, method, alpha = params[:-2], params[-2], params[-1]
         if self.coefficients is not None:
             params = self.coefficients(params, dt)
         return state_values, params, method, alpha
 
     def prepare(self, example: torch.Tensor, state: Any, p: Any, dt: float) -> tuple[int, Any, Any, Any, Any]:
         """Surrogate, ``example``, state, parameters and alpha as the operators take them, for an input like ``example``."""
-        values, params, method, alpha = self._read(state, p, dt)
+        values, params, method, alpha = self._read(state, p, dt, torch.compiler.is_compiling())
         surrogate = surrogate_index(method)
         example, values, params, alpha = self._prepare(example, values, params, alpha, False)
         if not isinstance(alpha, torch.Tensor):
             alpha = torch.tensor(alpha, dtype=torch.float64)
         return surrogate, example, values, params, alpha
+
+    def read_state(self, state: Any) -> tuple[Any, ...]:
+        """The state variables of the user's state tuple."""
+        return self._state_readers[torch.compiler.is_compiling()](state)
 
     @staticmethod
     def _is_ready(input: Any, state: tuple[Any, ...], params: tuple[Any, ...], sequence: bool) -> bool:
@@ -223,15 +243,17 @@ class Neuron:
         return value
 
     def _reject_fields(self, state: Any, p: Any, error: AttributeError) -> NoReturn:
-        def has(read: Callable[[Any], Any] | None, source: Any) -> bool:
+        def has(names: Sequence[str], source: Any) -> bool:
             try:
-                return read is None or bool(read(source))
+                for name in names:
+                    descend(source, name)
             except AttributeError:
                 return False
+            return True
 
-        if not has(self.read_state, state):
+        if not has(self.state, state):
             name, got, names = "state", state, self.state
-        elif not has(self.read_params, p) or not has(self.read_surrogate, p):
+        elif not has((*self.params, *self.surrogate), p):
             name, got, names = "p", p, self.params
         else:
             raise error

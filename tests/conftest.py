@@ -5,7 +5,7 @@ from types import ModuleType
 import pytest
 import torch
 
-from norse_fast._extension import has_kernels
+import norse_fast as nf
 from norse_fast.benchmark.models import import_norse
 
 # Programs, which test_migration.py runs; collecting doctests would run them as well.
@@ -32,5 +32,5 @@ def norse() -> ModuleType:
 
 
 def pytest_report_header() -> str:
-    kernels = torch.ops.norse_fast.cpu_capability() if has_kernels("cpu") else "none"
-    return f"norse_fast kernels: {kernels}; torch {torch.__version__}"
+    found = ", ".join(f"{name} {value}" for name, value in nf.backends().items())
+    return f"norse_fast: {found}; torch {torch.__version__}"

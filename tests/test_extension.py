@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -43,19 +44,36 @@ def test_the_best_instruction_set_is_chosen():
     assert torch.ops.norse_fast.cpu_capability() == os.environ.get("NORSE_FAST_CPU_CAPABILITY", capabilities()[-1])
 
 
-@pytest.mark.parametrize("capability", capabilities()[:-1])
-def test_lesser_instruction_sets(capability: str):
-    """Golden vectors, exactness and gradients again, with kernels that this machine would not choose by itself."""
-    files = ["test_golden.py", "test_exact.py", "test_dtypes.py", "test_gradients.py", "test_recurrent.py"]
+def test_autograd_is_in_cpp():
+    """The libraries that are tested were built with this torch and this Python."""
+    assert nf.backends()["autograd"] == ("Python" if os.environ.get("NORSE_FAST_PYTHON_AUTOGRAD") == "1" else "C++")
+
+
+LESSER = [("NORSE_FAST_CPU_CAPABILITY", capability, f"cpu {capability}") for capability in capabilities()[:-1]]
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "header"), [*LESSER, ("NORSE_FAST_PYTHON_AUTOGRAD", "1", "autograd Python")]
+)
+def test_lesser_choices(variable: str, value: str, header: str):
+    """Golden vectors, exactness, gradients and errors again, with what this machine would not choose by itself."""
+    files = [
+        "test_golden.py",
+        "test_exact.py",
+        "test_dtypes.py",
+        "test_gradients.py",
+        "test_errors.py",
+        "test_recurrent.py",
+    ]
     result = subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *(str(Path(__file__).parent / f) for f in files)],
-        env={**os.environ, "NORSE_FAST_CPU_CAPABILITY": capability},
+        env={**os.environ, variable: value},
         cwd=Path(__file__).parents[1],
         capture_output=True,
         text=True,
     )
     assert result.returncode == 0, result.stdout[-5000:]
-    assert f"norse_fast kernels: {capability}" in result.stdout
+    assert header in result.stdout
 
 
 def test_unknown_instruction_set():
@@ -123,6 +141,30 @@ def test_library_of_another_version(copy: Path):
 def test_old_torch(copy: Path):
     result = run(f"import torch; torch.__version__ = '2.10.1'; {CHECK}", copy)
     assert_one_warning(result, "torch 2.11 or newer is needed", "torch 2.10.1")
+
+
+AUTOGRAD = f"{CHECK}; print(nf.backends()['autograd'])"
+
+
+@pytest.mark.parametrize("change", ["torch", "python", "damage"])
+def test_autograd_node_of_another_version(copy: Path, change: str):
+    """Python takes over in silence: the results are the same."""
+    (library,) = (copy / "norse_fast").glob("_C_autograd.*")
+    if change == "torch":
+        build = json.loads((copy / "norse_fast" / "_build.json").read_text())
+        (copy / "norse_fast" / "_build.json").write_text(json.dumps({**build, "torch_commit": "another"}))
+    elif change == "python":
+        library.rename(library.with_name("_C_autograd.cpython-399-x86_64-linux-gnu.so"))
+    else:
+        library.write_bytes(b"not a library")
+    result = run(AUTOGRAD, copy)
+    assert result.stdout.splitlines() == [EXPECTED, "Python"]
+    assert result.stderr == ""
+
+
+def test_python_autograd_on_request(copy: Path):
+    assert run(AUTOGRAD, copy, NORSE_FAST_PYTHON_AUTOGRAD="0").stdout.splitlines() == [EXPECTED, "C++"]
+    assert run(AUTOGRAD, copy, NORSE_FAST_PYTHON_AUTOGRAD="1").stdout.splitlines() == [EXPECTED, "Python"]
 
 
 def test_pure_pytorch_on_request():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
+
 import pytest
 import torch
 
@@ -20,7 +22,7 @@ def forward_arguments(
     compute = torch.float64 if dtype == torch.float64 else torch.float32
     state = fields(random_state(model, shape, compute, generator)).values()
     p = random_params(model, shape[-1:] if per_neuron else (), compute, generator)
-    params = model.neuron.read_params(p)
+    params = attrgetter(*model.neuron.params)(p)
     if model.neuron.coefficients is not None:
         params = model.neuron.coefficients(params, 0.001)
     return (x, *state, *(torch.as_tensor(v) for v in params), 0.001, sequence, checkpoint, record)

@@ -15,7 +15,7 @@ inline constexpr int64_t kHugePage = int64_t{1} << 21;
 
 /// Memory for a large tensor, in whole huge pages: where it is fresh, its first touch costs a fault per page, which for
 /// pages of 4 KiB takes longer than the kernel that touches them.
-inline void* allocate_huge_pages(int64_t bytes) {
+inline void* reserve_huge_pages(int64_t bytes) {
   const int64_t whole = (bytes + kHugePage - 1) / kHugePage * kHugePage;
   void* data = std::aligned_alloc(kHugePage, whole);
   STD_TORCH_CHECK(data, "norse_fast: out of memory: could not allocate ", bytes, " bytes");
@@ -25,24 +25,18 @@ inline void* allocate_huge_pages(int64_t bytes) {
   return data;
 }
 
-/// The device of the operators of operators.h.
+/// The CPU as a backend of operators.h, and as a device of recurrent_operators.h.
 struct Cpu {
   template <class Launch>
   using Kernel = cpu::Kernel<Launch>;
 
-  DeviceId id;
+  Device id;
 
-  explicit Cpu(const Tensor& input) : id(input) {}
+  explicit Cpu(const Tensor& input) : id(locate(input)) {}
 
-  Tensor operator()(const Sizes& sizes, ScalarType dtype) const {
-    int64_t bytes = dtype == ScalarType::Double  ? sizeof(double)
-                    : dtype == ScalarType::Float ? sizeof(float)
-                                                 : sizeof(Half);
-    for (int64_t size : sizes) bytes *= size;
-    if (bytes < kHugePage) return empty(sizes, dtype, id);
-    return torch::stable::from_blob(allocate_huge_pages(bytes), sizes, contiguous_strides(sizes),
-                                    torch::stable::Device(torch::headeronly::DeviceType::CPU), dtype, &std::free);
-  }
+  static void* reserve(int64_t bytes) { return bytes < kHugePage ? nullptr : reserve_huge_pages(bytes); }
+
+  Tensor operator()(const Sizes& sizes, ScalarType dtype) const { return Allocator{id, &reserve}(sizes, dtype); }
 
   template <class Model, class Launch>
   static Kernel<Launch> kernel() {
@@ -51,7 +45,7 @@ struct Cpu {
 
   /// Splits the lanes over the threads, unless waking a thread takes longer than the work.
   template <class Launch>
-  void run(Kernel<Launch> kernel, const Launch& launch) const {
+  static void run(Kernel<Launch> kernel, const Launch& launch, int32_t) {
     constexpr int64_t kSmall = 1 << 15;  // neuron-steps, about 10 us
     constexpr int64_t kGranule = 64;     // lanes; whole cache lines for every dtype
     const int64_t threads = torch::stable::get_num_threads();

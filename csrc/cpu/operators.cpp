@@ -11,6 +11,8 @@ std::string capability_name() { return kCapabilityNames[static_cast<int>(capabil
 
 STABLE_TORCH_LIBRARY(norse_fast, m) {
   m.def("cpu_capability() -> str");
+  m.def("cpu_kernels() -> int");
+  m.def("cuda_kernels() -> int");
   AllModels::for_each([&](auto model) {
     m.def(forward_schema(Signature::of<decltype(model)>()).c_str());
     m.def(backward_schema(Signature::of<decltype(model)>()).c_str());
@@ -19,6 +21,7 @@ STABLE_TORCH_LIBRARY(norse_fast, m) {
 
 STABLE_TORCH_LIBRARY_IMPL(norse_fast, CompositeExplicitAutograd, m) {
   m.impl("cpu_capability", TORCH_BOX(&capability_name));
+  m.impl("cpu_kernels", TORCH_BOX(&kernel_table<Cpu>));
 }
 
 STABLE_TORCH_LIBRARY_IMPL(norse_fast, CPU, m) { implement_all<Cpu>(m); }

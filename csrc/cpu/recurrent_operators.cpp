@@ -29,7 +29,7 @@ void parallel(int64_t count, const F& f) {
 /// The panels of a matrix.
 template <class T>
 Tensor pack(const Products<T>& products, const T* matrix, int64_t row_stride, int64_t column_stride, int64_t rows,
-            int64_t columns, DeviceId device) {
+            int64_t columns, Device device) {
   const int64_t panels = panel_count(columns, kPanel<T>);
   const int64_t size = rows * kPanel<T>;
   Tensor packed = empty({panels * size}, kScalarType<T>, device);
@@ -169,7 +169,7 @@ void multiply(const Products<T>& products, const T* a, int64_t row_stride, int64
               const Tensor& b, Tensor& out) {
   constexpr int64_t kRows = 96;  // of a job
   const int64_t columns = b.size(1), panels = panel_count(columns, kPanel<T>), jobs = (rows + kRows - 1) / kRows;
-  const Tensor packed = pack(products, static_cast<const T*>(b.data_ptr()), columns, 1, depth, columns, DeviceId(b));
+  const Tensor packed = pack(products, static_cast<const T*>(b.data_ptr()), columns, 1, depth, columns, locate(b));
   parallel(panels * jobs, [&](int64_t k) {
     const int64_t panel = k / jobs, row = k % jobs * kRows, column = panel * kPanel<T>;
     products.multiply(a + row * row_stride, row_stride, step, std::min(rows - row, kRows), depth,
@@ -181,7 +181,7 @@ void multiply(const Products<T>& products, const T* a, int64_t row_stride, int64
 
 template <class T>
 Tensor product_as(const Tensor& a, const Tensor& b) {
-  Tensor out = empty({a.size(0), b.size(1)}, kScalarType<T>, DeviceId(a));
+  Tensor out = empty({a.size(0), b.size(1)}, kScalarType<T>, locate(a));
   const int64_t depth = a.size(1);
   multiply(products<T>(), static_cast<const T*>(a.data_ptr()), depth, 1, a.size(0), depth, b, out);
   return out;
@@ -190,7 +190,7 @@ Tensor product_as(const Tensor& a, const Tensor& b) {
 template <class T>
 Tensor spike_product_as(const Tensor& spikes, const Tensor& grads) {
   const int64_t count = spikes.size(0), width = spikes.size(1), columns = grads.size(1);
-  const DeviceId device(spikes);
+  const Device device = locate(spikes);
   const Products<T> products = cpu::products<T>();
   const T* z = static_cast<const T*>(spikes.data_ptr());
   const T* matrix = static_cast<const T*>(grads.data_ptr());

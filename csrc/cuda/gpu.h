@@ -24,15 +24,17 @@ inline RecurrentPlan choose_plan(const RecurrentSize& size, bool backward, const
   return plan;
 }
 
-/// The device of the operators of operators.h and recurrent_operators.h; the current one while it lives.
+/// A GPU as a backend of operators.h, and as a device of recurrent_operators.h: the current one while it lives.
 struct Gpu {
   template <class Launch>
   using Kernel = void (*)(const Launch& launch, void* stream);
 
-  DeviceId id;
+  Device id;
   torch::stable::accelerator::DeviceGuard guard;
 
-  explicit Gpu(const Tensor& input) : id(input), guard(id.index) {}
+  explicit Gpu(const Tensor& input) : id(locate(input)), guard(id.index()) {}
+
+  static void* reserve(int64_t) { return nullptr; }
 
   Tensor operator()(const Sizes& sizes, ScalarType dtype) const { return empty(sizes, dtype, id); }
 
@@ -43,8 +45,9 @@ struct Gpu {
 
   /// Launches on the current stream.
   template <class Launch>
-  void run(Kernel<Launch> kernel, const Launch& launch) const {
-    kernel(launch, stream());
+  static void run(Kernel<Launch> kernel, const Launch& launch, int32_t device_index) {
+    const torch::stable::accelerator::DeviceGuard guard(device_index);
+    kernel(launch, stream_of(device_index));
   }
 
   template <class Model, class T>
@@ -97,8 +100,8 @@ struct Gpu {
       const int64_t first = (end - 1) / kRecurrentSegment * kRecurrentSegment;
       grid.phase = Phase::kRecompute;
       for (grid.step = first; grid.step < end; ++grid.step) {
-        const Tensor to = matrix(grid.currents + (grid.step - first) * channels * b.lanes, grid.batch,
-                                 channels * b.neurons);
+        const Tensor to =
+            matrix(grid.currents + (grid.step - first) * channels * b.lanes, grid.batch, channels * b.neurons);
         multiply(spikes_before(b, b.output, grid), transposed, to);
         RecurrentKernels<Cuda, Model>::run(b, grid, stream());
       }
@@ -115,11 +118,13 @@ struct Gpu {
   }
 
  private:
-  void* stream() const {
+  static void* stream_of(int32_t device_index) {
     void* stream = nullptr;
-    TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(id.index, &stream));
+    TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(device_index, &stream));
     return stream;
   }
+
+  void* stream() const { return stream_of(id.index()); }
 
   /// A contiguous matrix somewhere in memory that outlives it.
   template <class T>
@@ -128,7 +133,8 @@ struct Gpu {
     AtenTensorHandle handle = nullptr;
     TORCH_ERROR_CODE_CHECK(aoti_torch_create_tensor_from_blob(
         const_cast<T*>(data), 2, sizes, strides, 0,
-        torch::stable::detail::to<int32_t>(torch::stable::detail::from(kScalarType<T>)), id.type, id.index, &handle));
+        torch::stable::detail::to<int32_t>(torch::stable::detail::from(kScalarType<T>)), id.type(), id.index(),
+        &handle));
     return Tensor(handle);
   }
 
@@ -147,11 +153,12 @@ struct Gpu {
     RecurrentGrid<T> grid;
     grid.batch = launch.lanes / launch.neurons;
     const RecurrentSize size{launch.neurons, grid.batch, channels, static_cast<int>(sizeof(T))};
-    grid.plan = choose_plan(size, backward, device_limits(id.index));
+    grid.plan = choose_plan(size, backward, device_limits(id.index()));
     return grid;
   }
 
-  /// Makes the input that of currents: one product for all steps, at `to` or in new memory. Returns what keeps it alive.
+  /// Makes the input that of currents: one product for all steps, at `to` or in new memory. Returns what keeps it
+  /// alive.
   template <class Launch>
   Tensor project(Launch& launch, int channels, void* to) const {
     using T = std::remove_const_t<std::remove_pointer_t<decltype(launch.weights)>>;

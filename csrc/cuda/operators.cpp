@@ -20,7 +20,10 @@ std::vector<int64_t> limits(int64_t device) {
 
 STABLE_TORCH_LIBRARY_FRAGMENT(norse_fast, m) { m.def("cuda_limits(int device) -> int[]"); }
 
-STABLE_TORCH_LIBRARY_IMPL(norse_fast, CompositeExplicitAutograd, m) { m.impl("cuda_limits", TORCH_BOX(&limits)); }
+STABLE_TORCH_LIBRARY_IMPL(norse_fast, CompositeExplicitAutograd, m) {
+  m.impl("cuda_limits", TORCH_BOX(&limits));
+  m.impl("cuda_kernels", TORCH_BOX(&kernel_table<Gpu>));
+}
 
 STABLE_TORCH_LIBRARY_IMPL(norse_fast, CUDA, m) {
   implement_all<Gpu>(m);

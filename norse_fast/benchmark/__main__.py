@@ -21,7 +21,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 import norse_fast
 
-from .._extension import has_kernels
 from .models import MODELS, WITH_DETAILS, import_norse
 from .networks import NETWORKS, run_network
 from .neurons import FAST, NORSE, QUADRATIC_STEPS, Case, run_case, run_memory, run_model
@@ -143,7 +142,7 @@ def _describe_machine(argv: Sequence[str], devices: Sequence[str]) -> dict[str, 
         "cpu": _cpu(),
         "cores": os.cpu_count(),
         "load": round(os.getloadavg()[0], 2),
-        "cpu_capability": torch.ops.norse_fast.cpu_capability() if has_kernels("cpu") else None,
+        "backends": norse_fast.backends(),
         "gpus": [torch.cuda.get_device_name(device) for device in devices if torch.device(device).type == "cuda"],
         "python": platform.python_version(),
         "torch": torch.__version__,

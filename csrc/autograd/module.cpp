@@ -1,0 +1,173 @@
+// The Python module of the autograd node: reads arguments straight from Python objects, without the dispatcher and its
+// boxed values, which take longer than a small step.
+
+#include <torch/csrc/autograd/python_variable.h>
+
+#include "node.h"
+
+namespace norse_fast::autograd {
+namespace {
+
+bool is_readable(ScalarType type) {
+  switch (type) {
+    case ScalarType::Float:
+    case ScalarType::Double:
+    case ScalarType::Half:
+    case ScalarType::BFloat16:
+    case ScalarType::Long:
+      return true;
+    default:
+      return false;
+  }
+}
+
+/// The tensor of a Python object, or null where kernels cannot read it.
+const Tensor* plain_tensor(PyObject* object) {
+  if (!THPVariable_CheckExact(object)) return nullptr;
+  const Tensor& t = THPVariable_Unpack(object);
+  return is_plain(t) && is_readable(t.scalar_type()) ? &t : nullptr;
+}
+
+/// What Neuron.__call__ in norse_fast/_neuron.py hands over, if the kernels can take it as it is.
+class Reader {
+ public:
+  ForwardArguments arguments{};
+  Tensor alpha;
+
+  bool read(PyObject* input, PyObject* state, PyObject* params, PyObject* alpha_value, const Signature& model) {
+    return read_input(input) && read_state(state, model.state.size()) && read_params(params, model.params.size()) &&
+           read_parameter(alpha_value, alpha);
+  }
+
+ private:
+  bool read_input(PyObject* object) {
+    const Tensor* t = plain_tensor(object);
+    if (!t || t->scalar_type() == ScalarType::Long || !kernels_of(*t)) return false;
+    if (arguments.sequence && t->dim() == 0) return false;
+    arguments.input = *t;
+    step_ = arguments.sequence ? t->sizes().slice(1) : t->sizes();
+    compute_ = t->scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
+    return true;
+  }
+
+  bool read_state(PyObject* tuple, size_t count) {
+    if (!PyTuple_Check(tuple) || PyTuple_GET_SIZE(tuple) != static_cast<Py_ssize_t>(count)) return false;
+    arguments.state.reserve(count);
+    for (size_t k = 0; k < count; ++k) {
+      const Tensor* t = plain_tensor(PyTuple_GET_ITEM(tuple, k));
+      if (!t || t->scalar_type() != compute_ || t->sizes() != step_ || t->device() != arguments.input.device()) {
+        return false;
+      }
+      arguments.state.push_back(*t);
+    }
+    return true;
+  }
+
+  bool read_params(PyObject* tuple, size_t count) {
+    if (!PyTuple_Check(tuple) || PyTuple_GET_SIZE(tuple) != static_cast<Py_ssize_t>(count)) return false;
+    arguments.params.resize(count);
+    for (size_t k = 0; k < count; ++k) {
+      if (!read_parameter(PyTuple_GET_ITEM(tuple, k), arguments.params[k])) return false;
+    }
+    return true;
+  }
+
+  bool read_parameter(PyObject* object, Tensor& parameter) const {
+    if (PyFloat_CheckExact(object) || PyLong_CheckExact(object)) {
+      const double value = PyFloat_AsDouble(object);
+      if (PyErr_Occurred()) throw python_error();
+      // Python numbers enter tensor arithmetic in double precision.
+      parameter = at::detail::empty_cpu({}, ScalarType::Double);
+      *parameter.data_ptr<double>() = value;
+      return true;
+    }
+    const Tensor* t = plain_tensor(object);
+    if (!t || !fits(*t)) return false;
+    parameter = *t;
+    return true;
+  }
+
+  /// Whether a parameter is one value that the host can read, or values for the trailing dimensions of a step.
+  bool fits(const Tensor& t) const {
+    if (t.dim() == 0) return t.is_cpu() || t.device() == arguments.input.device();
+    return t.device() == arguments.input.device() && t.dim() <= static_cast<int64_t>(step_.size()) &&
+           t.sizes() == step_.slice(step_.size() - t.dim()) &&
+           (t.scalar_type() != ScalarType::Double || compute_ == ScalarType::Double);
+  }
+
+  at::IntArrayRef step_;
+  ScalarType compute_ = ScalarType::Float;
+};
+
+PyObject* as_tuple(std::vector<Tensor>&& tensors) {
+  PyObject* tuple = PyTuple_New(static_cast<Py_ssize_t>(tensors.size()));
+  if (!tuple) throw python_error();
+  for (size_t k = 0; k < tensors.size(); ++k) PyTuple_SET_ITEM(tuple, k, THPVariable_Wrap(std::move(tensors[k])));
+  return tuple;
+}
+
+/// run(model, input, state, params, alpha, surrogate, dt, sequence, record): (output, states), or None where the
+/// arguments must be prepared first, or be run by operators.
+PyObject* run_python(PyObject*, PyObject* const* args, Py_ssize_t count) {
+  HANDLE_TH_ERRORS
+  TORCH_CHECK_TYPE(count == 9, "run: got ", count, " arguments, expected 9");
+  const Model& model = models().at(PyLong_AsSize_t(args[0]));
+  const int64_t surrogate = PyLong_AsLongLong(args[5]);
+  Reader reader;
+  reader.arguments.dt = PyFloat_AsDouble(args[6]);
+  reader.arguments.sequence = args[7] == Py_True;
+  reader.arguments.record = args[8] == Py_True;
+  if (PyErr_Occurred()) throw python_error();
+  if (!is_plain_thread() || !reader.read(args[1], args[2], args[3], args[4], *model.signature)) Py_RETURN_NONE;
+
+  Results results;
+  {
+    // Work that takes long lets other threads of Python run. Short work does not: taking the lock again may take
+    // longer.
+    constexpr int64_t kLong = 1 << 12;
+    std::optional<pybind11::gil_scoped_release> no_gil;
+    if (reader.arguments.input.numel() > kLong) no_gil.emplace();
+    results = run(model, std::move(reader.arguments), reader.alpha, surrogate);
+  }
+  auto states = py::reinterpret_steal<py::object>(
+      as_tuple(std::move(reader.arguments.record ? results.trace : results.final_state)));
+  auto output = py::reinterpret_steal<py::object>(THPVariable_Wrap(std::move(results.output)));
+  return PyTuple_Pack(2, output.ptr(), states.ptr());
+  END_HANDLE_TH_ERRORS
+}
+
+/// model(name): the number of a model.
+PyObject* model_python(PyObject*, PyObject* name) {
+  HANDLE_TH_ERRORS
+  const char* wanted = PyUnicode_AsUTF8(name);
+  if (!wanted) throw python_error();
+  for (const Model& model : models()) {
+    if (std::string(wanted) == model.signature->name) return PyLong_FromSize_t(model.index);
+  }
+  TORCH_CHECK_VALUE(false, "model: got '", wanted, "', which is none");
+  END_HANDLE_TH_ERRORS
+}
+
+/// set_kernels(device type, address): makes the kernels for a device known, whose address their operator returns.
+PyObject* set_kernels_python(PyObject*, PyObject* args) {
+  HANDLE_TH_ERRORS
+  const char* type = nullptr;
+  long long address = 0;
+  if (!PyArg_ParseTuple(args, "sL", &type, &address)) return nullptr;
+  set_kernels(at::Device(type).type(), reinterpret_cast<const KernelTable*>(address));
+  Py_RETURN_NONE;
+  END_HANDLE_TH_ERRORS
+}
+
+PyMethodDef methods[] = {
+    {"run", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(&run_python)), METH_FASTCALL, nullptr},
+    {"model", &model_python, METH_O, nullptr},
+    {"set_kernels", &set_kernels_python, METH_VARARGS, nullptr},
+    {}};
+
+PyModuleDef module{PyModuleDef_HEAD_INIT, "_C_autograd", nullptr, -1, methods, nullptr, nullptr, nullptr, nullptr};
+
+}  // namespace
+}  // namespace norse_fast::autograd
+
+PyMODINIT_FUNC PyInit__C_autograd() { return PyModule_Create(&norse_fast::autograd::module); }

@@ -1,0 +1,299 @@
+#include "node.h"
+
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <torch/csrc/autograd/functions/basic_ops.h>
+#include <torch/csrc/autograd/functions/utils.h>
+#include <torch/csrc/dynamo/compiled_autograd.h>
+
+#include <array>
+
+namespace norse_fast::autograd {
+namespace {
+
+using torch::autograd::Node;
+using torch::autograd::SavedVariable;
+using torch::autograd::variable_list;
+
+std::array<const KernelTable*, at::COMPILE_TIME_MAX_DEVICE_TYPES> tables{};
+
+constexpr c10::DispatchKeySet kOrdinaryThread = c10::default_included_set | c10::autocast_dispatch_keyset;
+constexpr c10::DispatchKeySet kOrdinaryTensor =
+    c10::DispatchKeySet({c10::DispatchKey::CPU, c10::DispatchKey::CUDA, c10::DispatchKey::AutogradCPU,
+                         c10::DispatchKey::AutogradCUDA, c10::DispatchKey::ADInplaceOrView}) |
+    c10::autocast_dispatch_keyset;
+
+/// Unlike the difference of two sets, this compares backends, too.
+bool is_subset(c10::DispatchKeySet set, c10::DispatchKeySet of) { return (set.raw_repr() & ~of.raw_repr()) == 0; }
+
+// The pointer to nodes depends on the version of torch.
+constexpr bool kShared = std::is_same_v<decltype(torch::autograd::Edge::function), std::shared_ptr<Node>>;
+template <class T>
+using Pointer = std::conditional_t<kShared, std::shared_ptr<T>, c10::intrusive_ptr<T>>;
+
+template <class T, class... Arguments>
+Pointer<T> make_node(Arguments&&... arguments) {
+  if constexpr (kShared) {
+    return std::shared_ptr<T>(new T(std::forward<Arguments>(arguments)...), [](auto* node) { deleteNode(node); });
+  } else {
+    return c10::make_intrusive<T>(std::forward<Arguments>(arguments)...);
+  }
+}
+
+/// Sums the gradient of one parameter over the lanes that share a value.
+Tensor reduce(const Tensor& grad, const Tensor& param, const Sizes& sizes) {
+  // A parameter that varies spans the trailing dimensions, after leading ones of size 1.
+  const int64_t count = c10::multiply_integers(sizes);
+  const Tensor reduced = count == 1 ? grad.sum() : grad.reshape({-1, count}).sum(0);
+  return reduced.reshape(sizes).to(param.device(), param.scalar_type());
+}
+
+bool any_requires_grad(const std::vector<Tensor>& tensors) {
+  return std::any_of(tensors.begin(), tensors.end(), [](const Tensor& t) { return t.requires_grad(); });
+}
+
+bool all_plain(const std::vector<Tensor>& tensors) {
+  return std::all_of(tensors.begin(), tensors.end(), [](const Tensor& t) { return !t.defined() || is_plain(t); });
+}
+
+/// The results of a backward operator.
+struct Gradients {
+  Tensor input;
+  std::vector<Tensor> state;
+  Tensor params;
+};
+
+template <class T>
+Gradients run_backward(BackwardArguments& a, const Model& model, const KernelTable& kernels) {
+  auto call = run_call<BackwardCall<T>>(a, *model.signature, kernels.reserve,
+                                        std::get<Runner<Backward<T>>>(kernels.models[model.index]));
+  return {std::move(call.grad_input), std::move(call.grad_state), std::move(call.grad_params)};
+}
+
+/// The same through the dispatcher, where somebody wants to see the operator or a gradient is no plain tensor.
+Gradients dispatch_backward(BackwardArguments& a, const Model& model) {
+  std::vector<c10::IValue> stack{a.input};
+  stack.insert(stack.end(), a.state.begin(), a.state.end());
+  stack.insert(stack.end(), a.params.begin(), a.params.end());
+  stack.emplace_back(a.alpha);
+  stack.emplace_back(a.checkpoints);
+  stack.emplace_back(a.grad_output);
+  for (const auto& grad : a.grad_state) stack.emplace_back(grad);
+  stack.emplace_back(a.grad_trace);
+  stack.emplace_back(a.surrogate);
+  stack.emplace_back(a.dt);
+  for (const bool flag : {a.sequence, a.want_input, a.want_params}) stack.emplace_back(flag);
+  const std::string name = std::string("norse_fast::") + model.signature->name + "_backward";
+  c10::Dispatcher::singleton().findSchemaOrThrow(name.c_str(), "").callBoxed(&stack);
+
+  Gradients gradients{stack.front().toTensor(), {}, stack.back().toTensor()};
+  for (size_t k = 1; k + 1 < stack.size(); ++k) gradients.state.push_back(stack[k].toTensor());
+  return gradients;
+}
+
+/// Edges lead to the input, the states and, where some parameter needs a gradient, the parameters.
+class FusedBackward : public Node {
+ public:
+  FusedBackward(const Model& model, const ForwardArguments& a, const Tensor& alpha, int64_t surrogate)
+      : model_(model), surrogate_(surrogate), dt_(a.dt), sequence_(a.sequence), record_(a.record) {
+    const bool with_params = any_requires_grad(a.params);
+    const size_t states = model.signature->state.size(), params = model.signature->params.size();
+    next_edges_.reserve(1 + states + (with_params ? params : 0));
+    operands_.reserve(1 + states + (with_params ? params + 1 : 0));
+    keep(a.input);
+    for (const Tensor& t : a.state) keep(t);
+    if (with_params) {
+      for (const Tensor& t : a.params) {
+        keep(t);
+        param_sizes_.push_back(sizes_of(t));
+      }
+      operands_.emplace_back(alpha, false);
+    } else {
+      constants_.reserve(params + 1);
+      versions_.reserve(params + 1);
+      constants_.assign(a.params.begin(), a.params.end());
+      constants_.push_back(alpha);
+      for (const Tensor& t : constants_) versions_.push_back(t._version());
+    }
+  }
+
+  void keep_checkpoints(const std::vector<Tensor>& checkpoints) {
+    for (const Tensor& t : checkpoints) checkpoints_.emplace_back(t, false);
+  }
+
+  std::string name() const override { return "FusedBackward"; }
+
+  variable_list apply(variable_list&& grads) override {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    const bool differentiable = at::GradMode::is_enabled();
+    const at::AutoGradMode no_grad(false);
+    variable_list results = differentiate(std::move(grads));
+    if (differentiable) forbid_second_derivatives(results);
+    return results;
+  }
+
+  void release_variables() override {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    for (SavedVariable& t : operands_) t.reset_data();
+    for (SavedVariable& t : checkpoints_) t.reset_data();
+    constants_.clear();
+  }
+
+  void compiled_args(torch::autograd::CompiledNodeArgs& args) const override {
+    args.collect(std::string(model_.signature->name));
+    args.collect(surrogate_);
+    args.collect(dt_);
+    args.collect(sequence_);
+    args.collect(record_);
+    args.collect(param_sizes_);
+    args.collect(operands_, false);
+    args.collect(constants_);
+    args.collect(checkpoints_, false);
+  }
+
+  variable_list apply_with_saved(const variable_list& grads, torch::autograd::SwapSavedVariables& saved) override {
+    saved.before(operands_);
+    saved.before(constants_);
+    saved.before(checkpoints_);
+    variable_list results = apply(variable_list(grads));
+    saved.after(operands_);
+    saved.after(constants_);
+    saved.after(checkpoints_);
+    return results;
+  }
+
+ private:
+  void keep(const Tensor& t) {
+    add_next_edge(torch::autograd::impl::gradient_edge(t));
+    operands_.emplace_back(t, false);
+  }
+
+  variable_list differentiate(variable_list&& grads) {
+    const size_t states = model_.signature->state.size(), params = model_.signature->params.size();
+    BackwardArguments a;
+    a.input = operands_[0].unpack();
+    for (size_t k = 0; k < states; ++k) a.state.push_back(operands_[1 + k].unpack());
+    const bool with_params = num_outputs() > 1 + states;
+    if (with_params) {
+      for (size_t k = 0; k < params; ++k) a.params.push_back(operands_[1 + states + k].unpack());
+      a.alpha = operands_.back().unpack();
+    } else {
+      for (size_t k = 0; k <= params; ++k) {
+        TORCH_CHECK(constants_[k]._version() == versions_[k],
+                    "p: got parameters that were modified by an inplace operation since forward, expected them "
+                    "unchanged until backward; make new tensors instead.");
+      }
+      a.params.assign(constants_.begin(), constants_.end() - 1);
+      a.alpha = constants_.back();
+    }
+    for (const SavedVariable& t : checkpoints_) a.checkpoints.push_back(t.unpack());
+
+    const auto grad_at = [&](size_t k) { return grads[k].defined() ? std::optional<Tensor>(grads[k]) : std::nullopt; };
+    a.grad_output = grad_at(0);
+    for (size_t k = 0; k < states; ++k) a.grad_state.push_back(grad_at(1 + k));
+    bool traced = false;
+    for (size_t k = 1 + states; k < grads.size(); ++k) traced = traced || grads[k].defined();
+    for (size_t k = 1 + states; traced && k < grads.size(); ++k) {
+      a.grad_trace.push_back(grads[k].defined() ? grads[k] : a.state[0].new_zeros({}).expand_as(a.input));
+    }
+
+    a.surrogate = surrogate_;
+    a.dt = dt_;
+    a.sequence = sequence_;
+    a.want_input = task_should_compute_output(0);
+    a.want_params = with_params && task_should_compute_output({{1 + states, 1 + states + params}});
+    Gradients gradients = call(a, grads);
+
+    variable_list results(num_outputs());
+    if (a.want_input) results[0] = std::move(gradients.input);
+    for (size_t k = 0; k < states; ++k) results[1 + k] = std::move(gradients.state[k]);
+    for (size_t p = 0; with_params && p < params; ++p) {
+      const size_t k = 1 + states + p;
+      if (task_should_compute_output(k)) results[k] = reduce(gradients.params[p], a.params[p], param_sizes_[p]);
+    }
+    return results;
+  }
+
+  Gradients call(BackwardArguments& a, const variable_list& grads) const {
+    const KernelTable* kernels = kernels_of(a.input);
+    const bool plain = kernels && is_plain_thread() && is_plain(a.input) && all_plain(a.state) && all_plain(a.params) &&
+                       all_plain(a.checkpoints) && all_plain(grads);
+    if (!plain) return dispatch_backward(a, model_);
+    return a.input.scalar_type() == ScalarType::Double ? run_backward<double>(a, model_, *kernels)
+                                                       : run_backward<float>(a, model_, *kernels);
+  }
+
+  /// The kernels compute no second derivatives; whoever asks for them is told so, instead of getting wrong ones.
+  void forbid_second_derivatives(const variable_list& results) const {
+    const auto error = make_node<torch::autograd::Error>(
+        "norse_fast: got a request for second derivatives, expected first derivatives only, because the kernels "
+        "compute "
+        "no others; run the model inside norse_fast.kernels_disabled() to differentiate twice.",
+        torch::autograd::edge_list(next_edges()));
+    for (const Tensor& t : results) {
+      if (t.defined()) torch::autograd::set_history(t, error);
+    }
+  }
+
+  Model model_;
+  int64_t surrogate_;
+  double dt_;
+  bool sequence_, record_;
+  std::vector<SavedVariable> operands_;  // the input, the states and, where some parameter needs a gradient, the
+                                         // parameters and alpha
+  std::vector<Sizes> param_sizes_;  // of those parameters; torch.compile's autograd makes symbols of a tensor's own
+  std::vector<Tensor> constants_;   // where none does: the parameters and alpha
+  std::vector<int64_t> versions_;   // their versions tell whether they are still the same in backward
+  std::vector<SavedVariable> checkpoints_;
+};
+
+template <class T>
+Results run_forward(ForwardArguments& a, const Model& model, const KernelTable& kernels) {
+  auto call = run_call<ForwardCall<T>>(a, *model.signature, kernels.reserve,
+                                       std::get<Runner<Forward<T>>>(kernels.models[model.index]));
+  return {std::move(call.output), std::move(call.final_state), std::move(call.checkpoints), std::move(call.trace)};
+}
+
+}  // namespace
+
+const std::vector<Model>& models() {
+  static const std::vector<Model> kModels = [] {
+    std::vector<Model> list;
+    AllModels::for_each([&](auto model) { list.push_back({&Signature::of<decltype(model)>(), list.size()}); });
+    return list;
+  }();
+  return kModels;
+}
+
+void set_kernels(at::DeviceType type, const KernelTable* kernels) { tables[static_cast<size_t>(type)] = kernels; }
+
+const KernelTable* kernels_of(const Tensor& t) { return tables[static_cast<size_t>(t.device().type())]; }
+
+bool is_plain_thread() { return is_subset(c10::impl::tls_local_dispatch_key_set().included_, kOrdinaryThread); }
+
+bool is_plain(const Tensor& t) {
+  if (!is_subset(t.key_set(), kOrdinaryTensor)) return false;
+  const auto* meta = torch::autograd::impl::get_autograd_meta(t);
+  return !meta || !meta->fw_grad_;
+}
+
+Results run(const Model& model, ForwardArguments a, const Tensor& alpha, int64_t surrogate) {
+  const KernelTable& kernels = *kernels_of(a.input);
+  Pointer<FusedBackward> node;
+  if (at::GradMode::is_enabled() &&
+      (a.input.requires_grad() || any_requires_grad(a.state) || any_requires_grad(a.params))) {
+    node = make_node<FusedBackward>(model, a, alpha, surrogate);
+    a.checkpoint = a.sequence && a.input.size(0) > kSegment;
+  }
+  const at::AutoGradMode no_grad(false);
+  Results results = a.input.scalar_type() == ScalarType::Double ? run_forward<double>(a, model, kernels)
+                                                                : run_forward<float>(a, model, kernels);
+  if (node) {
+    torch::autograd::set_history(results.output, node);
+    torch::autograd::set_history(results.final_state, node);
+    torch::autograd::set_history(results.trace, node);
+    node->keep_checkpoints(results.checkpoints);
+  }
+  return results;
+}
+
+}  // namespace norse_fast::autograd

@@ -1,0 +1,39 @@
+#pragma once
+// One call of a model, with gradients where they are wanted: what `Fused` in norse_fast/_autograd.py does, as a node of
+// autograd in C++, which takes a fraction of the time of a Python function.
+
+#include "../calls.h"
+
+namespace norse_fast::autograd {
+
+/// A model, by its place in AllModels.
+struct Model {
+  const Signature* signature;
+  size_t index;
+};
+
+const std::vector<Model>& models();
+
+/// Makes the kernels of a device type known.
+void set_kernels(at::DeviceType type, const KernelTable* kernels);
+
+/// The kernels for a tensor's device, or null.
+const KernelTable* kernels_of(const Tensor& t);
+
+/// Whether no mode of this thread wants to see operators: torch.func, FakeTensorMode, tracing.
+bool is_plain_thread();
+
+/// Whether a tensor is dense memory and no more, so that kernels may read it: no subclass, no conjugate, no dual
+/// number.
+bool is_plain(const Tensor& t);
+
+struct Results {
+  Tensor output;
+  std::vector<Tensor> final_state, checkpoints, trace;
+};
+
+/// Runs a forward pass, recorded by autograd where an argument needs a gradient. All tensors must be plain, and as the
+/// model's operators want them.
+Results run(const Model& model, ForwardArguments arguments, const Tensor& alpha, int64_t surrogate);
+
+}  // namespace norse_fast::autograd

@@ -1,0 +1,269 @@
+#pragma once
+// From tensors to launches: what a kernel is told about the tensors of a call, and the tensors that it fills.
+//
+// A model is a Signature here instead of a template argument, so that this is compiled once and not once per model.
+
+#include <algorithm>
+#include <iterator>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "kernel_table.h"
+#include "launch.h"
+#include "neurons/models.h"
+#include "tensor.h"
+
+namespace norse_fast {
+
+/// What operators know of a model: see neurons/model.h.
+struct Signature {
+  const char* name;
+  std::vector<const char*> state, params;
+  int rates;
+
+  template <class Model>
+  static const Signature& of() {
+    static_assert(kStateCount<Model> <= kMaxStates && kParamCount<Model> <= kMaxParams,
+                  "raise kMaxStates or kMaxParams in launch.h");
+    static const Signature kSignature{Model::kName,
+                                      {std::begin(Model::kStateNames), std::end(Model::kStateNames)},
+                                      {std::begin(Model::kParamNames), std::end(Model::kParamNames)},
+                                      Model::kRates};
+    return kSignature;
+  }
+};
+
+struct ForwardArguments {
+  Tensor input;
+  std::vector<Tensor> state, params;
+  double dt;
+  bool sequence, checkpoint, record;
+};
+
+struct BackwardArguments {
+  Tensor input;
+  std::vector<Tensor> state, params;
+  Tensor alpha;
+  std::vector<Tensor> checkpoints;
+  std::optional<Tensor> grad_output;
+  std::vector<std::optional<Tensor>> grad_state;
+  std::vector<Tensor> grad_trace;
+  int64_t surrogate;
+  double dt;
+  bool sequence, want_input, want_params;
+};
+
+inline Sizes sizes_of(const Tensor& t) { return Sizes(t.sizes().begin(), t.sizes().end()); }
+
+inline Sizes with_leading(int64_t first, const Sizes& rest) {
+  Sizes sizes{first};
+  sizes.insert(sizes.end(), rest.begin(), rest.end());
+  return sizes;
+}
+
+inline Storage storage_of(const Tensor& t) {
+  switch (t.scalar_type()) {
+    case ScalarType::Float:
+      return Storage::kFloat;
+    case ScalarType::Double:
+      return Storage::kDouble;
+    case ScalarType::Half:
+      return Storage::kHalf;
+    case ScalarType::BFloat16:
+      return Storage::kBFloat16;
+    case ScalarType::Long:
+      return Storage::kLong;
+    default:
+      STD_TORCH_CHECK(false, "norse_fast: a tensor must be of a floating point dtype");
+      return Storage::kFloat;
+  }
+}
+
+/// The shape of a call: T, the shape of one step, and the number of lanes in it; and its device.
+struct Shape {
+  int64_t steps;
+  Sizes step;
+  int64_t lanes;
+  Device device;
+
+  Shape(const Tensor& input, bool sequence) : steps(1), step(sizes_of(input)), lanes(1), device(locate(input)) {
+    if (sequence) {
+      STD_TORCH_CHECK(!step.empty(), "norse_fast: a sequence needs a time dimension");
+      steps = step.front();
+      step.erase(step.begin());
+    }
+    for (int64_t size : step) lanes *= size;
+  }
+};
+
+/// A tensor as rows over time, copied only if the lanes of one step are neither contiguous nor all the same element.
+inline Rows rows_of(Tensor& t, bool sequence) {
+  const int64_t first = sequence ? 1 : 0;
+  bool dense = true, broadcast = true;
+  int64_t expected = 1;
+  for (int64_t d = t.dim() - 1; d >= first; --d) {
+    if (t.size(d) == 1) continue;
+    dense = dense && t.stride(d) == expected;
+    broadcast = broadcast && t.stride(d) == 0;
+    expected *= t.size(d);
+  }
+  if (!dense && !broadcast) {
+    t = as_contiguous(t);
+  }
+  return {t.data_ptr(), sequence ? t.stride(0) : 0, !dense && broadcast};
+}
+
+/// What an operator's caller must have ensured already; a violation would read or write out of bounds.
+inline void check_operand(const Tensor& t, const Sizes& sizes, ScalarType dtype, const Shape& shape, const char* what) {
+  const auto actual = t.sizes();
+  STD_TORCH_CHECK(actual.size() == sizes.size() && std::equal(actual.begin(), actual.end(), sizes.begin()),
+                  "norse_fast: ", what, " has another shape than the input");
+  STD_TORCH_CHECK(t.scalar_type() == dtype, "norse_fast: ", what, " has another dtype than the computation");
+  STD_TORCH_CHECK(locate(t) == shape.device, "norse_fast: ", what, " is on another device than the input");
+}
+
+/// A parameter as the kernels take it. `t` must stay alive until they have run; it is replaced where it is not
+/// contiguous.
+template <class T>
+Parameter<T> parameter_of(Tensor& t, bool rate, double dt, const Shape& shape) {
+  t = as_contiguous(t);
+  Parameter<T> p;
+  p.values = t.data_ptr();
+  p.type = storage_of(t);
+  p.period = t.numel();
+  if (p.period == 1 && t.is_cpu()) {
+    p.shared = parameter_value<T>(p.values, p.type, 0, rate, dt);
+    p.values = nullptr;
+    return p;
+  }
+  STD_TORCH_CHECK(locate(t) == shape.device, "norse_fast: a parameter is on another device than the input");
+  int64_t d = t.dim() - 1;
+  for (int64_t s = static_cast<int64_t>(shape.step.size()) - 1; d >= 0 && s >= 0; --d, --s) {
+    if (t.size(d) != shape.step[s]) break;
+  }
+  for (; d >= 0; --d) STD_TORCH_CHECK(t.size(d) == 1, "norse_fast: a parameter does not match the trailing dimensions");
+  return p;
+}
+
+template <class T>
+void set_parameters(Problem<T>& problem, std::vector<Tensor>& params, int rates, const Shape& shape) {
+  for (int k = 0; k < static_cast<int>(params.size()); ++k) {
+    problem.params[k] = parameter_of<T>(params[k], k < rates, problem.dt, shape);
+  }
+}
+
+template <class T>
+constexpr ScalarType kScalarType = sizeof(T) == sizeof(double) ? ScalarType::Double : ScalarType::Float;
+
+/// Makes the tensors that a call fills.
+struct Allocator {
+  Device device;
+  Reserve reserve;
+
+  Tensor operator()(const Sizes& sizes, ScalarType dtype) const {
+    int64_t bytes = dtype == ScalarType::Double  ? sizeof(double)
+                    : dtype == ScalarType::Float ? sizeof(float)
+                                                 : sizeof(Half);
+    for (int64_t size : sizes) bytes *= size;
+    void* memory = reserve(bytes);
+    return memory ? adopt(memory, sizes, dtype) : empty(sizes, dtype, device);
+  }
+};
+
+/// The outputs of a forward operator, allocated, and the launch that fills them.
+template <class T>
+struct ForwardCall {
+  Forward<T> launch;
+  Tensor output;
+  std::vector<Tensor> final_state, checkpoints, trace;
+
+  ForwardCall(ForwardArguments& a, const Signature& model, const Shape& shape, const Allocator& allocate)
+      : output(allocate(sizes_of(a.input), a.input.scalar_type())) {
+    launch.steps = shape.steps;
+    launch.lanes = shape.lanes;
+    launch.dt = a.dt;
+    launch.storage = storage_of(a.input);
+    launch.input = rows_of(a.input, a.sequence);
+    launch.output = output.data_ptr();
+    set_parameters(launch, a.params, model.rates, shape);
+    for (size_t k = 0; k < model.state.size(); ++k) {
+      check_operand(a.state[k], shape.step, kScalarType<T>, shape, model.state[k]);
+      a.state[k] = as_contiguous(a.state[k]);
+      launch.state[k] = static_cast<const T*>(a.state[k].data_ptr());
+      launch.final_state[k] = keep(final_state, allocate(shape.step, kScalarType<T>));
+      if (a.checkpoint) {
+        const Sizes sizes = with_leading(checkpoint_count(shape.steps), shape.step);
+        launch.checkpoints[k] = keep(checkpoints, allocate(sizes, kScalarType<T>));
+      }
+      if (a.record) launch.trace[k] = keep(trace, allocate(with_leading(shape.steps, shape.step), kScalarType<T>));
+    }
+  }
+
+ private:
+  static T* keep(std::vector<Tensor>& list, Tensor t) {
+    list.push_back(std::move(t));
+    return static_cast<T*>(list.back().data_ptr());
+  }
+};
+
+/// The outputs of a backward operator, allocated, and the launch that fills them.
+template <class T>
+struct BackwardCall {
+  Backward<T> launch;
+  Tensor grad_input, grad_params;
+  std::vector<Tensor> grad_state;
+
+  BackwardCall(BackwardArguments& a, const Signature& model, const Shape& shape, const Allocator& allocate)
+      : grad_input(allocate(a.want_input ? sizes_of(a.input) : Sizes{0}, a.input.scalar_type())),
+        grad_params(
+            allocate(a.want_params ? with_leading(model.params.size(), shape.step) : Sizes{0}, kScalarType<T>)) {
+    launch.steps = shape.steps;
+    launch.lanes = shape.lanes;
+    launch.dt = a.dt;
+    launch.storage = storage_of(a.input);
+    launch.input = rows_of(a.input, a.sequence);
+    set_parameters(launch, a.params, model.rates, shape);
+    launch.alpha = parameter_of<T>(a.alpha, false, a.dt, shape);
+    STD_TORCH_CHECK(a.surrogate >= 0 && a.surrogate < static_cast<int64_t>(Surrogate::kCount),
+                    "norse_fast: surrogate is ", a.surrogate, ", which is none");
+    launch.surrogate = static_cast<Surrogate>(a.surrogate);
+    if (a.grad_output) {
+      check_operand(*a.grad_output, sizes_of(a.input), a.input.scalar_type(), shape, "grad_output");
+      launch.grad_output = rows_of(*a.grad_output, a.sequence);
+    }
+    if (a.want_input) launch.grad_input = grad_input.data_ptr();
+    if (a.want_params) launch.grad_params = static_cast<T*>(grad_params.data_ptr());
+    const bool checkpointed = checkpoint_count(shape.steps) > 0;
+    STD_TORCH_CHECK(!checkpointed || a.checkpoints.size() == model.state.size(), "norse_fast: checkpoints are missing");
+    const Sizes checkpoint_sizes = with_leading(checkpoint_count(shape.steps), shape.step);
+    const Sizes trace_sizes = with_leading(shape.steps, shape.step);
+    grad_state.reserve(model.state.size());
+    for (size_t k = 0; k < model.state.size(); ++k) {
+      launch.state[k] = read(a.state[k], shape.step, shape, model.state[k]);
+      if (checkpointed) launch.checkpoints[k] = read(a.checkpoints[k], checkpoint_sizes, shape, "checkpoint");
+      if (!a.grad_trace.empty()) launch.grad_trace[k] = read(a.grad_trace[k], trace_sizes, shape, "grad_trace");
+      if (a.grad_state[k]) launch.grad_final_state[k] = read(*a.grad_state[k], shape.step, shape, "grad_state");
+      grad_state.push_back(allocate(shape.step, kScalarType<T>));
+      launch.grad_state[k] = static_cast<T*>(grad_state.back().data_ptr());
+    }
+  }
+
+ private:
+  static const T* read(Tensor& t, const Sizes& sizes, const Shape& shape, const char* what) {
+    check_operand(t, sizes, kScalarType<T>, shape, what);
+    t = as_contiguous(t);
+    return static_cast<const T*>(t.data_ptr());
+  }
+};
+
+/// Allocates the outputs of a call and fills them.
+template <class Call, class Arguments, class Launch>
+Call run_call(Arguments& a, const Signature& model, Reserve reserve, Runner<Launch> run) {
+  const Shape shape(a.input, a.sequence);
+  Call call(a, model, shape, {shape.device, reserve});
+  if (shape.lanes > 0) run(call.launch, shape.device.index());
+  return call;
+}
+
+}  // namespace norse_fast
