@@ -117,6 +117,11 @@ class Tuned(nf.LIFCell):
         super().__init__(nf.LIFParameters(v_th=torch.tensor(0.5)))
 
 
+class RandomStart(nf.LIFCell):
+    def initial_state(self, input_tensor):
+        return nf.LIFFeedForwardState(v=torch.rand_like(input_tensor), i=torch.zeros_like(input_tensor))
+
+
 class Counting(nn.Module):
     """Numbers the steps that it has seen, in a state of its own kind."""
 
@@ -167,6 +172,9 @@ VECTOR = {
     "Unknown": Unknown,
     "Noise": Noise,
     "Wiretap": Wiretap,
+    "RandomStart": RandomStart,
+    "empty": nn.Sequential,
+    "empty with state": nf.SequentialState,
     "Counting": Counting,
     "foreign cell": foreign_cell,
     "parametrized": parametrized,
@@ -242,20 +250,23 @@ shapes = st.tuples(st.integers(3, 5), st.integers(2, 3))
 @random_stacks
 @given(stacks(VECTOR), shapes, st.booleans(), st.booleans(), st.integers(0, 5))
 def test_stacks_of_vectors(modules, shape, training, hidden, drop):
-    x = 4 * torch.randn(*shape, WIDTH, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    x = 15 * torch.randn(*shape, WIDTH, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     check_stack(modules, x, training, hidden, drop)
 
 
 @random_stacks
 @given(stacks(IMAGE), shapes, st.booleans(), st.booleans(), st.integers(0, 5))
 def test_stacks_of_images(modules, shape, training, hidden, drop):
-    x = 4 * torch.randn(*shape, 2, 6, 6, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    x = 15 * torch.randn(*shape, 2, 6, 6, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     check_stack([*modules, nn.Flatten(), nf.LICell()], x, training, hidden, drop)
 
 
 EXACT = {
     **{name: make for name, make in CELLS.items() if name != "foreign cell"},
-    **{name: VECTOR[name] for name in ("BatchNorm1d", "Dropout", "Flatten", "Softmax", "Noise", "Wiretap", "Counting")},
+    **{
+        name: VECTOR[name]
+        for name in ("BatchNorm1d", "Dropout", "Flatten", "Softmax", "Noise", "Wiretap", "Counting", "RandomStart")
+    },
     **{name: VECTOR[name] for name in ("Softmax over the batch", "foreign cell", "LIF", "Lift")},
     "ReLU": nn.ReLU,
     "LayerNorm": lambda: nn.LayerNorm(WIDTH, elementwise_affine=False),
@@ -269,7 +280,7 @@ EXACT = {
 def test_without_matrix_products_all_is_exact(modules, dtype, training):
     # The sums of the gradients of weights over the steps are in another order, so there are none.
     model = nf.SequentialState(*modules).to(dtype).requires_grad_(False).train(training)
-    x = (4 * torch.randn(4, 3, WIDTH, generator=torch.Generator().manual_seed(1))).to(dtype)
+    x = (15 * torch.randn(4, 3, WIDTH, generator=torch.Generator().manual_seed(1))).to(dtype)
     assert_same(model, x, exact=True)
 
 
@@ -428,7 +439,12 @@ def test_modules_that_are_watched_or_replaced_are_stepped():
         handle.remove()
         assert decisions(module) == {"": True}
         handle = getattr(nn.modules.module, f"register_module_{register}")(lambda *arguments: None)
-        assert decisions(nf.SequentialState(nn.Linear(1, 1), nf.LIFCell())) == {"": False}
+        network = nf.SequentialState(nf.LIFCell(), nf.LICell())
+        assert decisions(network) == {"": False}
+        with torch.no_grad():
+            _, state = nf.Lift(network)(torch.randn(3, WIDTH))
+            _, state = nf.Lift(network)(torch.randn(3, WIDTH), state)
+        assert [type(entry) for entry in state] == [nf.LIFFeedForwardState, nf.LIState]
         handle.remove()
     module.forward = lambda x: x + 1
     assert plan(module)[0].why == "its forward was replaced"
@@ -453,6 +469,9 @@ def test_only_what_must_be_is_stepped():
     # Both draw from one generator, or update the same statistics.
     assert stepped(nn.Dropout(), nn.Dropout()) == ["2", "3.0", "3.1"]
     assert stepped(nn.Dropout(), nn.BatchNorm1d(WIDTH)) == ["2", "3.1"]
+    # An initial state may be random.
+    assert stepped(RandomStart()) == []
+    assert stepped(RandomStart(), nn.Dropout()) == ["2", "3.0", "3.1"]
     shared = nn.BatchNorm1d(WIDTH)
     assert stepped(shared, shared) == ["2", "3.0", "3.1"]
     model = network(nn.Identity())

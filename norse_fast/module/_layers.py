@@ -268,14 +268,17 @@ class Layer:
 
 
 def _is_watched(module: nn.Module) -> bool:
+    """Whether hooks of the module or of all modules are called with it."""
     return bool(
-        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+        or nn_module._global_forward_hooks
+        or nn_module._global_forward_pre_hooks
+        or nn_module._global_backward_hooks
+        or nn_module._global_backward_pre_hooks
     )
-
-
-def _every_module_is_watched() -> bool:
-    kinds = ("forward_hooks", "forward_pre_hooks", "backward_hooks", "backward_pre_hooks")
-    return any(bool(getattr(nn_module, f"_global_{kind}")) for kind in kinds)
 
 
 def _is_replaced(module: nn.Module) -> bool:
@@ -309,7 +312,14 @@ def _decide(name: str, module: nn.Module) -> Layer:
     if rule is None or obstacle is not None:
         assert obstacle is not None
         return Layer(name, module, stateful, None, *obstacle)
-    return Layer(name, module, stateful, rule.over_time, rule.why)
+    return Layer(name, module, stateful, rule.over_time, rule.why, alone=_starts_as_usual(module))
+
+
+def _starts_as_usual(module: nn.Module) -> bool:
+    """Whether the initial state is one of norse_fast, which draws no random numbers as others might."""
+    fallback = getattr(module, "state_fallback", None)
+    function = getattr(fallback, "__func__", fallback)
+    return function is None or function.__module__.startswith("norse_fast.")
 
 
 def _is_open(module: nn.Module, is_model: bool) -> bool:
@@ -320,7 +330,7 @@ def _is_open(module: nn.Module, is_model: bool) -> bool:
     else:
         # A stateful module in a container without states hands a tuple to the next one.
         listed = type(module) is nn.Sequential and not any(_is_module_stateful(m) for m in module)
-    return listed and len(module._modules) > 0 and not _is_watched(module) and not _is_replaced(module)
+    return listed and not _is_watched(module) and not _is_replaced(module)
 
 
 def _expand(name: str, module: nn.Module, is_model: bool = False) -> Iterator[tuple[str, nn.Module]]:
@@ -339,10 +349,6 @@ def _children(module: nn.Module) -> list[tuple[str, nn.Module]]:
 
 def plan(module: nn.Module) -> list[Layer]:
     """Decide for each layer of a model whether it runs over all time steps at once."""
-    if _every_module_is_watched():
-        return [
-            Layer("", module, _is_module_stateful(module), None, "hooks watch each step of all modules", alone=False)
-        ]
     layers = [_decide(name, layer) for name, layer in _expand("", module, is_model=True)]
     if any(layer.over_time is None and layer.alone for layer in layers):
         # Statistics that are updated in several places depend on the order of the calls.
@@ -350,10 +356,12 @@ def plan(module: nn.Module) -> list[Layer]:
         for layer in layers:
             layer.alone &= layer.over_time is not None or all(places[id(part)] == 1 for part in layer.module.modules())
     dependent = [index for index, layer in enumerate(layers) if not layer.alone]
-    for index in range(dependent[0], dependent[-1]) if dependent else ():
-        if layers[index].over_time is not None:
-            between = f"{layers[dependent[0]].name} and {layers[dependent[-1]].name}"
-            layers[index].over_time, layers[index].why = None, f"between {between}, the order of whose calls may count"
+    if len(dependent) > 1:
+        first, last = dependent[0], dependent[-1]
+        why = f"between {layers[first].name} and {layers[last].name}, the order of whose calls may count"
+        for layer in layers[first : last + 1]:
+            if layer.over_time is not None:
+                layer.over_time, layer.why = None, why
     for index in range(len(layers) - 1, 0, -1):
         before, layer = layers[index - 1 : index + 1]
         if layer.over_time is None and before.over_time is not None and _works_in_place(layer.module):
@@ -430,7 +438,8 @@ def _hidden_ends(module: nn.Module) -> list[int]:
 def _run_layers(module: nn.Module, layers: list[Layer], x: torch.Tensor, state: Any) -> tuple[Any, Any]:
     states = list(_flat_states(module, state, is_model=True))
     hidden_ends = _hidden_ends(module)
-    hidden: dict[int, Any] = {}
+    # Containers that are empty return their input, which may be that of the model.
+    hidden: dict[int, Any] = {-1: x}
     weights = {} if all(layer.alone for layer in layers) else _weights(layers)
     index = 0
     while index < len(layers):
