@@ -116,7 +116,9 @@ def test_recurrent_layers_equal_those_of_the_cpu(model: Model, dtype, path, limi
 def test_recurrent_sizes(batch: int, neurons: int, limits, on_gpu, generator):
     """One neuron; several rows of the batch per warp; blocks of fewer neurons than a warp has lanes."""
     model = next(m for m in RECURRENT_MODELS if m.step is nf.lif_step)
-    x, state, weights, p, learned = make_case(model, 20, (batch,), 5, neurons, generator, torch.float32, exact=True, learn=True)
+    x, state, weights, p, learned = make_case(
+        model, 20, (batch,), 5, neurons, generator, torch.float32, exact=True, learn=True
+    )
     leaves = [x, *weights, *fields(state).values(), *learned]
     layer = layer_of(model)
     expected, expected_final = layer(x, state, *weights, p, 0.001)

@@ -97,8 +97,8 @@ struct Gpu {
       const int64_t first = (end - 1) / kRecurrentSegment * kRecurrentSegment;
       grid.phase = Phase::kRecompute;
       for (grid.step = first; grid.step < end; ++grid.step) {
-        const Tensor to = matrix(grid.currents + (grid.step - first) * channels * b.lanes, grid.batch,
-                                 channels * b.neurons);
+        const Tensor to =
+            matrix(grid.currents + (grid.step - first) * channels * b.lanes, grid.batch, channels * b.neurons);
         multiply(spikes_before(b, b.output, grid), transposed, to);
         RecurrentKernels<Cuda, Model>::run(b, grid, stream());
       }
@@ -151,7 +151,8 @@ struct Gpu {
     return grid;
   }
 
-  /// Makes the input that of currents: one product for all steps, at `to` or in new memory. Returns what keeps it alive.
+  /// Makes the input that of currents: one product for all steps, at `to` or in new memory. Returns what keeps it
+  /// alive.
   template <class Launch>
   Tensor project(Launch& launch, int channels, void* to) const {
     using T = std::remove_const_t<std::remove_pointer_t<decltype(launch.weights)>>;

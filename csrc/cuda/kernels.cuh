@@ -125,9 +125,8 @@ struct SurrogateOf {
 
   __device__ __forceinline__ T operator()(int, T u) const {
     T derivative = T(0);
-    dispatch_surrogate(kind, [&](auto constant) {
-      derivative = surrogate_derivative<decltype(constant)::value>(u, alpha);
-    });
+    dispatch_surrogate(kind,
+                       [&](auto constant) { derivative = surrogate_derivative<decltype(constant)::value>(u, alpha); });
     return derivative;
   }
 };

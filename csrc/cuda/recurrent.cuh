@@ -1,10 +1,10 @@
 #pragma once
 // The recurrent CUDA driver. A lane of a warp is a neuron, a warp a row of the batch at a time, and a block has the
-// columns of the weights that lead to its neurons; see RecurrentPlan. A thread always meets the same neurons of the same
-// rows, so that only spikes and the gradients of currents pass between threads.
+// columns of the weights that lead to its neurons; see RecurrentPlan. A thread always meets the same neurons of the
+// same rows, so that only spikes and the gradients of currents pass between threads.
 //
-// Recurrent currents are sums of the weights of those neurons that spiked, in the order of their indices, as on the CPU:
-// the same bits.
+// Recurrent currents are sums of the weights of those neurons that spiked, in the order of their indices, as on the
+// CPU: the same bits.
 
 #include "kernels.cuh"
 
@@ -16,12 +16,12 @@ inline constexpr int kRecomputeFetch = 4;
 /// Which neuron and which rows of the batch a thread computes.
 struct Place {
   int warp, lane;
-  int group, block;  // of the group
+  int group, block;         // of the group
   int first_neuron, width;  // of the block
   int64_t neuron;
-  bool active;  // whether there is such a neuron
+  bool active;                 // whether there is such a neuron
   int64_t first_row, end_row;  // of the group
-  bool resident;  // whether a thread meets one row at most, so that its state stays in registers
+  bool resident;               // whether a thread meets one row at most, so that its state stays in registers
 
   __device__ __forceinline__ Place(const RecurrentPlan& plan, int64_t neurons, int64_t batch)
       : warp(threadIdx.x / kBlockNeurons),
@@ -184,8 +184,9 @@ __device__ __forceinline__ T* warp_memory(const RecurrentPlan& plan, int warp) {
 }
 
 template <class Model, class T>
-__global__ void __launch_bounds__(most_warps(sizeof(T), false) * 32, 1)
-    recurrent_forward_kernel(const __grid_constant__ RecurrentForward<T> f, const __grid_constant__ RecurrentGrid<T> g) {
+__global__ void __launch_bounds__(most_warps(false) * 32, 1)
+    recurrent_forward_kernel(const __grid_constant__ RecurrentForward<T> f,
+                             const __grid_constant__ RecurrentGrid<T> g) {
   constexpr int C = kChannels<Model>;
   const RecurrentPlan& plan = g.plan;
   const Place place(plan, f.neurons, g.batch);
@@ -215,8 +216,9 @@ __global__ void __launch_bounds__(most_warps(sizeof(T), false) * 32, 1)
       T r[C];
       if (plan.persistent) {
         const T* first_spikes = t == 0 ? f.spikes + row * f.neurons : nullptr;
-        const int count = first_spikes ? list_nonzero(first_spikes, f.neurons, place.lane, list)
-                                       : list_bits(g.bits + (t % 2) * words + row * plan.blocks, plan, place.lane, list);
+        const int count = first_spikes
+                              ? list_nonzero(first_spikes, f.neurons, place.lane, list)
+                              : list_bits(g.bits + (t % 2) * words + row * plan.blocks, plan, place.lane, list);
 #pragma unroll
         for (int c = 0; c < C; ++c) {
           // Idle lanes sum up another neuron's weights, so that the warp stays together.
@@ -243,7 +245,8 @@ __global__ void __launch_bounds__(most_warps(sizeof(T), false) * 32, 1)
         }
         if (!place.resident || done == f.steps) write_state<Model, T>(s, f.final_state, lane);
         // Under way while the blocks wait for each other.
-        if (place.resident && done < end) read_currents<Model>(step_inputs + f.lanes * C, row, place.neuron, f.neurons, x);
+        if (place.resident && done < end)
+          read_currents<Model>(step_inputs + f.lanes * C, row, place.neuron, f.neurons, x);
       }
       if (plan.persistent) {
         const uint32_t word = __ballot_sync(~0u, spiked);
@@ -267,8 +270,8 @@ struct LaneGradients {
       const T* from = last ? b.grad_final_state[k] : b.grad_state[k];
       return from ? from[lane] : T(0);
     });
-    params = make_params<Model, T>(
-        [&](int k) { return last || !b.grad_params ? T(0) : b.grad_params[k * b.lanes + lane]; });
+    params =
+        make_params<Model, T>([&](int k) { return last || !b.grad_params ? T(0) : b.grad_params[k * b.lanes + lane]; });
   }
 
   __device__ __forceinline__ void store(const RecurrentBackward<T>& b, int64_t t, int64_t lane) {
@@ -321,8 +324,8 @@ __device__ __forceinline__ void recompute_states(const RecurrentBackward<T>& b, 
   if (more) write(s, end);
 }
 
-/// The sums of a tile of rows over a part of the product of gradients and weights; left in the memory of the warp, (row,
-/// lane).
+/// The sums of a tile of rows over a part of the product of gradients and weights; left in the memory of the warp,
+/// (row, lane).
 template <class T>
 __device__ __forceinline__ void gather_part(const T* grads, int64_t depth, int64_t first_row, int64_t end_row,
                                             int64_t begin, int64_t end, const T* column, int stride, int lane,
@@ -353,7 +356,8 @@ __device__ __forceinline__ void gather_part(const T* grads, int64_t depth, int64
   for (int j = 0; j < kTileRows; ++j) memory[j * 32 + lane] = sums[j];
 }
 
-/// How the warps share the products of at most kTileRows * warps rows: every tile of rows in `parts` parts, one per warp.
+/// How the warps share the products of at most kTileRows * warps rows: every tile of rows in `parts` parts, one per
+/// warp.
 struct Tiles {
   int rows, parts;
 
@@ -402,14 +406,13 @@ struct LaneStep {
 /// One step back of one lane; `grad_spikes` is the gradient of the spikes through the next step's currents.
 template <class Model, class T>
 __device__ __forceinline__ void step_back(const RecurrentBackward<T>& b, int64_t t, int64_t row, int64_t neuron,
-                                          const LaneStep<Model, T>& now,
-                                          const typename Model::template Params<T>& p, T alpha, T grad_spikes,
-                                          LaneGradients<Model, T>& grad) {
+                                          const LaneStep<Model, T>& now, const typename Model::template Params<T>& p,
+                                          T alpha, T grad_spikes, LaneGradients<Model, T>& grad) {
   constexpr int C = kChannels<Model>;
   const int64_t lane = row * b.neurons + neuron;
   if (b.grad_trace[0]) {
-    for_each_member<kStateCount<Model>>(
-        grad.state, [&](int k, T& member) { member += b.grad_trace[k][t * b.lanes + lane]; });
+    for_each_member<kStateCount<Model>>(grad.state,
+                                        [&](int k, T& member) { member += b.grad_trace[k][t * b.lanes + lane]; });
   }
   auto next = now.state;
   typename Model::template Tape<T> tape;
@@ -430,7 +433,7 @@ __device__ __forceinline__ void step_back(const RecurrentBackward<T>& b, int64_t
 }
 
 template <class Model, class T>
-__global__ void __launch_bounds__(most_warps(sizeof(T), true) * 32, 1)
+__global__ void __launch_bounds__(most_warps(true) * 32, 1)
     recurrent_backward_kernel(const __grid_constant__ RecurrentBackward<T> b,
                               const __grid_constant__ RecurrentGrid<T> g) {
   constexpr int C = kChannels<Model>;
@@ -508,8 +511,8 @@ __global__ void __launch_bounds__(most_warps(sizeof(T), true) * 32, 1)
           if (!coupled) {
             if (b.grad_spikes) grad_spikes = b.grad_spikes[lane];
           } else {
-            grad_spikes = plan.persistent ? gathered<T>(plan, place, tiles, static_cast<int>(row - from))
-                                          : g.grad_spikes[lane];
+            grad_spikes =
+                plan.persistent ? gathered<T>(plan, place, tiles, static_cast<int>(row - from)) : g.grad_spikes[lane];
           }
           if (!place.resident) load(t, step, lane);
           step_back<Model>(b, t, row, place.neuron, now, p, alpha, grad_spikes, grad);

@@ -11,8 +11,8 @@ inline constexpr int kBlockNeurons = 32;
 /// Rows of the batch whose sums a warp computes together in backward.
 inline constexpr int kTileRows = 4;
 
-/// Warps of a block at most: with more, a thread would have fewer registers than a step back in double precision needs.
-constexpr int most_warps(int element_size, bool backward) { return backward && element_size == 8 ? 8 : 16; }
+/// Warps of a block at most: with more, a thread would have fewer registers than a step back needs.
+constexpr int most_warps(bool backward) { return backward ? 8 : 16; }
 
 struct DeviceLimits {
   int multiprocessors;
@@ -28,8 +28,8 @@ struct RecurrentSize {
 /// Blocks come in groups. A group computes some rows of the batch; its blocks share the neurons, one warp per row at a
 /// time.
 ///
-/// A persistent launch computes all time steps: every block keeps the weights of its neurons in shared memory, all blocks
-/// are resident, and those of a group exchange spikes after every step. A stepwise launch computes one.
+/// A persistent launch computes all time steps: every block keeps the weights of its neurons in shared memory, all
+/// blocks are resident, and those of a group exchange spikes after every step. A stepwise launch computes one.
 struct RecurrentPlan {
   bool persistent;
   int block_neurons, blocks;  // of a group
@@ -65,10 +65,15 @@ inline RecurrentPlan plan_recurrence(const RecurrentSize& size, bool backward, c
     if (groups < 1 || (size.batch + groups - 1) / groups > kMostRows) continue;
     const int64_t weights = (size.channels * size.neurons * width * size.element_size + 15) / 16 * 16;
     const int own = warp_memory(size, backward);
-    for (int warps = most_warps(size.element_size, backward); warps >= 4; warps /= 2) {
+    for (int warps = most_warps(backward); warps >= 4; warps /= 2) {
       if (weights + int64_t{warps} * own > device.shared_bytes) continue;
-      return {true,  static_cast<int>(width),   static_cast<int>(blocks), static_cast<int>(groups),
-              warps, static_cast<int>(weights), own};
+      return {true,
+              static_cast<int>(width),
+              static_cast<int>(blocks),
+              static_cast<int>(groups),
+              warps,
+              static_cast<int>(weights),
+              own};
     }
   }
   return stepwise_plan(size);

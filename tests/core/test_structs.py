@@ -14,6 +14,7 @@ from norse_fast.functional.threshold import SURROGATES
 
 from ..native import build
 
+
 @pytest.fixture(scope="session")
 def core():
     path = build("core", "NORSE_FAST_CORE")

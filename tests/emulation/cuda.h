@@ -2,8 +2,8 @@
 // As much of CUDA as the kernels use, on the CPU, for tests of their logic without a GPU. Included before everything
 // else in place of the CUDA headers.
 //
-// A thread of a block is a fiber, which runs until it waits for others; the order in which they run is random. Blocks of
-// a cooperative launch run at the same time. Memory is not emulated: what one thread writes, others see at once.
+// A thread of a block is a fiber, which runs until it waits for others; the order in which they run is random. Blocks
+// of a cooperative launch run at the same time. Memory is not emulated: what one thread writes, others see at once.
 
 #include <cmath>
 #include <cstdint>
@@ -72,7 +72,8 @@ std::function<void()> with_arguments(void (*kernel)(Arguments...), void** argume
 
 inline const char* cudaGetErrorString(cudaError_t) { return "invalid launch"; }
 inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr which, int) {
-  *value = which == cudaDevAttrCooperativeLaunch ? 1 : emulation::limits[which == cudaDevAttrMaxSharedMemoryPerBlockOptin];
+  *value =
+      which == cudaDevAttrCooperativeLaunch ? 1 : emulation::limits[which == cudaDevAttrMaxSharedMemoryPerBlockOptin];
   return cudaSuccess;
 }
 template <class Kernel>

@@ -12,9 +12,7 @@ AOTITorchError aoti_torch_create_device_guard(int32_t, DeviceGuardHandle* guard)
   *guard = nullptr;
   return AOTI_TORCH_SUCCESS;
 }
-AOTITorchError aoti_torch_delete_device_guard(DeviceGuardHandle) {
-  return AOTI_TORCH_SUCCESS;
-}
+AOTITorchError aoti_torch_delete_device_guard(DeviceGuardHandle) { return AOTI_TORCH_SUCCESS; }
 }
 
 namespace emulation {
@@ -34,8 +32,8 @@ void set_limits(int64_t multiprocessors, int64_t shared_bytes) {
 std::vector<int64_t> plan(int64_t neurons, int64_t batch, int64_t channels, int64_t element_size, bool backward,
                           int64_t multiprocessors, int64_t shared_bytes) {
   const RecurrentSize size{neurons, batch, static_cast<int>(channels), static_cast<int>(element_size)};
-  const RecurrentPlan p = plan_recurrence(
-      size, backward, {static_cast<int>(multiprocessors), static_cast<int>(shared_bytes)});
+  const RecurrentPlan p =
+      plan_recurrence(size, backward, {static_cast<int>(multiprocessors), static_cast<int>(shared_bytes)});
   return {p.persistent, p.block_neurons, p.blocks, p.groups, p.warps, p.shared_bytes()};
 }
 
