@@ -307,7 +307,7 @@ class Recurrent:
 
     def is_fused(self, device_type: str) -> bool:
         """Whether sequences run as one operator on this type of device."""
-        return device_type == "cpu" and self.neuron.name is not None and has_kernels(device_type)
+        return self.neuron.name is not None and has_kernels(device_type)
 
     def _read_state(self, state: Any) -> tuple[torch.Tensor, tuple[Any, ...]]:
         try:

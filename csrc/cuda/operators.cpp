@@ -11,18 +11,22 @@ Tensor spike_product(const Tensor& spikes, const Tensor& grads) {
   return torch::stable::matmul(torch::stable::transpose(spikes, 0, 1), grads);
 }
 
-std::vector<int64_t> limits(int64_t device) {
-  const DeviceLimits found = device_limits(static_cast<int>(device));
-  return {found.multiprocessors, found.shared_bytes};
+std::string recurrent_path(int64_t neurons, int64_t batch, int64_t channels, int64_t element_size, bool backward,
+                           int64_t device) {
+  const RecurrentSize size{neurons, batch, static_cast<int>(channels), static_cast<int>(element_size)};
+  return choose_plan(size, backward, device_limits(static_cast<int>(device))).persistent ? "persistent" : "stepwise";
 }
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_FRAGMENT(norse_fast, m) { m.def("cuda_limits(int device) -> int[]"); }
+STABLE_TORCH_LIBRARY_FRAGMENT(norse_fast, m) {
+  // How a recurrent layer would be launched.
+  m.def("recurrent_path(int neurons, int batch, int channels, int element_size, bool backward, int device) -> str");
+}
 
 STABLE_TORCH_LIBRARY_IMPL(norse_fast, CompositeExplicitAutograd, m) {
-  m.impl("cuda_limits", TORCH_BOX(&limits));
   m.impl("cuda_kernels", TORCH_BOX(&kernel_table<Gpu>));
+  m.impl("recurrent_path", TORCH_BOX(&recurrent_path));
 }
 
 STABLE_TORCH_LIBRARY_IMPL(norse_fast, CUDA, m) {
