@@ -40,7 +40,7 @@ class CMakeBuild(build_ext):
 
 
 class PlatformWheel(bdist_wheel):
-    """The libraries use no Python symbol, so one wheel serves every Python 3."""
+    """One wheel serves every Python 3: what uses Python's symbols, the autograd node, is loaded only where it fits."""
 
     def get_tag(self) -> tuple[str, str, str]:
         return "py3", "none", super().get_tag()[2]

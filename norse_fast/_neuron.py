@@ -103,14 +103,17 @@ class Neuron:
         compiling = torch.compiler.is_compiling()
         state_values, params, method, alpha = self._read(state, p, dt, compiling)
         surrogate = surrogate_index(method)
-        run = None if compiling else native()
-        if run is not None and self.model is not None:
-            # This is the way of nearly all calls. It checks arguments as _is_ready does, and gives None where they are not.
+        run = None if compiling or self.model is None else native()
+        results = None
+        if run is not None:
+            # The way of nearly all calls. It checks the arguments, more strictly than _is_ready, and may give None.
             results = run(self.model, input, state_values, params, alpha, surrogate, dt, sequence, record)
-            if results is not None:
-                return results[0], self.pack(*results[1])
-        if not self._is_ready(input, state_values, params, sequence):
+        if results is None and not self._is_ready(input, state_values, params, sequence):
             input, state_values, params, alpha = self._prepare(input, state_values, params, alpha, sequence)
+            if run is not None:
+                results = run(self.model, input, state_values, params, alpha, surrogate, dt, sequence, record)
+        if results is not None:
+            return results[0], self.pack(*results[1])
         if self.name is None or not has_kernels(input.device.type):
             return self._run_in_pytorch(input, state_values, params, method, alpha, dt, sequence, record)
 

@@ -90,12 +90,33 @@ def test_bit_for_bit(model: Model, dtype: torch.dtype, shape, needs: str):
                 assert a is None or (a.dtype == b.dtype and torch.equal(a, b))
 
 
+@pytest.mark.parametrize("state_dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("model", FEED_FORWARD, ids=model_id)
+def test_one_value_as_state(model: Model, dtype: torch.dtype, state_dtype: torch.dtype, generator):
+    """A state that all neurons share is spread in the node, and in Python by tensor operations."""
+    for shape in [(40, 2, 5), (40,)]:
+        x = (3 * torch.rand(shape, generator=generator)).to(dtype).requires_grad_()
+        state = requiring_grad(random_state(model, (), state_dtype, generator))
+        seed = generator.get_state()
+        arguments = (model, x, state, model.defaults(), True, False, lambda k: True, generator)
+        results, gradients = outputs_and_gradients(*arguments)
+        generator.set_state(seed)
+        with python_autograd():
+            expected, expected_gradients = outputs_and_gradients(*arguments)
+        for a, b in zip((*results, *gradients), (*expected, *expected_gradients)):
+            assert a.dtype == b.dtype
+            assert torch.equal(a, b)
+        assert is_cpp(results[0])
+
+
 @pytest.mark.usefixtures("only_cpp")
 @pytest.mark.parametrize("model", [m for m in FEED_FORWARD if m.cell], ids=model_id)
 def test_cells_take_the_fast_way(model: Model, generator):
     """With the default parameters, and with one value per neuron."""
     for p in ((), (random_params(model, (5,), torch.float32, generator),)):
         cell = model.cell(*p)
+        assert is_cpp(cell(torch.ones(2, 5))[0])
         state = random_state(model, (2, 5), torch.float32, generator)
         output, after = cell(torch.ones(2, 5, requires_grad=True), state)
         assert is_cpp(output)
@@ -206,16 +227,22 @@ def test_anomalies_name_the_node():
         z.backward(torch.full_like(z, torch.nan))
 
 
-def test_compiled_autograd():
+@pytest.mark.parametrize("learned", [True, False])
+def test_compiled_autograd(learned: bool):
     """The graph of a step that ran eagerly, compiled."""
-    p = nf.LIFParameters(v_th=torch.full((3,), 0.5, requires_grad=True), v_leak=torch.tensor(0.1, requires_grad=True))
+    p = nf.LIFParameters(v_th=torch.full((3,), 0.5), v_leak=torch.tensor(0.1))
+    p.v_leak.mul_(1)  # parameters have been changed before
+    p.v_th.requires_grad_(learned)
+    p.v_leak.requires_grad_(learned)
     x = torch.ones(70, 2, 3, requires_grad=True)
+    state = nf.LIFFeedForwardState(torch.tensor(0.1, requires_grad=True), torch.zeros(2, 3))
     found = []
     for compiler in (None, torch.compile(backend="aot_eager", fullgraph=True)):
         torch._dynamo.reset()
-        z, state = nf.LIF(p)(x)
+        z, after = nf.LIF(p)(x, state)
         with torch._dynamo.compiled_autograd._enable(compiler) if compiler else torch.enable_grad():
-            found.append(torch.autograd.grad(z.sum() + state.v.sum(), (x, p.v_th, p.v_leak)))
+            wanted = (x, state.v, *((p.v_th, p.v_leak) if learned else ()))
+            found.append(torch.autograd.grad(z.sum() + after.v.sum(), wanted))
     for a, b in zip(*found):
         assert torch.equal(a, b)
 
@@ -325,3 +352,15 @@ def test_threads():
         thread.join()
     assert len(results) == 4
     assert all(torch.equal(results[0], r) for r in results.values())
+
+
+@pytest.mark.parametrize("dt", ["1", None])
+def test_time_steps_that_are_no_numbers(dt):
+    with pytest.raises(RuntimeError, match=r"Expected a value of type 'float' for argument 'dt'"):
+        nf.LIFCell(dt=dt)(torch.ones(2, 3))
+
+
+def test_whole_numbers_as_time_step():
+    z = [nf.LIFCell(nf.LIFParameters.bio_default(), dt=dt)(torch.full((2, 3), 500.0))[0] for dt in (1, 1.0)]
+    assert torch.equal(*z)
+    assert all(map(is_cpp, z))

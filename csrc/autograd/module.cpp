@@ -34,12 +34,20 @@ class Reader {
   ForwardArguments arguments{};
   Tensor alpha;
 
-  bool read(PyObject* input, PyObject* state, PyObject* params, PyObject* alpha_value, const Signature& model) {
-    return read_input(input) && read_state(state, model.state.size()) && read_params(params, model.params.size()) &&
-           read_parameter(alpha_value, alpha);
+  bool read(PyObject* input, PyObject* state, PyObject* params, PyObject* alpha_value, PyObject* dt,
+            const Signature& model) {
+    return read_number(dt, arguments.dt) && read_input(input) && read_state(state, model.state.size()) &&
+           read_params(params, model.params.size()) && read_parameter(alpha_value, alpha);
   }
 
  private:
+  static bool read_number(PyObject* object, double& number) {
+    if (!PyFloat_CheckExact(object) && !PyLong_CheckExact(object)) return false;
+    number = PyFloat_AsDouble(object);
+    if (PyErr_Occurred()) throw python_error();
+    return true;
+  }
+
   bool read_input(PyObject* object) {
     const Tensor* t = plain_tensor(object);
     if (!t || t->scalar_type() == ScalarType::Long || !kernels_of(*t)) return false;
@@ -55,9 +63,9 @@ class Reader {
     arguments.state.reserve(count);
     for (size_t k = 0; k < count; ++k) {
       const Tensor* t = plain_tensor(PyTuple_GET_ITEM(tuple, k));
-      if (!t || t->scalar_type() != compute_ || t->sizes() != step_ || t->device() != arguments.input.device()) {
-        return false;
-      }
+      if (!t || t->device() != arguments.input.device()) return false;
+      const bool shared = t->dim() == 0 && !step_.empty();  // cells start from one value for all neurons
+      if (!shared && (t->scalar_type() != compute_ || t->sizes() != step_)) return false;
       arguments.state.push_back(*t);
     }
     return true;
@@ -73,12 +81,11 @@ class Reader {
   }
 
   bool read_parameter(PyObject* object, Tensor& parameter) const {
-    if (PyFloat_CheckExact(object) || PyLong_CheckExact(object)) {
-      const double value = PyFloat_AsDouble(object);
-      if (PyErr_Occurred()) throw python_error();
+    double number = 0;
+    if (read_number(object, number)) {
       // Python numbers enter tensor arithmetic in double precision.
       parameter = at::detail::empty_cpu({}, ScalarType::Double);
-      *parameter.data_ptr<double>() = value;
+      *parameter.mutable_data_ptr<double>() = number;
       return true;
     }
     const Tensor* t = plain_tensor(object);
@@ -106,6 +113,12 @@ PyObject* as_tuple(std::vector<Tensor>&& tensors) {
   return tuple;
 }
 
+bool is_true(PyObject* object) {
+  const int truth = PyObject_IsTrue(object);
+  if (truth < 0) throw python_error();
+  return truth != 0;
+}
+
 /// run(model, input, state, params, alpha, surrogate, dt, sequence, record): (output, states), or None where the
 /// arguments must be prepared first, or be run by operators.
 PyObject* run_python(PyObject*, PyObject* const* args, Py_ssize_t count) {
@@ -113,12 +126,12 @@ PyObject* run_python(PyObject*, PyObject* const* args, Py_ssize_t count) {
   TORCH_CHECK_TYPE(count == 9, "run: got ", count, " arguments, expected 9");
   const Model& model = models().at(PyLong_AsSize_t(args[0]));
   const int64_t surrogate = PyLong_AsLongLong(args[5]);
+  const bool record = is_true(args[8]);
   Reader reader;
-  reader.arguments.dt = PyFloat_AsDouble(args[6]);
-  reader.arguments.sequence = args[7] == Py_True;
-  reader.arguments.record = args[8] == Py_True;
+  reader.arguments.record = record;
+  reader.arguments.sequence = is_true(args[7]);
   if (PyErr_Occurred()) throw python_error();
-  if (!is_plain_thread() || !reader.read(args[1], args[2], args[3], args[4], *model.signature)) Py_RETURN_NONE;
+  if (!is_plain_thread() || !reader.read(args[1], args[2], args[3], args[4], args[6], *model.signature)) Py_RETURN_NONE;
 
   Results results;
   {
@@ -129,8 +142,7 @@ PyObject* run_python(PyObject*, PyObject* const* args, Py_ssize_t count) {
     if (reader.arguments.input.numel() > kLong) no_gil.emplace();
     results = run(model, std::move(reader.arguments), reader.alpha, surrogate);
   }
-  auto states = py::reinterpret_steal<py::object>(
-      as_tuple(std::move(reader.arguments.record ? results.trace : results.final_state)));
+  auto states = py::reinterpret_steal<py::object>(as_tuple(std::move(record ? results.trace : results.final_state)));
   auto output = py::reinterpret_steal<py::object>(THPVariable_Wrap(std::move(results.output)));
   return PyTuple_Pack(2, output.ptr(), states.ptr());
   END_HANDLE_TH_ERRORS

@@ -47,6 +47,30 @@ Tensor reduce(const Tensor& grad, const Tensor& param, const Sizes& sizes) {
   return reduced.reshape(sizes).to(param.device(), param.scalar_type());
 }
 
+/// Whether all neurons start from one value of a state variable.
+template <class Arguments>
+bool is_shared_state(const Arguments& a, size_t k) {
+  return a.state[k].dim() == 0 && a.input.dim() > (a.sequence ? 1 : 0);
+}
+
+/// Gives the state variables of which that is so the shape of a step. Kernels want memory for each neuron, operators do
+/// not.
+template <class Arguments>
+void spread_states(Arguments& a, bool plain) {
+  const size_t first = a.sequence ? 1 : 0;
+  const ScalarType compute = a.input.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
+  for (size_t k = 0; k < a.state.size(); ++k) {
+    if (!is_shared_state(a, k)) continue;
+    const Tensor value = std::move(a.state[k]);
+    if (plain) {
+      a.state[k] = empty(Sizes(a.input.sizes().begin() + first, a.input.sizes().end()), compute, value.device());
+      a.state[k].fill_(value);
+    } else {
+      a.state[k] = value.to(compute).expand_symint(a.input.sym_sizes().slice(first));
+    }
+  }
+}
+
 bool any_requires_grad(const std::vector<Tensor>& tensors) {
   return std::any_of(tensors.begin(), tensors.end(), [](const Tensor& t) { return t.requires_grad(); });
 }
@@ -126,6 +150,11 @@ class FusedBackward : public Node {
     const std::lock_guard<std::mutex> lock(mutex_);
     const bool differentiable = at::GradMode::is_enabled();
     const at::AutoGradMode no_grad(false);
+    for (size_t k = 0; k < constants_.size(); ++k) {
+      TORCH_CHECK(constants_[k]._version() == versions_[k],
+                  "p: got parameters that were modified by an inplace operation since forward, expected them unchanged "
+                  "until backward; make new tensors instead.");
+    }
     variable_list results = differentiate(std::move(grads));
     if (differentiable) forbid_second_derivatives(results);
     return results;
@@ -154,7 +183,7 @@ class FusedBackward : public Node {
     saved.before(operands_);
     saved.before(constants_);
     saved.before(checkpoints_);
-    variable_list results = apply(variable_list(grads));
+    variable_list results = differentiate(variable_list(grads));
     saved.after(operands_);
     saved.after(constants_);
     saved.after(checkpoints_);
@@ -177,16 +206,12 @@ class FusedBackward : public Node {
       for (size_t k = 0; k < params; ++k) a.params.push_back(operands_[1 + states + k].unpack());
       a.alpha = operands_.back().unpack();
     } else {
-      for (size_t k = 0; k <= params; ++k) {
-        TORCH_CHECK(constants_[k]._version() == versions_[k],
-                    "p: got parameters that were modified by an inplace operation since forward, expected them "
-                    "unchanged until backward; make new tensors instead.");
-      }
       a.params.assign(constants_.begin(), constants_.end() - 1);
       a.alpha = constants_.back();
     }
     for (const SavedVariable& t : checkpoints_) a.checkpoints.push_back(t.unpack());
 
+    a.sequence = sequence_;
     const auto grad_at = [&](size_t k) { return grads[k].defined() ? std::optional<Tensor>(grads[k]) : std::nullopt; };
     a.grad_output = grad_at(0);
     for (size_t k = 0; k < states; ++k) a.grad_state.push_back(grad_at(1 + k));
@@ -198,14 +223,19 @@ class FusedBackward : public Node {
 
     a.surrogate = surrogate_;
     a.dt = dt_;
-    a.sequence = sequence_;
     a.want_input = task_should_compute_output(0);
     a.want_params = with_params && task_should_compute_output({{1 + states, 1 + states + params}});
+    const std::vector<Tensor> state = a.state;
+    std::vector<bool> shared;
+    for (size_t k = 0; k < states; ++k) shared.push_back(is_shared_state(a, k));
     Gradients gradients = call(a, grads);
 
     variable_list results(num_outputs());
     if (a.want_input) results[0] = std::move(gradients.input);
-    for (size_t k = 0; k < states; ++k) results[1 + k] = std::move(gradients.state[k]);
+    for (size_t k = 0; k < states; ++k) {
+      if (!task_should_compute_output(1 + k)) continue;
+      results[1 + k] = shared[k] ? reduce(gradients.state[k], state[k], {}) : std::move(gradients.state[k]);
+    }
     for (size_t p = 0; with_params && p < params; ++p) {
       const size_t k = 1 + states + p;
       if (task_should_compute_output(k)) results[k] = reduce(gradients.params[p], a.params[p], param_sizes_[p]);
@@ -217,6 +247,7 @@ class FusedBackward : public Node {
     const KernelTable* kernels = kernels_of(a.input);
     const bool plain = kernels && is_plain_thread() && is_plain(a.input) && all_plain(a.state) && all_plain(a.params) &&
                        all_plain(a.checkpoints) && all_plain(grads);
+    spread_states(a, plain);
     if (!plain) return dispatch_backward(a, model_);
     return a.input.scalar_type() == ScalarType::Double ? run_backward<double>(a, model_, *kernels)
                                                        : run_backward<float>(a, model_, *kernels);
@@ -226,8 +257,7 @@ class FusedBackward : public Node {
   void forbid_second_derivatives(const variable_list& results) const {
     const auto error = make_node<torch::autograd::Error>(
         "norse_fast: got a request for second derivatives, expected first derivatives only, because the kernels "
-        "compute "
-        "no others; run the model inside norse_fast.kernels_disabled() to differentiate twice.",
+        "compute no others; run the model inside norse_fast.kernels_disabled() to differentiate twice.",
         torch::autograd::edge_list(next_edges()));
     for (const Tensor& t : results) {
       if (t.defined()) torch::autograd::set_history(t, error);
@@ -238,11 +268,14 @@ class FusedBackward : public Node {
   int64_t surrogate_;
   double dt_;
   bool sequence_, record_;
-  std::vector<SavedVariable> operands_;  // the input, the states and, where some parameter needs a gradient, the
-                                         // parameters and alpha
-  std::vector<Sizes> param_sizes_;  // of those parameters; torch.compile's autograd makes symbols of a tensor's own
-  std::vector<Tensor> constants_;   // where none does: the parameters and alpha
-  std::vector<int64_t> versions_;   // their versions tell whether they are still the same in backward
+  // The input, the states and, where some parameter needs a gradient, the parameters and alpha.
+  std::vector<SavedVariable> operands_;
+  // Of those parameters. torch.compile's autograd makes symbols of a tensor's own sizes.
+  std::vector<Sizes> param_sizes_;
+  // Where no parameter needs a gradient: the parameters and alpha. Autograd then has that much less to look after.
+  // Their versions tell whether they are still the same in backward.
+  std::vector<Tensor> constants_;
+  std::vector<int64_t> versions_;
   std::vector<SavedVariable> checkpoints_;
 };
 
@@ -285,6 +318,7 @@ Results run(const Model& model, ForwardArguments a, const Tensor& alpha, int64_t
     a.checkpoint = a.sequence && a.input.size(0) > kSegment;
   }
   const at::AutoGradMode no_grad(false);
+  spread_states(a, true);
   Results results = a.input.scalar_type() == ScalarType::Double ? run_forward<double>(a, model, kernels)
                                                                 : run_forward<float>(a, model, kernels);
   if (node) {

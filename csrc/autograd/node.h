@@ -33,7 +33,7 @@ struct Results {
 };
 
 /// Runs a forward pass, recorded by autograd where an argument needs a gradient. All tensors must be plain, and as the
-/// model's operators want them.
+/// model's operators want them, but that a state variable may be one value for all neurons.
 Results run(const Model& model, ForwardArguments arguments, const Tensor& alpha, int64_t surrogate);
 
 }  // namespace norse_fast::autograd
