@@ -64,7 +64,7 @@ def test_one_kernel_runs_all_steps_where_the_reset_is_zero():
     current = torch.full((4,), 8.0, requires_grad=True)
     spikes = {p: nf.constant_current_lif_encode(current, 5, LIF_PARAMETERS[p]) for p in ("default", "reset")}
     names = {p: type(z.grad_fn).__name__ for p, z in spikes.items()}
-    assert (names["default"] == "FusedBackward") == has_kernels("cpu")
+    assert (names["default"] in ("FusedBackward", "CppFunction")) == has_kernels("cpu")
     assert names["reset"] == "StackBackward0"
 
 
