@@ -2,7 +2,7 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 ENVIRONMENT := build/bench-venv
 
-.PHONY: test docs bench
+.PHONY: test docs bench gpu-check
 
 # Everything, from nothing: environment, build, lint, types, docs, tests.
 test:
@@ -23,3 +23,7 @@ bench:
 	pip install --no-deps norse==1.1.0 nir nirtorch
 	# From another directory, or Python would import the sources, which have no library beside them.
 	cd build && python -m norse_fast.benchmark --output ../benchmarks/results $(ARGS)
+
+# On a machine with a GPU: builds, runs the CUDA tests and the benchmark of the GPU. See docs/gpu.md.
+gpu-check:
+	PYTHON=$(PYTHON) bash benchmarks/gpu_check.sh

@@ -31,6 +31,17 @@ def norse() -> ModuleType:
     return module
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Deselects what needs a GPU where there is none, which the summary of a run counts."""
+    if torch.cuda.is_available():
+        return
+    gpu = [item for item in items if item.path.name == "test_cuda.py"]
+    if gpu:
+        items[:] = [item for item in items if item not in gpu]
+        config.hook.pytest_deselected(items=gpu)
+
+
 def pytest_report_header() -> str:
     found = ", ".join(f"{name} {value}" for name, value in nf.backends().items())
-    return f"norse_fast: {found}; torch {torch.__version__}"
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none, so tests/test_cuda.py is deselected"
+    return f"norse_fast: {found}; torch {torch.__version__}; GPU: {gpu}"

@@ -65,6 +65,18 @@ def test_dtype(tmp_path, dtype):
     assert {tuple(check["size"]) for check in results["neurons"]["checks"]} >= {(5, 2, 3), (2, 3)}
 
 
+def test_gpu_benchmark_runs_on_any_device(tmp_path):
+    """How fast it is without a GPU is of no interest, but that it runs."""
+    gpu = pytest.importorskip("norse_fast.benchmark.gpu")
+    gpu.main(["--quick", "--device", "cpu", "--output", str(tmp_path)])
+    results = json.loads((tmp_path / "gpu.json").read_text())
+    assert (tmp_path / "gpu.png").stat().st_size > 0
+    assert {row["part"] for row in results["rows"]} == {"sequence", "model", "20 steps", "Linear + LIF", "recurrent"}
+    assert {row["contender"] for row in results["rows"] if row["part"] == "model"} == set(MODELS)
+    assert all(row["median"] > 0 for row in results["rows"])
+    assert results["versions"]["torch"]
+
+
 def test_wrong_size_names_it(capsys):
     with pytest.raises(SystemExit):
         main(["--sizes", "5"])
