@@ -222,7 +222,7 @@ def _recurrent(sizes: Any, device: str, effort: Effort) -> Iterator[dict[str, An
             layer.input_weights.mul_(10)
         x = (torch.rand(steps, batch, neurons, device=device) < 0.05).float()
         run = _outputs(layer)
-        rate = float(run(x).mean())
+        rate = float(run(x).detach().mean())
         for path in ("", "stepwise"):
             _force_path(path)
             for mode, prepare in (("inference", _infer), ("training", _train)):
