@@ -300,3 +300,8 @@ def random_state(model: Model, shape: tuple[int, ...], dtype: torch.dtype, gener
     """States around rest, of the neurons' shape."""
     values = {name: torch.rand(shape, generator=generator, dtype=dtype) for name in model.neuron.state}
     return model.pack(model.state, values)
+
+
+def is_fused(result: torch.Tensor) -> bool:
+    """Whether a kernel's backward, in C++ or through Python, leads back from ``result``."""
+    return result.grad_fn is not None and result.grad_fn.name() == "FusedBackward"

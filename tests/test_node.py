@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 import norse_fast as nf
 from norse_fast import _autograd, _extension
 
-from .models import FEED_FORWARD, Model, fields, model_id, random_params, random_state
+from .models import FEED_FORWARD, Model, fields, is_fused, model_id, random_params, random_state
 from .test_gradients import leaves_of, requiring_grad
 
 pytestmark = pytest.mark.skipif(
@@ -38,7 +38,7 @@ def only_cpp(monkeypatch):
 
 
 def is_cpp(t: torch.Tensor) -> bool:
-    return t.grad_fn.name() == "FusedBackward" and not isinstance(t.grad_fn, torch.autograd.function.BackwardCFunction)
+    return is_fused(t) and not isinstance(t.grad_fn, torch.autograd.function.BackwardCFunction)
 
 
 def step(x=None, state=None, p=nf.LIFParameters()):  # noqa: B008
