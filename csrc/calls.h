@@ -159,15 +159,16 @@ constexpr ScalarType kScalarType = sizeof(T) == sizeof(double) ? ScalarType::Dou
 /// Makes the tensors that a call fills.
 struct Allocator {
   Device device;
-  Reserve reserve;
+  Memory memory;
 
   Tensor operator()(const Sizes& sizes, ScalarType dtype) const {
     int64_t bytes = dtype == ScalarType::Double  ? sizeof(double)
                     : dtype == ScalarType::Float ? sizeof(float)
                                                  : sizeof(Half);
     for (int64_t size : sizes) bytes *= size;
-    void* memory = reserve(bytes);
-    return memory ? adopt(memory, sizes, dtype) : empty(sizes, dtype, device);
+    void* data = memory.reserve(bytes);
+    if (!data) return empty(sizes, dtype, device);
+    return adopt(data, sizes, dtype, [bytes, release = memory.release](void* p) { release(p, bytes); });
   }
 };
 
@@ -259,9 +260,9 @@ struct BackwardCall {
 
 /// Allocates the outputs of a call and fills them.
 template <class Call, class Arguments, class Launch>
-Call run_call(Arguments& a, const Signature& model, Reserve reserve, Runner<Launch> run) {
+Call run_call(Arguments& a, const Signature& model, const Memory& memory, Runner<Launch> run) {
   const Shape shape(a.input, a.sequence);
-  Call call(a, model, shape, {shape.device, reserve});
+  Call call(a, model, shape, {shape.device, memory});
   if (shape.lanes > 0) run(call.launch, shape.device.index());
   return call;
 }

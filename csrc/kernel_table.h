@@ -14,15 +14,18 @@ namespace norse_fast {
 template <class Launch>
 using Runner = void (*)(const Launch& launch, int32_t device_index);
 
-/// Memory for an output of so many bytes, which std::free gives back, or null where torch's allocator does as well.
-using Reserve = void* (*)(int64_t bytes);
+/// Where large outputs of a backend lie.
+struct Memory {
+  void* (*reserve)(int64_t bytes);  // null where torch's allocator does as well
+  void (*release)(void* data, int64_t bytes);
+};
 
 using ModelKernels =
     std::tuple<Runner<Forward<float>>, Runner<Forward<double>>, Runner<Backward<float>>, Runner<Backward<double>>>;
 
 struct KernelTable {
   ModelKernels models[AllModels::kCount];  // in the order of AllModels
-  Reserve reserve;
+  Memory memory;
 };
 
 }  // namespace norse_fast

@@ -117,13 +117,13 @@ void run_model(const Launch& launch, int32_t device_index) {
 
 template <class Backend, class Model, class T>
 void forward_as(ForwardArguments& a, StableIValue* stack) {
-  put(run_call<ForwardCall<T>>(a, Signature::of<Model>(), &Backend::reserve, &run_model<Backend, Model, Forward<T>>),
+  put(run_call<ForwardCall<T>>(a, Signature::of<Model>(), Backend::kMemory, &run_model<Backend, Model, Forward<T>>),
       stack);
 }
 
 template <class Backend, class Model, class T>
 void backward_as(BackwardArguments& a, StableIValue* stack) {
-  put(run_call<BackwardCall<T>>(a, Signature::of<Model>(), &Backend::reserve, &run_model<Backend, Model, Backward<T>>),
+  put(run_call<BackwardCall<T>>(a, Signature::of<Model>(), Backend::kMemory, &run_model<Backend, Model, Backward<T>>),
       stack);
 }
 
@@ -155,7 +155,7 @@ template <class Backend>
 int64_t kernel_table() {
   static const KernelTable kTable = [] {
     KernelTable table{};
-    table.reserve = &Backend::reserve;
+    table.memory = Backend::kMemory;
     int k = 0;
     AllModels::for_each([&](auto model) {
       using Model = decltype(model);

@@ -3,7 +3,6 @@
 // (csrc/autograd), ATen's, whose calls are cheaper. Everything below knows both by the same names.
 
 #include <cstdint>
-#include <cstdlib>
 #include <vector>
 
 #ifdef TORCH_TARGET_VERSION
@@ -65,10 +64,11 @@ inline Tensor empty(const Sizes& sizes, ScalarType dtype, Device device) {
   return Tensor(handle);
 }
 
-/// A contiguous tensor on the CPU in memory that std::free gives back.
-inline Tensor adopt(void* data, const Sizes& sizes, ScalarType dtype) {
+/// A contiguous tensor on the CPU in memory that `release` gives back.
+template <class Release>
+Tensor adopt(void* data, const Sizes& sizes, ScalarType dtype, Release release) {
   return torch::stable::from_blob(data, sizes, contiguous_strides(sizes),
-                                  torch::stable::Device(torch::headeronly::DeviceType::CPU), dtype, &std::free);
+                                  torch::stable::Device(torch::headeronly::DeviceType::CPU), dtype, release);
 }
 
 inline Tensor as_contiguous(const Tensor& t) { return t.is_contiguous() ? t : torch::stable::contiguous(t); }
@@ -88,9 +88,10 @@ inline Tensor empty(const Sizes& sizes, ScalarType dtype, Device device) {
   return at::empty(sizes, at::TensorOptions(dtype).device(device));
 }
 
-/// A contiguous tensor on the CPU in memory that std::free gives back.
-inline Tensor adopt(void* data, const Sizes& sizes, ScalarType dtype) {
-  return at::from_blob(data, sizes, [](void* memory) { std::free(memory); }, at::TensorOptions(dtype));
+/// A contiguous tensor on the CPU in memory that `release` gives back.
+template <class Release>
+Tensor adopt(void* data, const Sizes& sizes, ScalarType dtype, Release release) {
+  return at::from_blob(data, sizes, release, at::TensorOptions(dtype));
 }
 
 inline Tensor as_contiguous(const Tensor& t) { return t.contiguous(); }

@@ -88,7 +88,7 @@ struct Gradients {
 
 template <class T>
 Gradients run_backward(BackwardArguments& a, const Model& model, const KernelTable& kernels) {
-  auto call = run_call<BackwardCall<T>>(a, *model.signature, kernels.reserve,
+  auto call = run_call<BackwardCall<T>>(a, *model.signature, kernels.memory,
                                         std::get<Runner<Backward<T>>>(kernels.models[model.index]));
   return {std::move(call.grad_input), std::move(call.grad_state), std::move(call.grad_params)};
 }
@@ -281,7 +281,7 @@ class FusedBackward : public Node {
 
 template <class T>
 Results run_forward(ForwardArguments& a, const Model& model, const KernelTable& kernels) {
-  auto call = run_call<ForwardCall<T>>(a, *model.signature, kernels.reserve,
+  auto call = run_call<ForwardCall<T>>(a, *model.signature, kernels.memory,
                                        std::get<Runner<Forward<T>>>(kernels.models[model.index]));
   return {std::move(call.output), std::move(call.final_state), std::move(call.checkpoints), std::move(call.trace)};
 }

@@ -1,29 +1,13 @@
 #pragma once
 // The CPU as a device of the operators: where their tensors come from, and how threads share the work.
 
-#include <sys/mman.h>
-
 #include <algorithm>
-#include <cstdlib>
 
 #include "../operators.h"
 #include "dispatch.h"
+#include "memory.h"
 
 namespace norse_fast::cpu {
-
-inline constexpr int64_t kHugePage = int64_t{1} << 21;
-
-/// Memory for a large tensor, in whole huge pages: where it is fresh, its first touch costs a fault per page, which for
-/// pages of 4 KiB takes longer than the kernel that touches them.
-inline void* reserve_huge_pages(int64_t bytes) {
-  const int64_t whole = (bytes + kHugePage - 1) / kHugePage * kHugePage;
-  void* data = std::aligned_alloc(kHugePage, whole);
-  STD_TORCH_CHECK(data, "norse_fast: out of memory: could not allocate ", bytes, " bytes");
-#ifdef MADV_HUGEPAGE
-  madvise(data, whole, MADV_HUGEPAGE);  // only advice, so a failure is of no interest
-#endif
-  return data;
-}
 
 /// The CPU as a backend of operators.h, and as a device of recurrent_operators.h.
 struct Cpu {
@@ -34,9 +18,9 @@ struct Cpu {
 
   explicit Cpu(const Tensor& input) : id(locate(input)) {}
 
-  static void* reserve(int64_t bytes) { return bytes < kHugePage ? nullptr : reserve_huge_pages(bytes); }
+  static constexpr Memory kMemory{&reserve, &release};
 
-  Tensor operator()(const Sizes& sizes, ScalarType dtype) const { return Allocator{id, &reserve}(sizes, dtype); }
+  Tensor operator()(const Sizes& sizes, ScalarType dtype) const { return Allocator{id, kMemory}(sizes, dtype); }
 
   template <class Model, class Launch>
   static Kernel<Launch> kernel() {

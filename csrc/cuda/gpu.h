@@ -34,7 +34,7 @@ struct Gpu {
 
   explicit Gpu(const Tensor& input) : id(locate(input)), guard(id.index()) {}
 
-  static void* reserve(int64_t) { return nullptr; }
+  static constexpr Memory kMemory{[](int64_t) -> void* { return nullptr; }, nullptr};
 
   Tensor operator()(const Sizes& sizes, ScalarType dtype) const { return empty(sizes, dtype, id); }
 

@@ -1,0 +1,96 @@
+#include "memory.h"
+
+#include <sys/mman.h>
+
+#include <cstdlib>
+#include <mutex>
+#include <new>
+#include <vector>
+
+namespace norse_fast::cpu {
+namespace {
+
+// From this size on, the C library asks the operating system each time.
+constexpr int64_t kLarge = int64_t{1} << 17;
+
+// Where there is enough to fill one, in whole huge pages: the first touch costs a fault per page, and there are 512
+// times as many of 4 KiB.
+constexpr int64_t kHugePage = int64_t{1} << 21;
+
+/// What waits is this much at most: the output and the gradient of a layer with 2^25 neuron-steps in float32.
+constexpr int64_t kLimit = int64_t{1} << 28;
+
+int64_t alignment_of(int64_t bytes) { return bytes < kHugePage ? kLarge / 2 : kHugePage; }
+
+int64_t whole_pages(int64_t bytes) {
+  const int64_t page = alignment_of(bytes);
+  return (bytes + page - 1) / page * page;
+}
+
+/// Memory that waits for its next use, the oldest first.
+class Waiting {
+ public:
+  void* take(int64_t size) {
+    const std::unique_lock lock(mutex_, std::try_to_lock);
+    for (size_t k = lock ? blocks_.size() : 0; k-- > 0;) {
+      if (blocks_[k].size == size) return remove(k);
+    }
+    return nullptr;
+  }
+
+  /// False where there is no place.
+  bool put(void* data, int64_t size) {
+    if (size > kLimit) return false;
+    const std::unique_lock lock(mutex_, std::try_to_lock);
+    if (!lock) return false;
+    while (total_ + size > kLimit) std::free(remove(0));
+    blocks_.push_back({data, size});
+    total_ += size;
+    return true;
+  }
+
+ private:
+  struct Block {
+    void* data;
+    int64_t size;
+  };
+
+  void* remove(size_t k) {
+    const Block block = blocks_[k];
+    blocks_.erase(blocks_.begin() + static_cast<std::ptrdiff_t>(k));
+    total_ -= block.size;
+    return block.data;
+  }
+
+  // Only ever tried: a process that was forked while a thread held it would wait for ever.
+  std::mutex mutex_;
+  std::vector<Block> blocks_;
+  int64_t total_ = 0;
+};
+
+/// Never destroyed, because tensors may outlive what is.
+Waiting& waiting() {
+  static auto& blocks = *new Waiting;
+  return blocks;
+}
+
+}  // namespace
+
+void* reserve(int64_t bytes) {
+  if (bytes < kLarge) return nullptr;
+  const int64_t size = whole_pages(bytes);
+  if (void* data = waiting().take(size)) return data;
+  void* data = std::aligned_alloc(alignment_of(bytes), size);
+  if (!data) throw std::bad_alloc();
+#ifdef MADV_HUGEPAGE
+  if (bytes >= kHugePage) madvise(data, size, MADV_HUGEPAGE);  // only advice, so a failure is of no interest
+#endif
+  return data;
+}
+
+void release(void* data, int64_t bytes) {
+  const int64_t size = whole_pages(bytes);
+  if (!waiting().put(data, size)) std::free(data);
+}
+
+}  // namespace norse_fast::cpu

@@ -1,0 +1,92 @@
+"""Where large outputs lie: memory that was given back is used again, up to a limit, and never before."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+
+import pytest
+import torch
+
+import norse_fast as nf
+from norse_fast._extension import has_kernels
+
+pytestmark = pytest.mark.skipif(not has_kernels("cpu"), reason="the kernels are not built")
+
+MIB = 1 << 20
+
+
+def drive(mib: int) -> torch.Tensor:
+    return torch.full((1,), 200.0).expand(16, mib * MIB // 4 // 16)
+
+
+def resident_mib() -> int:
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") // MIB
+
+
+@torch.no_grad()
+def test_memory_is_used_again():
+    x = drive(4)
+    z = nf.LIF()(x)[0]
+    address, expected = z.data_ptr(), z.clone()
+    del z
+    z = nf.LIF()(x)[0]
+    assert z.data_ptr() == address
+    assert torch.equal(z, expected)
+
+
+@torch.no_grad()
+def test_memory_in_use_is_left_alone():
+    x = drive(4)
+    first = nf.LIF()(x)[0]
+    view, expected = first[3:], first[3:].clone()
+    del first
+    second = nf.LIF()(torch.zeros_like(x))[0]
+    assert view.data_ptr() != second.data_ptr()
+    assert torch.equal(view, expected)
+    assert not second.any()
+
+
+def test_gradients_in_reused_memory(generator):
+    """Every sum of gradients would show what was there before."""
+    x = torch.rand(40, 4, 8192, generator=generator).mul_(10).requires_grad_()
+    grads = []
+    for _ in range(3):
+        z, state = nf.LIF()(x)
+        grads.append(torch.autograd.grad(z.sum() + state.v.sum(), x)[0].clone())
+        del z, state
+    assert grads[0].any()
+    assert torch.equal(grads[0], grads[1])
+    assert torch.equal(grads[0], grads[2])
+
+
+@torch.no_grad()
+def test_what_waits_has_a_limit():
+    outputs = [nf.LIF()(drive(64))[0] for _ in range(6)]
+    alive = resident_mib()
+    del outputs
+    assert resident_mib() <= alive - 120
+    z = nf.LIF()(drive(300))[0]
+    alive = resident_mib()
+    del z
+    assert resident_mib() <= alive - 290
+
+
+def spikes_in_child(connection) -> None:
+    with torch.no_grad():
+        torch.set_num_threads(1)
+        z = nf.LIF()(drive(4))[0]
+        connection.send(z.sum().item())
+
+
+@torch.no_grad()
+def test_a_forked_process():
+    expected = nf.LIF()(drive(4))[0].sum().item()
+    here, there = multiprocessing.Pipe()
+    process = multiprocessing.get_context("fork").Process(target=spikes_in_child, args=(there,))
+    process.start()
+    assert here.poll(60)
+    assert here.recv() == expected
+    process.join(60)
+    assert process.exitcode == 0
