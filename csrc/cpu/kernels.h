@@ -174,6 +174,7 @@ struct Driver {
     for (int64_t t = first; t < end; ++t) {
       const int64_t offset = t * f.lanes + begin;
       const T* x = StoredRows::read(f.storage, f.input, t, begin, n, input_buffer);
+      if (t + 1 < end) StoredRows::prefetch(f.storage, f.input, t + 1, begin, n);
       step_row<true>(params, n, x, state, state, tape,
                      StoredRows::target(f.storage, f.output, offset, n, output_buffer));
       StoredRows::finish(f.storage, output_buffer, n, f.output, offset);
@@ -219,6 +220,7 @@ struct Driver {
       const T* x = kWithParams ? StoredRows::read(b.storage, b.input, t, begin, n, input_buffer) : nullptr;
       const T* grad_output = StoredRows::read(b.storage, b.grad_output, t, begin, n, grad_output_buffer);
       T* grad_input = StoredRows::target(b.storage, b.grad_input, offset, n, grad_input_buffer);
+      if (s > 0) StoredRows::prefetch(b.storage, b.grad_output, t - 1, begin, n);
       if (on_the_fly) {
         vjp_row(params, n, tape, b.alpha.shared, grad_output, grad, grad_input);
       } else {
@@ -252,6 +254,7 @@ struct Driver {
     }
     for (int64_t s = 0; s < length; ++s) {
       const T* x = StoredRows::read(b.storage, b.input, first + s, begin, n, input_buffer);
+      if (s + 1 < length) StoredRows::prefetch(b.storage, b.input, first + s + 1, begin, n);
       Block* next = kWithParams && s + 1 < length ? state + kKept<kWithParams> : running;
       step_row<false>(params, n, x, state, next, kept + s * kKept<kWithParams>, nullptr);
       state = next;

@@ -123,6 +123,15 @@ const T* StoredRows<Isa, T>::read(Storage storage, const Rows& rows, int64_t t, 
 }
 
 template <class Isa, class T>
+void StoredRows<Isa, T>::prefetch(Storage storage, const Rows& rows, int64_t t, int64_t begin, int64_t n) {
+  if (!rows.data || rows.broadcast) return;
+  constexpr int64_t kLine = 64;
+  const int64_t size = is_half<T>(storage) ? sizeof(Half) : sizeof(T);
+  const char* row = static_cast<const char*>(rows.data) + (t * rows.time_stride + begin) * size;
+  for (int64_t k = 0; k < n * size; k += kLine) __builtin_prefetch(row + k);
+}
+
+template <class Isa, class T>
 T* StoredRows<Isa, T>::target(Storage storage, void* data, int64_t offset, int64_t n, T* buffer) {
   return in_place<T>(storage, data, n) ? static_cast<T*>(data) + offset : buffer;
 }

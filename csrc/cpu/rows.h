@@ -54,6 +54,9 @@ struct StoredRows {
   /// Row t, lanes [begin, begin + n): in place, or in the buffer.
   static const T* read(Storage storage, const Rows& rows, int64_t t, int64_t begin, int64_t n, T* buffer);
 
+  /// Asks for a row that will soon be read: rows lie so far apart that no processor expects the next one.
+  static void prefetch(Storage storage, const Rows& rows, int64_t t, int64_t begin, int64_t n);
+
   /// Where to compute a row of n lanes that starts at `offset`: in place, or in the buffer, from where `finish` stores
   /// it.
   static T* target(Storage storage, void* data, int64_t offset, int64_t n, T* buffer);
