@@ -13,12 +13,15 @@ namespace norse_fast::cpu {
 template <class T>
 inline constexpr int64_t kPanel = 256 / sizeof(T);
 
+/// Places of a list of indices beyond its last.
+inline constexpr int kListRoom = 4;
+
 NORSE_FAST_INLINE int64_t panel_count(int64_t columns, int64_t panel) { return (columns + panel - 1) / panel; }
 
 template <class T>
 struct Products {
   /// Lists the indices of the nonzero elements of z, in order, and returns how many there are; the list must have room
-  /// for n + 1.
+  /// for n + kListRoom.
   int64_t (*collect)(const T* z, int64_t n, int32_t* list);
 
   /// Copies columns [0, columns) of a matrix, at most kPanel, into a panel: its rows lie one after the other, with

@@ -42,7 +42,7 @@ template <class Isa, class T>
 class Events {
  public:
   Events(int64_t rows, int64_t width)
-      : rows_(rows), width_(width), counts_(rows), done_(rows), lists_(rows * (width + 1)) {}
+      : rows_(rows), width_(width), counts_(rows), done_(rows), lists_(rows * (width + kListRoom)) {}
 
   /// Lists those of the rows of z.
   void collect(const Products<T>& products, const T* z) {
@@ -86,7 +86,7 @@ class Events {
   }
 
  private:
-  int32_t* list(int64_t row) const { return lists_.data() + row * (width_ + 1); }
+  int32_t* list(int64_t row) const { return lists_.data() + row * (width_ + kListRoom); }
 
   const int64_t rows_, width_;
   int64_t total_ = 0;

@@ -133,7 +133,7 @@ struct Columns {
     std::vector<char> fits(chunks, 1);
     parallel(chunks, [&](int64_t chunk) {
       const int64_t first = count * chunk / chunks, last = count * (chunk + 1) / chunks;
-      std::unique_ptr<int32_t[]> list(new int32_t[width + 1]);
+      std::unique_ptr<int32_t[]> list(new int32_t[width + kListRoom]);
       for (int64_t m = first; m < last; ++m) {
         const int64_t found = products.collect(z + m * width, width, list.get());
         for (int64_t k = 0; k < found; ++k) fits[chunk] &= z[m * width + list[k]] == T(1);
