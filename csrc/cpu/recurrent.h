@@ -42,32 +42,37 @@ template <class Isa, class T>
 class Events {
  public:
   Events(int64_t rows, int64_t width)
-      : rows_(rows), width_(width), counts_(rows), done_(rows), lists_(rows * (width + kListRoom)) {}
+      : capacity_(rows), width_(width), from_(rows), counts_(rows), done_(rows), lists_(rows * (width + kListRoom)) {}
 
-  /// Lists those of the rows of z.
-  void collect(const Products<T>& products, const T* z) {
-    total_ = 0;
-    for (int64_t r = 0; r < rows_; ++r) {
-      counts_[r] = products.collect(z + r * width_, width_, list(r));
-      total_ += counts_[r];
+  void clear() { rows_ = total_ = 0; }
+
+  /// Lists those of further rows, of which z is the first.
+  void collect(const Products<T>& products, const T* z, int64_t rows) {
+    for (; rows > 0 && rows_ < capacity_; --rows, z += width_, ++rows_) {
+      from_[rows_] = z;
+      counts_[rows_] = products.collect(z, width_, list(rows_));
+      total_ += counts_[rows_];
     }
   }
+
+  int64_t rows() const { return rows_; }
 
   /// What part of all elements they are.
   double rate() const { return static_cast<double>(total_) / (rows_ * width_); }
 
   /// Whether all of them are 1.
-  bool binary(const T* z) const {
+  bool binary() const {
     for (int64_t r = 0; r < rows_; ++r) {
       for (int64_t k = 0; k < counts_[r]; ++k) {
-        if (z[r * width_ + list(r)[k]] != T(1)) return false;
+        if (from_[r][list(r)[k]] != T(1)) return false;
       }
     }
     return true;
   }
 
-  /// Adds to row r of `sums`, kPanel wide, the rows of the panel that list r names.
-  void add_rows(const Products<T>& products, const T* panel, const T* factors, T* sums) {
+  /// Adds to row r of `sums`, kPanel wide, the rows of the panel that list r names, times the elements themselves if
+  /// not all are 1.
+  void add_rows(const Products<T>& products, const T* panel, bool binary, T* sums) {
     // Where they are used often, as many rows of the panel as fit the L1 cache serve all lists before the next ones do;
     // else it would take longer to cut the lists than to sum.
     const int64_t reach = rate() > 0.2 ? 128 : width_;
@@ -79,8 +84,7 @@ class Events {
         int64_t count = end < width_ ? 0 : left;
         while (count < left && events[count] < end) ++count;
         done_[r] += count;
-        products.sum_rows(panel, kPanel<T>, events, count, factors ? factors + r * width_ : nullptr,
-                          sums + r * kPanel<T>);
+        products.sum_rows(panel, kPanel<T>, events, count, binary ? nullptr : from_[r], sums + r * kPanel<T>);
       }
     }
   }
@@ -88,8 +92,9 @@ class Events {
  private:
   int32_t* list(int64_t row) const { return lists_.data() + row * (width_ + kListRoom); }
 
-  const int64_t rows_, width_;
-  int64_t total_ = 0;
+  const int64_t capacity_, width_;
+  int64_t rows_ = 0, total_ = 0;
+  Buffer<Isa, const T*> from_;
   Buffer<Isa, int64_t> counts_, done_;
   Buffer<Isa, int32_t> lists_;
 };
@@ -129,12 +134,14 @@ class RecurrentPiece {
         width_(piece.neuron_end - piece.neuron_begin),
         whole_(kChannels == 1 && width_ == coupling.neurons),
         run_count_(whole_ ? block_count(rows_ * width_) : rows_ * block_count(width_)),
+        step_size_(rows_ * kChannels * width_),
+        input_steps_(problem.steps < kInputSteps ? problem.steps : kInputSteps),
         products_(products_of<Isa, T>()),
-        input_events_(rows_, coupling.inputs),
+        input_events_(rows_ * input_steps_, coupling.inputs),
         spike_events_(rows_, coupling.neurons),
-        inputs_(rows_ * kChannels * width_),
-        currents_(rows_ * kChannels * width_),
-        sums_(rows_ * kPanel<T>),
+        inputs_(step_size_ * input_steps_),
+        currents_(step_size_),
+        sums_(rows_ * input_steps_ * kPanel<T>),
         params_(run_count_) {
     for_each_run(
         [&](const Run& run) { new (&params_[run.index]) BlockParams(problem, lane(run), run.n, share_params); });
@@ -169,25 +176,14 @@ class RecurrentPiece {
 
   /// All currents of step t: those of the input, and those of the spikes of the step before.
   void sum_currents(int64_t t, const T* output) {
-    const int64_t neurons = coupling_.neurons, inputs = coupling_.inputs;
-    const T* x =
-        static_cast<const T*>(problem_.input.data) + (t * problem_.lanes / neurons + piece_.batch_begin) * inputs;
-    const T* z = (t == 0 ? coupling_.spikes : output + (t - 1) * problem_.lanes) + piece_.batch_begin * neurons;
-    spike_events_.collect(products_, z);
-    const bool binary = t > 0 || spike_events_.binary(z);
-    if (piece_.input_weights[0]) input_events_.collect(products_, x);
+    if (t / kInputSteps != input_group_) project_inputs(t / kInputSteps);
+    input_ = inputs_.data() + t % kInputSteps * step_size_;
+    const T* z = t == 0 ? coupling_.spikes : output + (t - 1) * problem_.lanes;
+    spike_events_.clear();
+    spike_events_.collect(products_, z + piece_.batch_begin * coupling_.neurons, rows_);
+    const bool binary = t > 0 || spike_events_.binary();
     for (int c = 0; c < kChannels; ++c) {
-      if (!piece_.input_weights[0]) {
-        for (int64_t r = 0; r < rows_; ++r) {
-          copy_row(x + r * inputs + c * neurons + piece_.neuron_begin, width_,
-                   inputs_.data() + (r * kChannels + c) * width_);
-        }
-      } else if (input_events_.rate() < 0.3) {
-        sum_events(input_events_, inputs, piece_.input_weights[c], x, c, inputs_.data());
-      } else {
-        multiply(x, inputs, piece_.input_weights[c], inputs_.data() + c * width_, kChannels * width_);
-      }
-      sum_events(spike_events_, neurons, piece_.recurrent_weights[c], binary ? nullptr : z, c, currents_.data());
+      sum_events(spike_events_, coupling_.neurons, piece_.recurrent_weights[c], binary, c, currents_.data());
     }
   }
 
@@ -212,7 +208,7 @@ class RecurrentPiece {
   const T* arrive(const Run& run, Block* state, T* joined) const {
     if constexpr (kRecurrence.arrival == Arrival::kBefore) join(run, state);
     if constexpr (kRecurrence.arrival == Arrival::kWith) {
-      add_rows(inputs_.data() + local_offset(run, 0), currents_.data() + local_offset(run, 0), run.n, joined);
+      add_rows(input_ + local_offset(run, 0), currents_.data() + local_offset(run, 0), run.n, joined);
       return joined;
     }
     return no_input_;
@@ -227,19 +223,54 @@ class RecurrentPiece {
   const Piece piece_;
   const int64_t rows_, width_;
   const bool whole_;
-  const int64_t run_count_;
+  const int64_t run_count_, step_size_, input_steps_;
   const Products<T> products_;
   Events<Isa, T> input_events_, spike_events_;
   Buffer<Isa, T> inputs_, currents_, sums_;
+  int64_t input_group_ = -1;  // of the steps in inputs_
+  const T* input_ = nullptr;  // those of the current step
   Buffer<Isa, BlockParams> params_;
   alignas(64) Block no_input_;
 
  private:
-  void sum_events(Events<Isa, T>& events, int64_t depth, const void* panels, const T* factors, int channel, T* to) {
+  /// Steps of which the input is projected at once: the rows of its weights are used more often while they are in the
+  /// L2 cache, which they share with the recurrent ones.
+  static constexpr int64_t kInputSteps = 8;
+  static_assert(kRecurrentSegment % kInputSteps == 0);
+
+  void project_inputs(int64_t group) {
+    input_group_ = group;
+    const int64_t first = group * kInputSteps, neurons = coupling_.neurons, inputs = coupling_.inputs;
+    const int64_t steps = problem_.steps - first < input_steps_ ? problem_.steps - first : input_steps_;
+    const auto input_of = [&](int64_t s) {
+      const int64_t row = (first + s) * (problem_.lanes / neurons) + piece_.batch_begin;
+      return static_cast<const T*>(problem_.input.data) + row * inputs;
+    };
+    input_events_.clear();
+    for (int64_t s = 0; piece_.input_weights[0] && s < steps; ++s) input_events_.collect(products_, input_of(s), rows_);
+    for (int c = 0; c < kChannels; ++c) {
+      if (piece_.input_weights[0] && input_events_.rate() < 0.3) {
+        sum_events(input_events_, inputs, piece_.input_weights[c], false, c, inputs_.data());
+        continue;
+      }
+      for (int64_t s = 0; s < steps; ++s) {
+        T* to = inputs_.data() + s * step_size_ + c * width_;
+        if (piece_.input_weights[0]) {
+          multiply(input_of(s), inputs, piece_.input_weights[c], to, kChannels * width_);
+          continue;
+        }
+        for (int64_t r = 0; r < rows_; ++r) {
+          copy_row(input_of(s) + r * inputs + c * neurons + piece_.neuron_begin, width_, to + r * kChannels * width_);
+        }
+      }
+    }
+  }
+
+  void sum_events(Events<Isa, T>& events, int64_t depth, const void* panels, bool binary, int channel, T* to) {
     for_each_panel([&](int64_t panel, int64_t first, int64_t columns) {
-      std::memset(sums_.data(), 0, rows_ * kPanel<T> * sizeof(T));
-      events.add_rows(products_, static_cast<const T*>(panels) + panel * depth * kPanel<T>, factors, sums_.data());
-      for (int64_t r = 0; r < rows_; ++r) {
+      std::memset(sums_.data(), 0, events.rows() * kPanel<T> * sizeof(T));
+      events.add_rows(products_, static_cast<const T*>(panels) + panel * depth * kPanel<T>, binary, sums_.data());
+      for (int64_t r = 0; r < events.rows(); ++r) {
         copy_row(&sums_[r * kPanel<T>], columns, to + (r * kChannels + channel) * width_ + first);
       }
     });
@@ -248,7 +279,7 @@ class RecurrentPiece {
   void join(const Run& run, Block* state) const {
     for (int c = 0; c < kChannels; ++c) {
       const int64_t offset = local_offset(run, c);
-      join_row(inputs_.data() + offset, currents_.data() + offset, run.n, state[kRecurrence.receiver[c]]);
+      join_row(input_ + offset, currents_.data() + offset, run.n, state[kRecurrence.receiver[c]]);
     }
   }
 
