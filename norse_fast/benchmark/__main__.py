@@ -25,7 +25,7 @@ from .models import MODELS, WITH_DETAILS, import_norse
 from .networks import NETWORKS, run_network
 from .neurons import FAST, NORSE, QUADRATIC_STEPS, Case, run_case, run_memory, run_model
 from .plot import plot
-from .recurrent import INPUTS, run_recurrent, run_recurrent_long, run_recurrent_memory
+from .recurrent import run_recurrent, run_recurrent_long, run_recurrent_memory
 from .tables import (
     check_table,
     length_table,
@@ -48,10 +48,12 @@ MODEL_SIZES = ((1000, 32, 1024), (100, 32, 512))
 RECURRENT_MODELS = ("LIF", "LSNN")
 RECURRENT_RATES = [0.02, 0.08, 0.5]
 RECURRENT_RATE = 0.08
-RECURRENT_SIZE, RECURRENT_LONG = (100, 32, 512), (1000, 32, 512)
+# T, B, inputs, N: mostly as many inputs as neurons, as where one layer follows another.
+RECURRENT_SIZE, RECURRENT_LONG = (100, 32, 512, 512), [(1000, 32, 512, 512), (1000, 32, 128, 512)]
 RECURRENT_SIZES = (
-    *((100, 32, neurons) for neurons in (64, 256, 1024, 2048)),
-    *((100, batch, 512) for batch in (1, 8, 128)),
+    *((100, 32, neurons, neurons) for neurons in (64, 256, 1024, 2048)),
+    *((100, batch, 512, 512) for batch in (1, 8, 128)),
+    (100, 32, 128, 512),
 )
 RECALL_SEEDS = (0, 1, 2)
 PARTS = ("train", "recall", "neurons", "models", "recurrent", "networks")
@@ -250,13 +252,13 @@ def _recurrent(arguments: argparse.Namespace, console: Console) -> dict[str, Any
     size, long, sizes = RECURRENT_SIZE, RECURRENT_LONG, RECURRENT_SIZES
     if arguments.quick:
         effort, rates = Effort(arguments.threads, rounds=2, seconds=0.002), RECURRENT_RATES[1:]
-        size, long, sizes = (10, 4, 32), (40, 4, 32), ((10, 1, 32),)
+        size, long, sizes = (10, 4, 16, 32), [(40, 4, 16, 32)], ((10, 1, 16, 32),)
     variants = [(dtype, device) for device in arguments.devices for dtype in arguments.dtypes]
     few = effort._replace(rounds=2)
-    results: dict[str, Any] = {"inputs": INPUTS, "effort": effort._asdict(), "checks": [], "times": [], "memory": []}
+    results: dict[str, Any] = {"effort": effort._asdict(), "checks": [], "times": [], "memory": []}
     torch.manual_seed(0)
     with _progress(console) as progress:
-        rows = len(models) * (len(rates) + 2) + len(sizes)
+        rows = len(models) * (len(rates) + len(long) + 1) + len(sizes)
         task = progress.add_task("recurrent", total=len(variants) * rows)
 
         def add(measured: tuple[list[dict[str, Any]], list[dict[str, Any]]]) -> None:
@@ -274,8 +276,9 @@ def _recurrent(arguments: argparse.Namespace, console: Console) -> dict[str, Any
             for model in models:
                 for rate in rates:
                     add(run_recurrent(case("rates", model, size), rate, effort))
-                add(run_recurrent_long(case("long", model, long), RECURRENT_RATE, few))
-                for memory_size in (size, long):
+                for long_size in long:
+                    add(run_recurrent_long(case("long", model, long_size), RECURRENT_RATE, few))
+                for memory_size in (size, *long):
                     case_ = case("memory", model, memory_size)
                     results["memory"] += run_recurrent_memory(case_, RECURRENT_RATE, arguments.threads)
                 progress.advance(task)
@@ -366,8 +369,8 @@ def main(argv: Sequence[str]) -> None:
             console.print(recurrent_table(title, [row for row in recurrent["times"] if row["part"] == part]))
         console.print(recurrent_memory_table(recurrent["memory"]))
         console.print(
-            f"Layers with {INPUTS} inputs. stepped: norse_fast's cell, step by "
-            "step, with dense products. Spikes of all but nn.RNN were checked to be equal, bit for bit, before timing. "
+            "Sizes are T x B x inputs x neurons. stepped: norse_fast's cell, step by step, with dense products. "
+            "Spikes of all but nn.RNN were checked to be equal, bit for bit, before timing. "
             "Training includes the gradients of input and weights; on many steps Norse makes one run."
         )
     arguments.output.mkdir(parents=True, exist_ok=True)

@@ -23,10 +23,9 @@ from .neurons import FAST, NORSE, QUADRATIC_STEPS, Case, Run, check_runs, count_
 from .timing import Effort
 from .train import memory_meter, round_weights
 
-__all__ = ["INPUTS", "RNN", "STEPPED", "run_recurrent", "run_recurrent_long", "run_recurrent_memory"]
+__all__ = ["RNN", "STEPPED", "run_recurrent", "run_recurrent_long", "run_recurrent_memory"]
 
 STEPPED, RNN = "stepped", "nn.RNN"
-INPUTS = 128
 INPUT_RATE = 0.05  # spikes per input and step
 RECURRENT_SCALE = 0.5  # standard deviation of the recurrent weights, times the root of their number
 CALIBRATION_STEPS = 100
@@ -35,16 +34,20 @@ Weights = tuple[torch.Tensor, torch.Tensor]
 
 
 def _draw_input(case: Case) -> torch.Tensor:
-    steps, batch, _ = case.size
-    device, dtype = case.device, getattr(torch, case.dtype)
-    return (torch.rand(steps, batch, INPUTS, device=device) < INPUT_RATE).to(dtype)
+    size, device, dtype = case.size[:3], case.device, getattr(torch, case.dtype)
+    return (torch.rand(size, device=device) < INPUT_RATE).to(dtype)
+
+
+def _output_size(case: Case) -> tuple[int, int, int]:
+    steps, batch, _, neurons = case.size
+    return steps, batch, neurons
 
 
 def _calibrate(case: Case, x: torch.Tensor, rate: float) -> Weights:
     """Weights with which a share ``rate`` of the neurons spikes in a step, at least in the first steps."""
-    neurons = case.size[-1]
+    inputs, neurons = case.size[2:]
     # With more excitation than inhibition, any rate can be reached.
-    drawn = 1 + case.random(neurons, INPUTS)
+    drawn = 1 + case.random(neurons, inputs)
     recurrent = round_weights(case.random(neurons, neurons) * RECURRENT_SCALE / neurons**0.5).fill_diagonal_(0)
     low, high = 0.0, 64.0
     for _ in range(14):
@@ -66,10 +69,10 @@ class Contender(NamedTuple):
 def _build(name: str, case: Case, weights: Weights) -> Contender:
     layer: Any
     if name == RNN:
-        layer = torch.nn.RNN(INPUTS, case.size[-1], nonlinearity="relu", bias=False)
+        layer = torch.nn.RNN(*case.size[2:], nonlinearity="relu", bias=False)
     else:
         cls = getattr(import_norse() if name == NORSE else norse_fast, f"{case.model}Recurrent")
-        layer = cls(INPUTS, case.size[-1], *([] if name == NORSE else [MODELS[case.model].p]))
+        layer = cls(*case.size[2:], *([] if name == NORSE else [MODELS[case.model].p]))
     layer = layer.to(case.device, getattr(torch, case.dtype))
     with torch.no_grad():
         for own, weight in zip(layer.parameters(), weights if name != RNN else ()):
@@ -89,7 +92,7 @@ def _prepare(case: Case, rate: float) -> tuple[dict[str, Contender], torch.Tenso
     x = _draw_input(case)
     weights = _calibrate(case, x, rate)
     names = (FAST, STEPPED, *([NORSE] if import_norse() else []), RNN)
-    return {name: _build(name, case, weights) for name in names}, x, case.random(*case.size)
+    return {name: _build(name, case, weights) for name in names}, x, case.random(*_output_size(case))
 
 
 def _check(case: Case, contenders: dict[str, Contender], x: torch.Tensor, g: torch.Tensor) -> list[dict[str, Any]]:
@@ -119,7 +122,7 @@ def _complete(case: Case, rate: float, rows: list[dict[str, Any]]) -> list[dict[
     for row in rows:
         row["rate"] = rate
         if "median" in row:
-            row["per_neuron_step"] = row["median"] / math.prod(case.size)
+            row["per_neuron_step"] = row["median"] / math.prod(_output_size(case))
     return rows
 
 
@@ -129,7 +132,7 @@ def run_recurrent(case: Case, rate: float, effort: Effort) -> tuple[list[dict[st
     Training includes the gradients of the input and of both weights.
 
     Args:
-        case: the layer; of its model, the recurrent one.
+        case: the layer, of size ``(T, B, inputs, N)``; of its model, the recurrent one.
         rate: share of the neurons that spike in a step.
         effort: how long to measure.
 
@@ -165,12 +168,12 @@ def run_recurrent_long(case: Case, rate: float, effort: Effort) -> tuple[list[di
 
 
 def _measure_peak(contender: str, case: Case, arrays: list[Any], threads: int) -> int | None:
-    """Peak of the bytes that a forward and a backward pass take, without output and gradients."""
+    """Peak of the bytes that a forward and a backward pass take, without output and gradients, those of weights too."""
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     inputs, recurrent = map(torch.from_numpy, arrays)
-    run = _build(contender, case, (inputs, recurrent)).run
-    x, g = _draw_input(case).requires_grad_(), case.random(*case.size)
+    run, weights = _build(contender, case, (inputs, recurrent))
+    x, g = _draw_input(case).requires_grad_(), case.random(*_output_size(case))
     start = x[:2].detach().requires_grad_()
     run(start).backward(g[:2])
     peak = memory_meter(torch.device(case.device))
@@ -178,7 +181,7 @@ def _measure_peak(contender: str, case: Case, arrays: list[Any], threads: int) -
     output.backward(g)
     found = peak()
     assert x.grad is not None
-    return None if found is None else found - output.nbytes - x.grad.nbytes
+    return None if found is None else found - output.nbytes - x.grad.nbytes - sum(w.nbytes for w in weights)
 
 
 def run_recurrent_memory(case: Case, rate: float, threads: int) -> Iterator[dict[str, Any]]:
@@ -188,13 +191,13 @@ def run_recurrent_memory(case: Case, rate: float, threads: int) -> Iterator[dict
     peak during both.
 
     Args:
-        case: the layer.
+        case: the layer, of size ``(T, B, inputs, N)``.
         rate: share of the neurons that spike in a step.
         threads: threads of PyTorch on the CPU.
     """
     x = _draw_input(case)
     weights = _calibrate(case, x, rate)
-    neuron_steps = math.prod(case.size)
+    neuron_steps = math.prod(_output_size(case))
     for name in (FAST, *([NORSE] if import_norse() and case.size[0] < QUADRATIC_STEPS else [])):
         contender = _build(name, case, weights)
         saved = count_saved_bytes(contender.run, x, contender.weights)

@@ -110,8 +110,8 @@ def _load_cues(training: Training) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def round_weights(weights: torch.Tensor) -> torch.Tensor:
-    """The nearest multiples of 1/256, whose sums are exact in any order: spikes then are equal, bit for bit."""
-    return weights.mul(256).round().div(256)
+    """The nearest multiples of 1/4096, whose sums are exact in any order: spikes then are equal, bit for bit."""
+    return weights.mul(4096).round().div(4096)
 
 
 def _build_memory(library: ModuleType, hidden: int) -> list[torch.nn.Module]:
