@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from ._ops import SEGMENT
+from ._outputs import NUMBERS
 
 if TYPE_CHECKING:
     from ._neuron import Neuron
@@ -114,6 +115,8 @@ def _backward(ctx: Any, grad_output: Any, *grads: Any) -> Any:
         operands, checkpoints = (*saved[: 1 + states], *constants), saved[1 + states :]
     else:
         operands, checkpoints = saved[: 2 + states + params], saved[2 + states + params :]
+    if 0 < output < NUMBERS["sum"]:
+        grad_output = None  # torch.compile has zeros for bytes, too
     grad_trace = [g for g in grads[states : 2 * states] if g is not None] if record else []
     if grad_trace and len(grad_trace) < states:
         filler = operands[1].new_zeros(()).expand(operands[0].shape)

@@ -49,6 +49,8 @@ def on_gpu(library):
             for kind in ("forward", "backward", "recurrent_forward", "recurrent_backward"):
                 op = getattr(library, f"{self.neuron.name}_{kind}").default
                 self.patch.setattr(self.neuron, f"{kind}_op", op)
+            # The node in C++ has the kernels of the CPU.
+            self.patch.setattr(self.neuron, "model", None)
 
         def __exit__(self, *exc):
             self.patch.undo()

@@ -11,11 +11,12 @@ import norse_fast as nf
 
 from .models import FEED_FORWARD, Model, fields, model_id, random_params, random_state
 
+ALL_OF_OTHERS = [(True, True, kind) for kind in range(1, 5)]
 OPTIONS = [(sequence, per_neuron) for sequence in (True, False) for per_neuron in (True, False)]
 
 
 def forward_arguments(
-    model: Model, generator, sequence, per_neuron, dtype=torch.float32, checkpoint=False, record=False
+    model: Model, generator, sequence, per_neuron, dtype=torch.float32, checkpoint=False, record=False, output=0
 ):
     shape = (2, 5)
     x = torch.rand((70, *shape) if sequence else shape, generator=generator).to(dtype)
@@ -25,15 +26,15 @@ def forward_arguments(
     params = attrgetter(*model.neuron.params)(p)
     if model.neuron.coefficients is not None:
         params = model.neuron.coefficients(params, 0.001)
-    return (x, *state, *(torch.as_tensor(v) for v in params), 0.001, sequence, checkpoint, record)
+    return (x, *state, *(torch.as_tensor(v) for v in params), 0.001, sequence, checkpoint, record, output)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 @pytest.mark.parametrize(("sequence", "per_neuron"), OPTIONS)
 @pytest.mark.parametrize("model", FEED_FORWARD, ids=model_id)
 def test_opcheck_forward(model: Model, sequence: bool, per_neuron: bool, dtype: torch.dtype, generator):
-    for checkpoint, record in [(False, False), (True, True)]:
-        arguments = forward_arguments(model, generator, sequence, per_neuron, dtype, checkpoint, record)
+    for checkpoint, record, output in [(False, False, 0), (True, True, 0), *((False, False, k) for k in range(1, 5))]:
+        arguments = forward_arguments(model, generator, sequence, per_neuron, dtype, checkpoint, record, output)
         torch.library.opcheck(model.neuron.forward_op, arguments)
 
 
@@ -44,17 +45,19 @@ def test_opcheck_backward(model: Model, sequence: bool, per_neuron: bool, genera
     states = len(model.neuron.state)
     output, *rest = model.neuron.forward_op(*arguments)
     problem = arguments[: 1 + states + len(model.neuron.params)]
-    for want_input, want_params in [(True, True), (False, True), (True, False)]:
+    for want_input, want_params, kind in [(True, True, 0), (False, True, 0), (True, False, 0), *ALL_OF_OTHERS]:
+        gradient = torch.ones_like(output) if kind < 3 else torch.ones(2, 5)
         torch.library.opcheck(
             model.neuron.backward_op,
             (
                 *problem,
                 torch.tensor(10.0),
                 rest[states],
-                torch.ones_like(output),
+                gradient,
                 *([None] * states),
                 [],
                 0,
+                kind,
                 0.001,
                 sequence,
                 want_input,
