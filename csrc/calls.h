@@ -166,6 +166,19 @@ inline Output output_of(int64_t number, const Shape& shape) {
   return kind;
 }
 
+/// The dtype of an output.
+template <class T>
+ScalarType type_of(Output kind, const Tensor& input) {
+  switch (kind) {
+    case Output::kByte:
+      return ScalarType::Byte;
+    case Output::kBool:
+      return ScalarType::Bool;
+    default:
+      return is_reduced(kind) ? kScalarType<T> : input.scalar_type();
+  }
+}
+
 /// Makes the tensors that a call fills.
 struct Allocator {
   Device device;
@@ -193,10 +206,7 @@ struct ForwardCall {
 
   ForwardCall(ForwardArguments& a, const Signature& model, const Shape& shape, const Allocator& allocate) {
     launch.kind = output_of(a.output, shape);
-    output = is_reduced(launch.kind) ? allocate(shape.step, kScalarType<T>)
-                                     : allocate(sizes_of(a.input), launch.kind == Output::kByte   ? ScalarType::Byte
-                                                                   : launch.kind == Output::kBool ? ScalarType::Bool
-                                                                                   : a.input.scalar_type());
+    output = allocate(is_reduced(launch.kind) ? shape.step : sizes_of(a.input), type_of<T>(launch.kind, a.input));
     launch.steps = shape.steps;
     launch.lanes = shape.lanes;
     launch.dt = a.dt;

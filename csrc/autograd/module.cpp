@@ -119,8 +119,8 @@ bool is_true(PyObject* object) {
   return truth != 0;
 }
 
-/// run(model, input, state, params, alpha, surrogate, dt, sequence, record, output): (output, states), or None where the
-/// arguments must be prepared first, or be run by operators.
+/// run(model, input, state, params, alpha, surrogate, dt, sequence, record, output): (output, states), or None where
+/// the arguments must be prepared first, or be run by operators.
 PyObject* run_python(PyObject*, PyObject* const* args, Py_ssize_t count) {
   HANDLE_TH_ERRORS
   TORCH_CHECK_TYPE(count == 10, "run: got ", count, " arguments, expected 10");

@@ -172,7 +172,7 @@ __global__ void __launch_bounds__(kBackwardThreads<Model, T>, 1)
       for (int k = 0; k < kPrefetch; ++k) {
         if (first + k >= length) break;
         column.input(first + k) = load_stored(x[k]);
-        column.grad_output(first + k) = !b.grad_reduced                        ? load_stored(g[k])
+        column.grad_output(first + k) = !b.grad_reduced                      ? load_stored(g[k])
                                         : start + first + k < b.reduced_from ? T(0)
                                                                              : grad_reduced;
       }
