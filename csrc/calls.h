@@ -39,6 +39,7 @@ struct ForwardArguments {
   std::vector<Tensor> state, params;
   double dt;
   bool sequence, checkpoint, record;
+  int64_t output;
 };
 
 struct BackwardArguments {
@@ -49,7 +50,7 @@ struct BackwardArguments {
   std::optional<Tensor> grad_output;
   std::vector<std::optional<Tensor>> grad_state;
   std::vector<Tensor> grad_trace;
-  int64_t surrogate;
+  int64_t surrogate, output;
   double dt;
   bool sequence, want_input, want_params;
 };
@@ -156,14 +157,38 @@ void set_parameters(Problem<T>& problem, std::vector<Tensor>& params, int rates,
 template <class T>
 constexpr ScalarType kScalarType = sizeof(T) == sizeof(double) ? ScalarType::Double : ScalarType::Float;
 
+/// What an operator is to return of the outputs, from its number.
+inline Output output_of(int64_t number, const Shape& shape) {
+  STD_TORCH_CHECK(number >= 0 && number < static_cast<int64_t>(Output::kCount), "norse_fast: output is ", number,
+                  ", which is none");
+  const auto kind = static_cast<Output>(number);
+  STD_TORCH_CHECK(!is_reduced(kind) || shape.steps > 0, "norse_fast: there is no step to reduce the output of");
+  return kind;
+}
+
+/// The dtype of an output.
+template <class T>
+ScalarType type_of(Output kind, const Tensor& input) {
+  switch (kind) {
+    case Output::kByte:
+      return ScalarType::Byte;
+    case Output::kBool:
+      return ScalarType::Bool;
+    default:
+      return is_reduced(kind) ? kScalarType<T> : input.scalar_type();
+  }
+}
+
 /// Makes the tensors that a call fills.
 struct Allocator {
   Device device;
   Memory memory;
 
   Tensor operator()(const Sizes& sizes, ScalarType dtype) const {
+    const bool narrow = dtype == ScalarType::Byte || dtype == ScalarType::Bool;
     int64_t bytes = dtype == ScalarType::Double  ? sizeof(double)
                     : dtype == ScalarType::Float ? sizeof(float)
+                    : narrow                     ? sizeof(uint8_t)
                                                  : sizeof(Half);
     for (int64_t size : sizes) bytes *= size;
     void* data = memory.reserve(bytes);
@@ -179,8 +204,9 @@ struct ForwardCall {
   Tensor output;
   std::vector<Tensor> final_state, checkpoints, trace;
 
-  ForwardCall(ForwardArguments& a, const Signature& model, const Shape& shape, const Allocator& allocate)
-      : output(allocate(sizes_of(a.input), a.input.scalar_type())) {
+  ForwardCall(ForwardArguments& a, const Signature& model, const Shape& shape, const Allocator& allocate) {
+    launch.kind = output_of(a.output, shape);
+    output = allocate(is_reduced(launch.kind) ? shape.step : sizes_of(a.input), type_of<T>(launch.kind, a.input));
     launch.steps = shape.steps;
     launch.lanes = shape.lanes;
     launch.dt = a.dt;
@@ -229,7 +255,11 @@ struct BackwardCall {
     STD_TORCH_CHECK(a.surrogate >= 0 && a.surrogate < static_cast<int64_t>(Surrogate::kCount),
                     "norse_fast: surrogate is ", a.surrogate, ", which is none");
     launch.surrogate = static_cast<Surrogate>(a.surrogate);
-    if (a.grad_output) {
+    const Output kind = output_of(a.output, shape);
+    if (a.grad_output && is_reduced(kind)) {
+      launch.grad_reduced = read(*a.grad_output, shape.step, shape, "grad_output");
+      launch.reduced_from = kind == Output::kLast ? shape.steps - 1 : 0;
+    } else if (a.grad_output) {
       check_operand(*a.grad_output, sizes_of(a.input), a.input.scalar_type(), shape, "grad_output");
       launch.grad_output = rows_of(*a.grad_output, a.sequence);
     }

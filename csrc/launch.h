@@ -79,8 +79,15 @@ struct Problem {
   Parameter<T> params[kMaxParams];
 };
 
+/// What forward returns of the outputs over time: those of all steps in the input's type, or, where they are spikes, as
+/// bytes; or one row in the computing type. Operators are told by number.
+enum class Output : int { kAll, kByte, kBool, kSum, kLast, kCount };
+
+NORSE_FAST_INLINE bool is_reduced(Output kind) { return kind == Output::kSum || kind == Output::kLast; }
+
 template <class T>
 struct Forward : Problem<T> {
+  Output kind = Output::kAll;
   void* output = nullptr;
   T* final_state[kMaxStates] = {};
   T* checkpoints[kMaxStates] = {};  // (checkpoint, lane); null: not wanted
@@ -93,6 +100,8 @@ struct Backward : Problem<T> {
   Parameter<T> alpha;
   const T* checkpoints[kMaxStates] = {};
   Rows grad_output;
+  const T* grad_reduced = nullptr;  // (lane): instead, that of all outputs from step `reduced_from` on; null: not so
+  int64_t reduced_from = 0;
   const T* grad_trace[kMaxStates] = {};        // null: no gradient
   const T* grad_final_state[kMaxStates] = {};  // null: no gradient
   void* grad_input = nullptr;                  // null: not wanted

@@ -47,7 +47,7 @@ inline std::string problem_schema(const Signature& model) {
 
 inline std::string forward_schema(const Signature& model) {
   std::string schema = std::string(model.name) + "_forward(" + problem_schema(model) +
-                       ", float dt, bool sequence, bool checkpoint, bool record) -> (Tensor";
+                       ", float dt, bool sequence, bool checkpoint, bool record, int output) -> (Tensor";
   for (size_t k = 0; k < model.state.size(); ++k) schema += ", Tensor";
   return schema + ", Tensor[], Tensor[])";
 }
@@ -57,7 +57,8 @@ inline std::string backward_schema(const Signature& model) {
                        ", Tensor alpha, Tensor[] checkpoints, Tensor? grad_output";
   for (const char* name : model.state) schema += std::string(", Tensor? grad_") + name;
   schema +=
-      ", Tensor[] grad_trace, int surrogate, float dt, bool sequence, bool want_input, bool want_params) -> (Tensor";
+      ", Tensor[] grad_trace, int surrogate, int output, float dt, bool sequence, bool want_input, bool want_params)"
+      " -> (Tensor";
   for (size_t k = 0; k < model.state.size(); ++k) schema += ", Tensor";
   return schema + ", Tensor)";
 }
@@ -70,7 +71,8 @@ inline ForwardArguments take_forward(Stack stack, const Signature& model) {
           stack.take<double>(),
           stack.take<bool>(),
           stack.take<bool>(),
-          stack.take<bool>()};
+          stack.take<bool>(),
+          stack.take<int64_t>()};
 }
 
 inline BackwardArguments take_backward(Stack stack, const Signature& model) {
@@ -82,6 +84,7 @@ inline BackwardArguments take_backward(Stack stack, const Signature& model) {
           stack.take<std::optional<Tensor>>(),
           stack.take<std::optional<Tensor>>(model.state.size()),
           stack.take<std::vector<Tensor>>(),
+          stack.take<int64_t>(),
           stack.take<int64_t>(),
           stack.take<double>(),
           stack.take<bool>(),

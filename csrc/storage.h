@@ -37,6 +37,12 @@ NORSE_FAST_INLINE void store_rounded(float x, float& to) { to = x; }
 
 NORSE_FAST_INLINE void store_rounded(double x, double& to) { to = x; }
 
+/// A spike as a byte, which is also how a bool lies in memory.
+template <class T>
+NORSE_FAST_INLINE void store_rounded(T x, uint8_t& to) {
+  to = x != T(0) ? 1 : 0;
+}
+
 NORSE_FAST_INLINE void store_rounded(float x, BFloat16& to) {
   const uint32_t bits = bit_cast<uint32_t>(x);
   const uint32_t rounded = bits + 0x7fffu + ((bits >> 16) & 1u);

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from ._ops import SEGMENT
+from ._outputs import NUMBERS
 
 if TYPE_CHECKING:
     from ._neuron import Neuron
@@ -28,6 +29,7 @@ class Call(NamedTuple):
     dt: float
     sequence: bool
     record: bool
+    output: int
     # Parameters and alpha, where none of them needs a gradient: autograd then has that much less to look after, which
     # is a third of the time of a small step. Their versions tell whether they are still the same in backward.
     constants: tuple[torch.Tensor, ...] = ()
@@ -35,32 +37,45 @@ class Call(NamedTuple):
 
 
 def run_fused(
-    neuron: Neuron, surrogate: int, dt: float, sequence: bool, record: bool, tensors: Any, params: Any, alpha: Any
+    neuron: Neuron,
+    surrogate: int,
+    dt: float,
+    sequence: bool,
+    record: bool,
+    output: int,
+    tensors: Any,
+    params: Any,
+    alpha: Any,
 ) -> Any:
     """``(output, *final state, *trace)`` with gradients; ``tensors`` are the input and the initial state."""
     if not isinstance(alpha, torch.Tensor):
         alpha = torch.tensor(alpha, dtype=torch.float64)
     if torch.compiler.is_compiling():
-        return Fused.apply(Call(neuron, surrogate, dt, sequence, record), *tensors, *params, alpha)
+        return Fused.apply(Call(neuron, surrogate, dt, sequence, record, output), *tensors, *params, alpha)
     if torch._C._are_functorch_transforms_active():
-        call = Call(neuron, surrogate, dt, sequence, record)
+        call = Call(neuron, surrogate, dt, sequence, record, output)
         outputs = TransformableFused.apply(call, *tensors, *params, alpha)
         return outputs[: 1 + len(neuron.state) * (2 if record else 1)]
     for p in params:
         if p.requires_grad:
-            return _apply(Call(neuron, surrogate, dt, sequence, record), *tensors, *params, alpha)
+            return _apply(Call(neuron, surrogate, dt, sequence, record, output), *tensors, *params, alpha)
     constants = (*params, alpha)
     versions = tuple([t._version for t in constants])
-    return _apply(Call(neuron, surrogate, dt, sequence, record, constants, versions), *tensors)
+    return _apply(Call(neuron, surrogate, dt, sequence, record, output, constants, versions), *tensors)
 
 
 def _run(call: Call, *tensors: torch.Tensor) -> Any:
     """The outputs ``(output, *final state, *trace)``, and the states every SEGMENT steps, which backward starts from."""
-    neuron, _, dt, sequence, record, constants, _ = call
+    neuron, _, dt, sequence, record, output, constants, _ = call
     operands = tensors + constants
     checkpoint = sequence and tensors[0].shape[0] > SEGMENT
-    *results, checkpoints, trace = neuron.forward_op(*operands[:-1], dt, sequence, checkpoint, record)
+    *results, checkpoints, trace = neuron.forward_op(*operands[:-1], dt, sequence, checkpoint, record, output)
     return (*results, *trace), checkpoints
+
+
+def _without_gradient(outputs: Any) -> Any:
+    """The output, where it is bytes."""
+    return () if outputs[0].is_floating_point() else outputs[:1]
 
 
 def reduce_to(grad: torch.Tensor, param: torch.Tensor) -> torch.Tensor:
@@ -87,7 +102,7 @@ class _NoSecondDerivative(torch.autograd.Function):
 
 
 def _backward(ctx: Any, grad_output: Any, *grads: Any) -> Any:
-    neuron, surrogate, dt, sequence, record, constants, versions = ctx.call
+    neuron, surrogate, dt, sequence, record, output, constants, versions = ctx.call
     states, params = len(neuron.state), len(neuron.params)
     needs = ctx.needs_input_grad
     saved = ctx.saved_tensors
@@ -100,6 +115,8 @@ def _backward(ctx: Any, grad_output: Any, *grads: Any) -> Any:
         operands, checkpoints = (*saved[: 1 + states], *constants), saved[1 + states :]
     else:
         operands, checkpoints = saved[: 2 + states + params], saved[2 + states + params :]
+    if 0 < output < NUMBERS["sum"]:
+        grad_output = None  # torch.compile has zeros for bytes, too
     grad_trace = [g for g in grads[states : 2 * states] if g is not None] if record else []
     if grad_trace and len(grad_trace) < states:
         filler = operands[1].new_zeros(()).expand(operands[0].shape)
@@ -112,6 +129,7 @@ def _backward(ctx: Any, grad_output: Any, *grads: Any) -> Any:
         *grads[:states],
         grad_trace,
         surrogate,
+        output,
         dt,
         sequence,
         needs[1],
@@ -147,6 +165,7 @@ class Fused(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         outputs, checkpoints = _run(call, *tensors)
         ctx.save_for_backward(*tensors, *checkpoints)
+        ctx.mark_non_differentiable(*_without_gradient(outputs))
         ctx.call = call
         return outputs
 
@@ -173,7 +192,7 @@ class TransformableFused(torch.autograd.Function):
         ctx.call, *tensors = inputs
         checkpoints = output[1 + len(ctx.call.neuron.state) * (2 if ctx.call.record else 1) :]
         ctx.save_for_backward(*tensors, *checkpoints)
-        ctx.mark_non_differentiable(*checkpoints)
+        ctx.mark_non_differentiable(*checkpoints, *_without_gradient(output))
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:

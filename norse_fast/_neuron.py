@@ -14,6 +14,7 @@ import torch
 from ._autograd import run_fused
 from ._extension import has_kernels, native, native_model
 from ._ops import register_fakes, register_recurrent_fakes, register_shared_fakes
+from ._outputs import BYTES, NUMBERS, Outputs, finish
 from .functional.threshold import surrogate_index, threshold
 
 __all__ = ["SEQUENCES", "Neuron", "descend"]
@@ -93,13 +94,22 @@ class Neuron:
         return f"Neuron({self.name!r})"
 
     def __call__(
-        self, input: torch.Tensor, state: Any, p: Any, dt: float, sequence: bool = False, record: bool = False
+        self,
+        input: torch.Tensor,
+        state: Any,
+        p: Any,
+        dt: float,
+        sequence: bool = False,
+        record: bool = False,
+        kind: str = "all",
     ) -> tuple[torch.Tensor, Any]:
         """Run one step, or with ``sequence`` all steps along the first dimension of the input.
 
         Returns:
-            The output, in the input's dtype, and the last state, or with ``record`` the states of all steps.
+            The output, in the input's dtype, or what ``kind`` asks for of that of a sequence, which must have a step to be
+            reduced; and the last state, or with ``record`` the states of all steps.
         """
+        number = NUMBERS[kind]
         compiling = torch.compiler.is_compiling()
         state_values, params, method, alpha = self._read(state, p, dt, compiling)
         surrogate = surrogate_index(method)
@@ -107,23 +117,38 @@ class Neuron:
         results = None
         if run is not None:
             # The way of nearly all calls. It checks the arguments, more strictly than _is_ready, and may give None.
-            results = run(self.model, input, state_values, params, alpha, surrogate, dt, sequence, record)
+            results = run(self.model, input, state_values, params, alpha, surrogate, dt, sequence, record, number)
         if results is None and not self._is_ready(input, state_values, params, sequence):
             input, state_values, params, alpha = self._prepare(input, state_values, params, alpha, sequence)
             if run is not None:
-                results = run(self.model, input, state_values, params, alpha, surrogate, dt, sequence, record)
-        if results is not None:
-            return results[0], self.pack(*results[1])
-        if self.name is None or not has_kernels(input.device.type):
-            return self._run_in_pytorch(input, state_values, params, method, alpha, dt, sequence, record)
+                results = run(self.model, input, state_values, params, alpha, surrogate, dt, sequence, record, number)
+        if results is None:
+            if self.name is None or not has_kernels(input.device.type):
+                return self._run_in_pytorch(input, state_values, params, method, alpha, dt, sequence, record, kind)
+            results = self._run_operators(input, state_values, params, alpha, surrogate, dt, sequence, record, number)
+        output, final = results
+        if kind != "all":
+            output = finish(output, kind, input.shape[0], input.dtype)
+        return output, self.pack(*final)
 
-        states = len(state_values)
-        tensors = (input, *state_values)
+    def _run_operators(
+        self,
+        input: torch.Tensor,
+        state: tuple[torch.Tensor, ...],
+        params: tuple[torch.Tensor, ...],
+        alpha: Any,
+        surrogate: int,
+        dt: float,
+        sequence: bool,
+        record: bool,
+        number: int,
+    ) -> tuple[torch.Tensor, Any]:
+        tensors = (input, *state)
         if torch.is_grad_enabled() and _any_requires_grad(tensors, params):
-            output, *rest = run_fused(self, surrogate, dt, sequence, record, tensors, params, alpha)
-            return output, self.pack(*(rest[states:] if record else rest))
-        output, *rest = self.forward_op(*tensors, *params, dt, sequence, False, record)
-        return output, self.pack(*(rest[-1] if record else rest[:states]))
+            output, *rest = run_fused(self, surrogate, dt, sequence, record, number, tensors, params, alpha)
+            return output, rest[len(state) :] if record else rest
+        output, *rest = self.forward_op(*tensors, *params, dt, sequence, False, record, number)
+        return output, rest[-1] if record else rest[: len(state)]
 
     def _read(
         self, state: Any, p: Any, dt: float, compiling: bool
@@ -279,6 +304,7 @@ class Neuron:
         dt: float,
         sequence: bool,
         record: bool,
+        kind: str,
     ) -> tuple[torch.Tensor, Any]:
         def spike(u: torch.Tensor) -> torch.Tensor:
             return threshold(u, method, alpha)
@@ -286,18 +312,20 @@ class Neuron:
         storage = input.dtype
         wide = input.float() if storage in _HALF else input
         params = tuple(p.to(input.device) for p in params)
-        outputs, states = [], []
-        for x in wide.unbind(0) if sequence else (wide,):
-            output, state = self.step(x, state, params, spike, dt)
-            outputs.append(output.to(storage))
-            states.append(state)
         if not sequence:
-            return outputs[0], self.pack(*state)
-        stacked = torch.stack(outputs) if outputs else torch.empty_like(input)
+            output, state = self.step(wide, state, params, spike, dt)
+            return output.to(storage), self.pack(*state)
+        outputs, states = Outputs(kind, storage), []
+        for x in wide.unbind(0):
+            output, state = self.step(x, state, params, spike, dt)
+            outputs.add(output)
+            if record:
+                states.append(state)
+        result = outputs.result() if outputs.steps else torch.empty_like(input, dtype=BYTES.get(kind))
         if not record:
-            return stacked, self.pack(*state)
+            return result, self.pack(*state)
         empty = [wide.new_empty((0, *s.shape)) for s in state]
-        return stacked, self.pack(*([torch.stack(s) for s in zip(*states)] if states else empty))
+        return result, self.pack(*([torch.stack(s) for s in zip(*states)] if states else empty))
 
 
 def _any_requires_grad(tensors: tuple[torch.Tensor, ...], params: tuple[torch.Tensor, ...]) -> bool:

@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 
+from ._outputs import BYTES, NUMBERS
+
 __all__ = ["RECURRENT_SEGMENT", "SEGMENT", "register_fakes", "register_recurrent_fakes", "register_shared_fakes"]
 
 #: Backward keeps the states of every this many steps (kSegment in csrc/launch.h).
@@ -27,7 +29,7 @@ def register_fakes(name: str, states: int, params: int) -> None:
     """Register the fake kernels of a model's two operators."""
 
     def forward(input: torch.Tensor, *args: Any) -> Any:
-        sequence, checkpoint, record = args[-3:]
+        sequence, checkpoint, record, output = args[-4:]
         steps, step = (input.shape[0], input.shape[1:]) if sequence else (1, input.shape)
         dtype = _state_dtype(input)
 
@@ -36,7 +38,11 @@ def register_fakes(name: str, states: int, params: int) -> None:
 
         final = [input.new_empty(step, dtype=dtype) for _ in range(states)]
         checkpoints = kept(_checkpoint_count(steps, SEGMENT)) if checkpoint else []
-        return (input.new_empty(input.shape), *final, checkpoints, kept(steps) if record else [])
+        if output >= NUMBERS["sum"]:
+            result = input.new_empty(step, dtype=dtype)
+        else:
+            result = input.new_empty(input.shape, dtype=(input.dtype, *BYTES.values())[output])
+        return (result, *final, checkpoints, kept(steps) if record else [])
 
     def backward(input: torch.Tensor, *args: Any) -> Any:
         sequence, want_input, want_params = args[-3:]

@@ -10,6 +10,7 @@ from torch.utils import _pytree as pytree
 
 import norse_fast as nf
 from norse_fast._extension import has_kernels, kernels_disabled
+from norse_fast._outputs import NUMBERS, REDUCED
 from norse_fast.functional.threshold import SURROGATES
 
 from .models import FEED_FORWARD, MODELS, Model, fields, model_id, random_params, random_state
@@ -41,13 +42,14 @@ def make_sequence(model: Model, generator, dtype=torch.float32, steps=75, shape=
     return x, state, p
 
 
-def run_sequence(model: Model, x, state, p):
+def run_sequence(model: Model, x, state, p, kind="all"):
     """Output, final state and all gradients, on the CPU."""
-    output, final = model.neuron(x, state, p, 0.001, sequence=True)
+    output, final = model.neuron(x, state, p, 0.001, sequence=True, kind=kind)
     leaves = [x, *fields(state).values(), *fields_of(p)]
     generator = torch.Generator().manual_seed(1)
-    weights = [torch.randn(v.shape, generator=generator).to(v) for v in (output, *fields(final).values())]
-    loss = sum((v * w).sum().to(torch.float64) for v, w in zip((output, *fields(final).values()), weights))
+    results = [v for v in (output, *fields(final).values()) if v.requires_grad]
+    weights = [torch.randn(v.shape, generator=generator).to(v) for v in results]
+    loss = sum((v * w).sum().to(torch.float64) for v, w in zip(results, weights))
     grads = torch.autograd.grad(loss, leaves, allow_unused=True, materialize_grads=True)
     return to("cpu", (output.detach(), final, grads))
 
@@ -70,6 +72,21 @@ def test_sequence_equals_that_of_the_cpu(model: Model, per_neuron: bool, dtype: 
     case = make_sequence(model, generator, dtype, per_neuron=per_neuron)
     expected, expected_final, expected_grads = run_sequence(model, *case)
     actual, final, grads = run_sequence(model, *to("cuda", case))
+    assert torch.equal(actual, expected)
+    assert_same(final, expected_final)
+    assert_close_gradients(grads, expected_grads, 1e-11 if dtype == torch.float64 else 1e-4)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("kind", [kind for kind in NUMBERS if kind != "all"])
+@pytest.mark.parametrize("model", FEED_FORWARD, ids=model_id)
+def test_outputs_equal_those_of_the_cpu(model: Model, kind: str, dtype: torch.dtype, generator):
+    if kind not in REDUCED and not model.neuron.surrogate:
+        return
+    case = make_sequence(model, generator, dtype)
+    expected, expected_final, expected_grads = run_sequence(model, *case, kind)
+    actual, final, grads = run_sequence(model, *to("cuda", case), kind)
+    assert actual.dtype == expected.dtype
     assert torch.equal(actual, expected)
     assert_same(final, expected_final)
     assert_close_gradients(grads, expected_grads, 1e-11 if dtype == torch.float64 else 1e-4)

@@ -10,6 +10,7 @@ import torch
 
 import norse_fast as nf
 from norse_fast._ops import RECURRENT_SEGMENT
+from norse_fast._outputs import NUMBERS, REDUCED
 from norse_fast._recurrent import RECURRENT
 
 from .models import FEED_FORWARD, MODELS, Model, fields, model_id, random_params, random_state
@@ -49,6 +50,8 @@ def on_gpu(library):
             for kind in ("forward", "backward", "recurrent_forward", "recurrent_backward"):
                 op = getattr(library, f"{self.neuron.name}_{kind}").default
                 self.patch.setattr(self.neuron, f"{kind}_op", op)
+            # The node in C++ has the kernels of the CPU.
+            self.patch.setattr(self.neuron, "model", None)
 
         def __exit__(self, *exc):
             self.patch.undo()
@@ -78,6 +81,26 @@ def test_sequences_equal_those_of_the_cpu(model: Model, per_neuron: bool, dtype:
     assert_same(final, expected_final)
     for a, b in zip(grads, expected_grads):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("kind", [kind for kind in NUMBERS if kind != "all"])
+@pytest.mark.parametrize("model", SEQUENCE_MODELS, ids=model_id)
+def test_outputs_equal_those_of_the_cpu(model: Model, kind: str, dtype: torch.dtype, on_gpu, generator):
+    x = (torch.rand(75, 3, 47, generator=generator) * 2).to(dtype).requires_grad_()
+    state = random_state(model, (3, 47), torch.float64 if dtype == torch.float64 else torch.float32, generator)
+    results = []
+    for context in (torch.enable_grad(), on_gpu(model.neuron)):
+        with context:
+            output, final = model.neuron(x, state, model.defaults(), 0.001, sequence=True, kind=kind)
+            # Bytes have no gradient.
+            loss = output if kind in REDUCED else next(iter(fields(final).values()))
+            results.append((output, final, torch.autograd.grad(loss.sum(), x)[0]))
+    (expected, expected_final, expected_grad), (actual, final, grad) = results
+    assert actual.dtype == expected.dtype
+    assert torch.equal(actual, expected)
+    assert_same(final, expected_final)
+    torch.testing.assert_close(grad, expected_grad, rtol=1e-5 if dtype != torch.bfloat16 else 1e-2, atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -136,6 +136,32 @@ BAD = {
         ValueError,
         r"input_tensor: got shape \(0, 2\), expected at least one time step",
     ),
+    "output is unknown": (
+        lambda: nf.LIF(output="max"),
+        ValueError,
+        r"output: got 'max', expected one of 'all', 'uint8', 'bool', 'sum', 'mean', 'last'; leave it out",
+    ),
+    "output is a list": (lambda: nf.LIF(output=["sum"]), ValueError, r"output: got \['sum'\], expected one of 'all'"),
+    "potentials as bytes": (
+        lambda: nf.LI(output="uint8"),
+        ValueError,
+        r"output: got 'uint8', expected one of 'all', 'sum', 'mean', 'last', because the output is a membrane potential",
+    ),
+    "mean of no step": (
+        lambda: nf.LIF(output="mean")(torch.ones(0, 2)),
+        ValueError,
+        r"input_tensor: got shape \(0, 2\), expected at least one time step for output='mean'",
+    ),
+    "last of no step": (
+        lambda: nf.LI(output="last")(torch.ones(0, 2)),
+        ValueError,
+        r"expected at least one time step for output='last'",
+    ),
+    "output of a recurrent layer": (
+        lambda: nf.LIFRecurrent(2, 3, output="sum"),
+        TypeError,
+        r"unexpected keyword argument 'output'",
+    ),
     "too few states": (
         lambda: nf.SequentialState(nf.LIFCell(), nf.LICell())(X, [None]),
         ValueError,
@@ -168,7 +194,7 @@ def test_raw_operators_check_what_they_would_read():
     forward = torch.ops.norse_fast.li_forward
     x, v = torch.ones(4, 2, 3), torch.zeros(2, 3)
     params = [torch.tensor(1.0)] * 3
-    options = (0.001, True, False, False)
+    options = (0.001, True, False, False, 0)
     with pytest.raises(RuntimeError, match="v has another shape than the input"):
         forward(x, v[:1], v, *params, *options)
     with pytest.raises(RuntimeError, match="i has another dtype"):
@@ -179,6 +205,10 @@ def test_raw_operators_check_what_they_would_read():
         forward(x.int(), v, v, *params, *options)
     with pytest.raises(RuntimeError, match="needs a time dimension"):
         forward(torch.tensor(1.0), v, v, *params, *options)
+    with pytest.raises(RuntimeError, match="output is 5, which is none"):
+        forward(x, v, v, *params, *options[:-1], 5)
+    with pytest.raises(RuntimeError, match="there is no step to reduce"):
+        forward(x[:0], v, v, *params, *options[:-1], 3)
     backward = torch.ops.norse_fast.li_backward
     arguments = (
         x,
@@ -192,6 +222,7 @@ def test_raw_operators_check_what_they_would_read():
         None,
         [],
         0,
+        0,
         0.001,
         True,
         True,
@@ -199,8 +230,12 @@ def test_raw_operators_check_what_they_would_read():
     )
     with pytest.raises(RuntimeError, match="grad_output has another shape"):
         backward(*arguments)
+    with pytest.raises(RuntimeError, match="grad_output has another shape"):
+        backward(*arguments[:8], x, *arguments[9:13], 3, *arguments[14:])
     long = torch.ones(40, 2, 3)
     with pytest.raises(RuntimeError, match="checkpoints are missing"):
         backward(long, *arguments[1:8], torch.ones_like(long), *arguments[9:])
     with pytest.raises(RuntimeError, match="surrogate is 9"):
         backward(*arguments[:8], None, None, None, [], 9, *arguments[13:])
+    with pytest.raises(RuntimeError, match="output is -1"):
+        backward(*arguments[:8], None, None, None, [], 0, -1, *arguments[14:])

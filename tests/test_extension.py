@@ -62,6 +62,7 @@ def test_lesser_choices(variable: str, value: str, header: str):
         "test_exact.py",
         "test_dtypes.py",
         "test_gradients.py",
+        "test_outputs.py",
         "test_errors.py",
         "test_recurrent.py",
     ]

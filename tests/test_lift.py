@@ -415,6 +415,7 @@ def test_embedding():
         (foreign_cell(), "its step function is not one of norse_fast"),
         (Wiretap(), "not known; see norse_fast.register_stateless"),
         (nf.LIF(record_states=True), "records its states"),
+        (nf.LIF(output="sum"), "returns one output for each sequence"),
         (nf.LIFMCRecurrentCell(4, 4), "has no form for all time steps"),
         (nf.RecurrentSequential(nn.Linear(4, 4)), "not known; see norse_fast.register_stateless"),
         (nf.Lift(nf.LIFCell()), "takes a sequence at each step"),

@@ -544,6 +544,7 @@ BAD = {
     "ceil": (torch.nn.AvgPool2d(2, ceil_mode=True), ValueError, "AvgPool2d with ceil_mode=True, expected False"),
     "count": (torch.nn.AvgPool2d(2, 2, 1, count_include_pad=False), ValueError, "with count_include_pad=False"),
     "norm": (torch.nn.LPPool2d(2, 2), ValueError, "LPPool2d with norm_type=2, expected 1"),
+    "reduction": (nf.LI(output="mean"), ValueError, "got a LI with output='mean', expected 'all'"),
     "outputs": (
         nf.SequentialState(nf.LIFCell(), return_hidden=True),
         ValueError,

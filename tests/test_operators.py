@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import norse_fast as nf
+from norse_fast._outputs import NUMBERS
 
 from .models import FEED_FORWARD, Model, fields, model_id, random_params, random_state
 
@@ -15,7 +16,7 @@ OPTIONS = [(sequence, per_neuron) for sequence in (True, False) for per_neuron i
 
 
 def forward_arguments(
-    model: Model, generator, sequence, per_neuron, dtype=torch.float32, checkpoint=False, record=False
+    model: Model, generator, sequence, per_neuron, dtype=torch.float32, checkpoint=False, record=False, output=0
 ):
     shape = (2, 5)
     x = torch.rand((70, *shape) if sequence else shape, generator=generator).to(dtype)
@@ -25,7 +26,7 @@ def forward_arguments(
     params = attrgetter(*model.neuron.params)(p)
     if model.neuron.coefficients is not None:
         params = model.neuron.coefficients(params, 0.001)
-    return (x, *state, *(torch.as_tensor(v) for v in params), 0.001, sequence, checkpoint, record)
+    return (x, *state, *(torch.as_tensor(v) for v in params), 0.001, sequence, checkpoint, record, output)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
@@ -41,26 +42,40 @@ def test_opcheck_forward(model: Model, sequence: bool, per_neuron: bool, dtype: 
 @pytest.mark.parametrize("model", FEED_FORWARD, ids=model_id)
 def test_opcheck_backward(model: Model, sequence: bool, per_neuron: bool, generator):
     arguments = forward_arguments(model, generator, sequence, per_neuron, checkpoint=True)
+    for wanted in [(True, True), (False, True), (True, False)]:
+        check_backward(model, arguments, sequence, *wanted)
+
+
+def check_backward(model: Model, arguments, sequence: bool, want_input: bool, want_params: bool, kind: int = 0):
     states = len(model.neuron.state)
     output, *rest = model.neuron.forward_op(*arguments)
-    problem = arguments[: 1 + states + len(model.neuron.params)]
-    for want_input, want_params in [(True, True), (False, True), (True, False)]:
-        torch.library.opcheck(
-            model.neuron.backward_op,
-            (
-                *problem,
-                torch.tensor(10.0),
-                rest[states],
-                torch.ones_like(output),
-                *([None] * states),
-                [],
-                0,
-                0.001,
-                sequence,
-                want_input,
-                want_params,
-            ),
-        )
+    torch.library.opcheck(
+        model.neuron.backward_op,
+        (
+            *arguments[: 1 + states + len(model.neuron.params)],
+            torch.tensor(10.0),
+            rest[states],
+            torch.ones_like(output) if output.is_floating_point() else None,
+            *([None] * states),
+            [],
+            0,
+            kind,
+            0.001,
+            sequence,
+            want_input,
+            want_params,
+        ),
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("sequence", [True, False])
+@pytest.mark.parametrize("kind", sorted({number for number in NUMBERS.values() if number}))
+def test_opcheck_of_outputs(kind: int, sequence: bool, dtype: torch.dtype, generator):
+    model = FEED_FORWARD[0]
+    arguments = forward_arguments(model, generator, sequence, False, dtype, checkpoint=True, output=kind)
+    torch.library.opcheck(model.neuron.forward_op, arguments)
+    check_backward(model, arguments, sequence, True, True, kind)
 
 
 def compiled(function):

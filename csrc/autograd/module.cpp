@@ -119,17 +119,18 @@ bool is_true(PyObject* object) {
   return truth != 0;
 }
 
-/// run(model, input, state, params, alpha, surrogate, dt, sequence, record): (output, states), or None where the
-/// arguments must be prepared first, or be run by operators.
+/// run(model, input, state, params, alpha, surrogate, dt, sequence, record, output): (output, states), or None where
+/// the arguments must be prepared first, or be run by operators.
 PyObject* run_python(PyObject*, PyObject* const* args, Py_ssize_t count) {
   HANDLE_TH_ERRORS
-  TORCH_CHECK_TYPE(count == 9, "run: got ", count, " arguments, expected 9");
+  TORCH_CHECK_TYPE(count == 10, "run: got ", count, " arguments, expected 10");
   const Model& model = models().at(PyLong_AsSize_t(args[0]));
   const int64_t surrogate = PyLong_AsLongLong(args[5]);
   const bool record = is_true(args[8]);
   Reader reader;
   reader.arguments.record = record;
   reader.arguments.sequence = is_true(args[7]);
+  reader.arguments.output = PyLong_AsLongLong(args[9]);
   if (PyErr_Occurred()) throw python_error();
   if (!is_plain_thread() || !reader.read(args[1], args[2], args[3], args[4], args[6], *model.signature)) Py_RETURN_NONE;
 

@@ -104,6 +104,7 @@ Gradients dispatch_backward(BackwardArguments& a, const Model& model) {
   for (const auto& grad : a.grad_state) stack.emplace_back(grad);
   stack.emplace_back(a.grad_trace);
   stack.emplace_back(a.surrogate);
+  stack.emplace_back(a.output);
   stack.emplace_back(a.dt);
   for (const bool flag : {a.sequence, a.want_input, a.want_params}) stack.emplace_back(flag);
   const std::string name = std::string("norse_fast::") + model.signature->name + "_backward";
@@ -118,7 +119,7 @@ Gradients dispatch_backward(BackwardArguments& a, const Model& model) {
 class FusedBackward : public Node {
  public:
   FusedBackward(const Model& model, const ForwardArguments& a, const Tensor& alpha, int64_t surrogate)
-      : model_(model), surrogate_(surrogate), dt_(a.dt), sequence_(a.sequence), record_(a.record) {
+      : model_(model), surrogate_(surrogate), output_(a.output), dt_(a.dt), sequence_(a.sequence), record_(a.record) {
     const bool with_params = any_requires_grad(a.params);
     const size_t states = model.signature->state.size(), params = model.signature->params.size();
     next_edges_.reserve(1 + states + (with_params ? params : 0));
@@ -170,6 +171,7 @@ class FusedBackward : public Node {
   void compiled_args(torch::autograd::CompiledNodeArgs& args) const override {
     args.collect(std::string(model_.signature->name));
     args.collect(surrogate_);
+    args.collect(output_);
     args.collect(dt_);
     args.collect(sequence_);
     args.collect(record_);
@@ -222,6 +224,7 @@ class FusedBackward : public Node {
     }
 
     a.surrogate = surrogate_;
+    a.output = output_;
     a.dt = dt_;
     a.want_input = task_should_compute_output(0);
     a.want_params = with_params && task_should_compute_output({{1 + states, 1 + states + params}});
@@ -265,7 +268,7 @@ class FusedBackward : public Node {
   }
 
   Model model_;
-  int64_t surrogate_;
+  int64_t surrogate_, output_;
   double dt_;
   bool sequence_, record_;
   // The input, the states and, where some parameter needs a gradient, the parameters and alpha.
@@ -322,7 +325,8 @@ Results run(const Model& model, ForwardArguments a, const Tensor& alpha, int64_t
   Results results = a.input.scalar_type() == ScalarType::Double ? run_forward<double>(a, model, kernels)
                                                                 : run_forward<float>(a, model, kernels);
   if (node) {
-    torch::autograd::set_history(results.output, node);
+    // Bytes have no gradient, but are an output of the node.
+    torch::autograd::set_history(results.output.is_floating_point() ? results.output : Tensor(), node);
     torch::autograd::set_history(results.final_state, node);
     torch::autograd::set_history(results.trace, node);
     node->keep_checkpoints(results.checkpoints);

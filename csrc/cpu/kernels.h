@@ -47,6 +47,7 @@ struct Driver {
   using BlockParams = cpu::BlockParams<Isa, Model, T>;
   using BlockRows = cpu::BlockRows<Isa, T>;
   using StoredRows = cpu::StoredRows<Isa, T>;
+  using OutputRows = cpu::OutputRows<Isa, T>;
   using Block = T[kBlock];
 
   /// What backward keeps of a step: its tape, and if gradients of the parameters are wanted, the state before it.
@@ -175,9 +176,8 @@ struct Driver {
       const int64_t offset = t * f.lanes + begin;
       const T* x = StoredRows::read(f.storage, f.input, t, begin, n, input_buffer);
       if (t + 1 < end) StoredRows::prefetch(f.storage, f.input, t + 1, begin, n);
-      step_row<true>(params, n, x, state, state, tape,
-                     StoredRows::target(f.storage, f.output, offset, n, output_buffer));
-      StoredRows::finish(f.storage, output_buffer, n, f.output, offset);
+      step_row<true>(params, n, x, state, state, tape, OutputRows::target(f, t, begin, n, output_buffer));
+      OutputRows::finish(f, output_buffer, n, t, begin);
       if (f.trace[0]) {
         for (int k = 0; k < kStates; ++k) copy_row(state[k], n, f.trace[k] + offset);
       }
@@ -218,7 +218,7 @@ struct Driver {
         for (int k = 0; k < kStates; ++k) BlockRows::add(b.grad_trace[k] + offset, n, grad[k]);
       }
       const T* x = kWithParams ? StoredRows::read(b.storage, b.input, t, begin, n, input_buffer) : nullptr;
-      const T* grad_output = StoredRows::read(b.storage, b.grad_output, t, begin, n, grad_output_buffer);
+      const T* grad_output = OutputRows::read_gradient(b, t, begin, n, grad_output_buffer);
       T* grad_input = StoredRows::target(b.storage, b.grad_input, offset, n, grad_input_buffer);
       if (s > 0) StoredRows::prefetch(b.storage, b.grad_output, t - 1, begin, n);
       if (on_the_fly) {

@@ -143,9 +143,42 @@ void StoredRows<Isa, T>::finish(Storage storage, const T* buffer, int64_t n, voi
   storage == Storage::kHalf ? narrow<Half>(buffer, n, data, offset) : narrow<BFloat16>(buffer, n, data, offset);
 }
 
+template <class Isa, class T>
+T* OutputRows<Isa, T>::target(const Forward<T>& f, int64_t t, int64_t begin, int64_t n, T* buffer) {
+  if (f.kind != Output::kAll) return buffer;
+  return StoredRows<Isa, T>::target(f.storage, f.output, t * f.lanes + begin, n, buffer);
+}
+
+template <class Isa, class T>
+void OutputRows<Isa, T>::finish(const Forward<T>& f, const T* buffer, int64_t n, int64_t t, int64_t begin) {
+  const int64_t offset = t * f.lanes + begin;
+  T* reduced = static_cast<T*>(f.output) + begin;
+  switch (f.kind) {
+    case Output::kByte:
+    case Output::kBool:
+      return narrow<uint8_t>(buffer, n, f.output, offset);
+    case Output::kSum:
+      return t == 0 ? copy_row(buffer, n, reduced) : BlockRows<Isa, T>::add(buffer, n, reduced);
+    case Output::kLast:
+      if (t == f.steps - 1) copy_row(buffer, n, reduced);
+      return;
+    default:
+      return StoredRows<Isa, T>::finish(f.storage, buffer, n, f.output, offset);
+  }
+}
+
+template <class Isa, class T>
+const T* OutputRows<Isa, T>::read_gradient(const Backward<T>& b, int64_t t, int64_t begin, int64_t n, T* buffer) {
+  if (!b.grad_reduced) return StoredRows<Isa, T>::read(b.storage, b.grad_output, t, begin, n, buffer);
+  constexpr Storage kOwn = sizeof(T) == sizeof(double) ? Storage::kDouble : Storage::kFloat;
+  return StoredRows<Isa, T>::read(kOwn, {t < b.reduced_from ? nullptr : b.grad_reduced}, 0, begin, n, buffer);
+}
+
 template struct BlockRows<NORSE_FAST_ISA, float>;
 template struct BlockRows<NORSE_FAST_ISA, double>;
 template struct StoredRows<NORSE_FAST_ISA, float>;
 template struct StoredRows<NORSE_FAST_ISA, double>;
+template struct OutputRows<NORSE_FAST_ISA, float>;
+template struct OutputRows<NORSE_FAST_ISA, double>;
 
 }  // namespace norse_fast::cpu

@@ -64,4 +64,15 @@ struct StoredRows {
   static void finish(Storage storage, const T* buffer, int64_t n, void* data, int64_t offset);
 };
 
+/// The rows of outputs, as target and finish of StoredRows, and of their gradients, as its read: `t` is the step.
+template <class Isa, class T>
+struct OutputRows {
+  static T* target(const Forward<T>& f, int64_t t, int64_t begin, int64_t n, T* buffer);
+
+  /// A row that is a sum over time waits in the output between the steps.
+  static void finish(const Forward<T>& f, const T* buffer, int64_t n, int64_t t, int64_t begin);
+
+  static const T* read_gradient(const Backward<T>& b, int64_t t, int64_t begin, int64_t n, T* buffer);
+};
+
 }  // namespace norse_fast::cpu

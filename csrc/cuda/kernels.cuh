@@ -55,14 +55,22 @@ __device__ __forceinline__ void write_state(typename Model::template State<T>& s
   for_each_member<kStateCount<Model>>(s, [&](int k, T& member) { to[k][offset] = member; });
 }
 
-template <class Model, class T, class Stored>
+template <class Stored, class T>
+__device__ __forceinline__ void write_output(T z, void* to, int64_t offset) {
+  Stored stored;
+  store_rounded(z, stored);
+  static_cast<Stored*>(to)[offset] = stored;
+}
+
+/// The ordinary output is compiled by itself, so that the others do not cost it anything.
+template <class Model, class T, class Stored, bool kAll>
 __global__ void __launch_bounds__(kThreads, 1) forward_kernel(const __grid_constant__ Forward<T> f) {
   const int64_t lane = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   if (lane >= f.lanes) return;
   const auto p = params_of_lane<Model, T>(f, lane);
   auto s = make_state<Model, T>([&](int k) { return f.state[k][lane]; });
   const Column<Stored> input(f.input, lane);
-  Stored* output = static_cast<Stored*>(f.output) + lane;
+  T reduced = T(0);
 
   Stored next[kPrefetch];
   input.fetch(0, f.steps, next);
@@ -75,17 +83,24 @@ __global__ void __launch_bounds__(kThreads, 1) forward_kernel(const __grid_const
     for (int k = 0; k < kPrefetch; ++k) {
       const int64_t t = first + k;
       if (t >= f.steps) break;
-      Stored z;
+      const int64_t offset = t * f.lanes + lane;
       typename Model::template Tape<T> tape;
-      store_rounded(advance<Model, T>(s, load_stored(now[k]), p, tape), z);
-      output[t * f.lanes] = z;
-      if (f.trace[0]) write_state<Model, T>(s, f.trace, t * f.lanes + lane);
+      const T z = advance<Model, T>(s, load_stored(now[k]), p, tape);
+      if constexpr (kAll) {
+        write_output<Stored>(z, f.output, offset);
+      } else if (is_reduced(f.kind)) {
+        reduced = f.kind == Output::kSum && t > 0 ? reduced + z : z;
+      } else {
+        write_output<uint8_t>(z, f.output, offset);
+      }
+      if (f.trace[0]) write_state<Model, T>(s, f.trace, offset);
     }
     const int64_t done = first + kPrefetch;
     if (f.checkpoints[0] && done % kSegment == 0 && done < f.steps) {
       write_state<Model, T>(s, f.checkpoints, (done / kSegment - 1) * f.lanes + lane);
     }
   }
+  if (!kAll && is_reduced(f.kind)) static_cast<T*>(f.output)[lane] = reduced;
   write_state<Model, T>(s, f.final_state, lane);
 }
 
@@ -143,6 +158,7 @@ __global__ void __launch_bounds__(kBackwardThreads<Model, T>, 1)
   const Column<Stored> input(b.input, lane), grad_output(b.grad_output, lane);
   auto grad = make_state<Model, T>([&](int k) { return b.grad_final_state[k] ? b.grad_final_state[k][lane] : T(0); });
   auto grad_params = make_params<Model, T>([](int) { return T(0); });
+  const T grad_reduced = b.grad_reduced ? b.grad_reduced[lane] : T(0);
 
   for (int64_t segment = b.steps > 0 ? checkpoint_count(b.steps) : -1; segment >= 0; --segment) {
     const int64_t start = segment * kSegment;
@@ -156,7 +172,9 @@ __global__ void __launch_bounds__(kBackwardThreads<Model, T>, 1)
       for (int k = 0; k < kPrefetch; ++k) {
         if (first + k >= length) break;
         column.input(first + k) = load_stored(x[k]);
-        column.grad_output(first + k) = load_stored(g[k]);
+        column.grad_output(first + k) = !b.grad_reduced                      ? load_stored(g[k])
+                                        : start + first + k < b.reduced_from ? T(0)
+                                                                             : grad_reduced;
       }
     }
     auto s = make_state<Model, T>(
@@ -183,9 +201,7 @@ __global__ void __launch_bounds__(kBackwardThreads<Model, T>, 1)
       const T grad_x =
           Model::vjp(s, x, p, tape, surrogate, column.grad_output(step), grad, kWithParams ? grad_params : scratch);
       if (b.grad_input) {
-        Stored stored;
-        store_rounded(grad_x, stored);
-        static_cast<Stored*>(b.grad_input)[offset] = stored;
+        write_output<Stored>(grad_x, b.grad_input, offset);
       }
     }
   }
@@ -249,7 +265,10 @@ void dispatch_storage(Storage storage, F f) {
 template <class Model, class T>
 void launch_forward(const Forward<T>& f, void* stream) {
   dispatch_storage<T>(f.storage, [&](auto stored) {
-    launch_lanes(forward_kernel<Model, T, decltype(stored)>, f, kThreads, 0, stream, Model::kName);
+    using Stored = decltype(stored);
+    auto kernel =
+        f.kind == Output::kAll ? forward_kernel<Model, T, Stored, true> : forward_kernel<Model, T, Stored, false>;
+    launch_lanes(kernel, f, kThreads, 0, stream, Model::kName);
   });
 }
 

@@ -112,13 +112,20 @@ class _ByReset(Neuron):
     """The neuron with ``reset_value``; calls hand over to another where the parameters name another reset."""
 
     def __call__(
-        self, input: torch.Tensor, state: Any, p: Any, dt: float, sequence: bool = False, record: bool = False
+        self,
+        input: torch.Tensor,
+        state: Any,
+        p: Any,
+        dt: float,
+        sequence: bool = False,
+        record: bool = False,
+        kind: str = "all",
     ) -> tuple[torch.Tensor, Any]:
         reset_method = getattr(p, "reset_method", reset_value)
         if reset_method is reset_value:
-            return super().__call__(input, state, p, dt, sequence, record)
+            return super().__call__(input, state, p, dt, sequence, record, kind)
         neuron = _lif_box_subtract if reset_method is reset_subtract else _neuron(None, reset_method)
-        return neuron(input, state, p, dt, sequence, record)
+        return neuron(input, state, p, dt, sequence, record, kind)
 
 
 _lif_box = _neuron("lif_box", reset_value, _ByReset)

@@ -20,6 +20,7 @@ from torch.nn.modules import module as nn_module
 from torch.utils import _pytree as pytree
 
 from .._neuron import SEQUENCES
+from .._outputs import REDUCED
 from .._recurrent import RECURRENT, check_weights, project, stack_states
 from ..functional.leaky_integrator import li_feed_forward_step
 from ..utils.state import _is_module_stateful
@@ -183,6 +184,10 @@ def _foreign_or_recording(layer: Any) -> Obstacle | None:
     return Obstacle("records its states") if layer.record_states else _foreign(layer)
 
 
+def _reducing(layer: SNN) -> Obstacle | None:
+    return Obstacle("returns one output for each sequence") if layer.output in REDUCED else _foreign_or_recording(layer)
+
+
 def _coupled(cell: nn.Module) -> Obstacle:
     return Obstacle("has no form for all time steps", alone=True)
 
@@ -240,7 +245,7 @@ _RULES_BY_FORWARD: dict[type[nn.Module], Rule] = {
     SNNRecurrentCell: Rule(_run_recurrent_cell, _foreign, "one product for the input of all time steps"),
     LILinearCell: Rule(_run_linear_cell, why="one kernel for all time steps"),
     CoupledCell: Rule(_run_recurrent_cell, _coupled),
-    SNN: Rule(_run_layer, _foreign_or_recording, _OWN_TIME),
+    SNN: Rule(_run_layer, _reducing, _OWN_TIME),
     SNNRecurrent: Rule(_run_layer, _foreign_or_recording, _OWN_TIME),
     SequentialState: Rule(_call, _hidden),
 }

@@ -75,6 +75,7 @@ class CobaLIF(SNN):
         p: parameters, as for :class:`CobaLIFFeedForwardCell`.
         dt: length of a step, by default 0.001.
         record_states: return the states of all steps, stacked over time, instead of the last state.
+        output: what to return of the outputs over time, see :class:`norse_fast.module.snn.SNN`.
 
     Example:
         >>> z, state = CobaLIF()(torch.full((4, 1, 2), 20.0))

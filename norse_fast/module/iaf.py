@@ -59,6 +59,7 @@ class IAF(SNN):
         p: parameters, as for :class:`IAFCell`.
         dt: length of a step in seconds, which changes nothing.
         record_states: return the states of all steps, stacked over time, instead of the last state.
+        output: what to return of the outputs over time, see :class:`norse_fast.module.snn.SNN`.
 
     Example:
         >>> z, state = IAF()(torch.full((4, 1, 1), 0.6))

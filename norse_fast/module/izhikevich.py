@@ -72,6 +72,7 @@ class Izhikevich(SNN):
         spiking_method: firing pattern, as for :class:`IzhikevichCell`.
         dt: length of a step in seconds, by default 0.001.
         record_states: return the states of all steps, stacked over time, instead of the last state.
+        output: what to return of the outputs over time, see :class:`norse_fast.module.snn.SNN`.
 
     Example:
         >>> from norse_fast.functional.izhikevich import tonic_spiking

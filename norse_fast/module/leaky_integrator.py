@@ -49,6 +49,7 @@ class LI(SNN):
         p: parameters, as for :class:`LICell`.
         dt: length of a step in seconds, by default 0.001.
         record_states: return the states of all steps, stacked over time, instead of the last state.
+        output: what to return of the outputs over time, see :class:`norse_fast.module.snn.SNN`.
 
     Example:
         >>> v, state = LI()(torch.ones(3, 1, 1))

@@ -50,6 +50,7 @@ class LIBox(SNN):
         p: parameters, as for :class:`LIBoxCell`.
         dt: length of a step in seconds.
         record_states: return the states of all steps, stacked over time, instead of the last state.
+        output: what to return of the outputs over time, see :class:`norse_fast.module.snn.SNN`.
 
     Example:
         >>> v, state = LIBox()(torch.ones(3, 1, 1))

@@ -77,6 +77,7 @@ class LIF(SNN):
         p: parameters, as for :class:`LIFCell`.
         dt: length of a step in seconds, by default 0.001.
         record_states: return the states of all steps, stacked over time, instead of the last state.
+        output: what to return of the outputs over time, see :class:`norse_fast.module.snn.SNN`.
 
     Raises:
         ValueError: the surrogate is unknown.

@@ -65,6 +65,7 @@ class LIFAdEx(SNN):
         p: parameters, as for :class:`LIFAdExCell`.
         dt: length of a step in seconds, by default 0.001.
         record_states: return the states of all steps, stacked over time, instead of the last state.
+        output: what to return of the outputs over time, see :class:`norse_fast.module.snn.SNN`.
 
     Example:
         >>> z, state = LIFAdEx()(torch.full((4, 1, 2), 5.0))

@@ -74,6 +74,7 @@ class LIFAdExRefrac(SNN):
         p: parameters, as for :class:`LIFAdExRefracCell`.
         dt: length of a step in seconds, by default 0.001.
         record_states: return the states of all steps, stacked over time, instead of the last state.
+        output: what to return of the outputs over time, see :class:`norse_fast.module.snn.SNN`.
 
     Example:
         >>> z, state = LIFAdExRefrac()(torch.full((9, 1, 1), 20.0))

@@ -52,6 +52,7 @@ class LIFBox(SNN):
         p: parameters, as for :class:`LIFBoxCell`.
         dt: length of a step in seconds.
         record_states: return the states of all steps, stacked over time, instead of the last state.
+        output: what to return of the outputs over time, see :class:`norse_fast.module.snn.SNN`.
 
     Example:
         >>> z, state = LIFBox()(torch.full((4, 1, 1), 6.0))

@@ -84,6 +84,7 @@ class LSNN(SNN):
         adjoint: must be False.
         dt: length of a step in seconds, by default 0.001.
         record_states: return the states of all steps, stacked over time, instead of the last state.
+        output: what to return of the outputs over time, see :class:`norse_fast.module.snn.SNN`.
 
     Raises:
         NotImplementedError: ``adjoint`` is True.

@@ -14,6 +14,7 @@ import torch
 
 from .._autograd import in_transform
 from .._neuron import SEQUENCES
+from .._outputs import BYTES, NUMBERS, REDUCED, Outputs
 from .._recurrent import RECURRENT, check_weights, stack_states
 
 __all__ = ["SNN", "SNNCell", "SNNRecurrent", "SNNRecurrentCell"]
@@ -77,19 +78,37 @@ def _check_time(input_tensor: torch.Tensor) -> None:
         )
 
 
+def _check_output(output: Any, activation: Activation) -> None:
+    if output not in tuple(NUMBERS):
+        raise ValueError(
+            f"output: got {output!r}, expected one of {', '.join(map(repr, NUMBERS))}; leave it out for the outputs of all "
+            "steps."
+        )
+    neuron = SEQUENCES.get(activation)
+    if output in BYTES and neuron is not None and not neuron.surrogate:
+        raise ValueError(
+            f"output: got {output!r}, expected one of 'all', 'sum', 'mean', 'last', because the output is a membrane "
+            "potential; only spikes fit into bytes."
+        )
+
+
 def _run_steps(
-    step: Callable[[torch.Tensor, Any], tuple[torch.Tensor, Any]], input_tensor: torch.Tensor, state: Any, record: bool
+    step: Callable[[torch.Tensor, Any], tuple[torch.Tensor, Any]],
+    input_tensor: torch.Tensor,
+    state: Any,
+    record: bool,
+    kind: str = "all",
 ) -> tuple[torch.Tensor, Any]:
     """Call ``step`` for every time step; unbind makes the backward linear in T, where indexing makes it quadratic."""
     if input_tensor.shape[0] == 0:
         raise ValueError(f"input_tensor: got shape {tuple(input_tensor.shape)}, expected at least one time step.")
-    outputs, states = [], []
+    outputs, states = Outputs(kind), []
     for x in input_tensor.unbind(0):
         output, state = step(x, state)
-        outputs.append(output)
+        outputs.add(output)
         if record:
             states.append(state)
-    return torch.stack(outputs), stack_states(states) if record else state
+    return outputs.result(), stack_states(states) if record else state
 
 
 class SNNCell(torch.nn.Module):
@@ -160,6 +179,13 @@ class SNN(torch.nn.Module):
         dt: length of a step in seconds.
         activation_sparse: step function for sparse input.
         record_states: return the states of all steps, stacked over time, instead of the last state.
+        output: what to return of the outputs. ``"all"``: those of all steps, in the input's dtype. ``"uint8"`` or
+            ``"bool"``: the spikes of all steps as bytes, a quarter of the memory of float32; they have no gradient, and only
+            the state has. ``"sum"``, ``"mean"`` or ``"last"``: their sum or mean over time, or that of the last step, with
+            gradients, in the input's dtype; those of all steps are never in memory. Half precision is summed in float32.
+
+    Raises:
+        ValueError: ``output`` is unknown, or bytes where the output is a membrane potential.
 
     Example:
         >>> from norse_fast.functional.leaky_integrator import LIParameters, LIState, li_feed_forward_step
@@ -167,7 +193,11 @@ class SNN(torch.nn.Module):
         ...     return LIState(torch.zeros_like(x[0]), torch.zeros_like(x[0]))
         >>> SNN(li_feed_forward_step, initial, LIParameters())(torch.ones(3, 1))[0].flatten()
         tensor([0.1000, 0.2700, 0.4870])
+        >>> SNN(li_feed_forward_step, initial, LIParameters(), output="sum")(torch.ones(3, 1))[0]
+        tensor([0.8570])
     """
+
+    output: str = "all"  # for modules that were made without the constructor, or pickled before there was a choice
 
     def __init__(
         self,
@@ -177,21 +207,26 @@ class SNN(torch.nn.Module):
         dt: float = 0.001,
         activation_sparse: Activation | None = None,
         record_states: bool = False,
+        *,
+        output: str = "all",
     ) -> None:
         super().__init__()
+        _check_output(output, activation)
         self.activation = activation
         self.activation_sparse = activation_sparse
         self.state_fallback = state_fallback
         self.p = p
         self.dt = dt
         self.record_states = record_states
+        self.output = output
 
     def _neuron_shape(self, input_tensor: torch.Tensor) -> Sequence[int]:
         return input_tensor.shape[1:]
 
     def extra_repr(self) -> str:
-        """The parameters and the time step."""
-        return f"p={self.p}, dt={self.dt}"
+        """The parameters, the time step, and the output where it is not that of all steps."""
+        shown = f"p={self.p}, dt={self.dt}"
+        return shown if self.output == "all" else f"{shown}, output={self.output!r}"
 
     def forward(self, input_tensor: torch.Tensor, state: Any = None) -> tuple[torch.Tensor, Any]:
         """Run all steps.
@@ -201,18 +236,32 @@ class SNN(torch.nn.Module):
             state: state of the neurons, or None for the initial one.
 
         Returns:
-            The outputs of all steps, ``(T, ...)``, and the last state, or the states of all steps with ``record_states``.
+            The outputs of all steps, ``(T, ...)``, or what ``output`` asks for instead; and the last state, or the states
+            of all steps with ``record_states``.
+
+        Raises:
+            ValueError: the mean of no step is asked for, or the last of none.
         """
         _check_time(input_tensor)
+        kind, record = self.output, self.record_states
+        empty = kind in REDUCED and input_tensor.shape[0] == 0
+        if empty and kind != "sum":
+            raise ValueError(
+                f"input_tensor: got shape {tuple(input_tensor.shape)}, expected at least one time step for "
+                f"output={kind!r}; only the sum of none is defined."
+            )
         if state is None:
             state = self.state_fallback(input_tensor)
+        activation = self.activation
         if self.activation_sparse is not None and input_tensor.is_sparse:
-            sparse = self.activation_sparse
-            return _run_steps(lambda x, s: sparse(x, s, self.p, self.dt), input_tensor, state, self.record_states)
-        neuron = SEQUENCES.get(self.activation)
-        if neuron is not None:
-            return neuron(input_tensor, state, self.p, self.dt, sequence=True, record=self.record_states)
-        return _run_steps(lambda x, s: self.activation(x, s, self.p, self.dt), input_tensor, state, self.record_states)
+            activation = self.activation_sparse
+        neuron = SEQUENCES.get(activation)
+        if neuron is None:
+            return _run_steps(lambda x, s: activation(x, s, self.p, self.dt), input_tensor, state, record, kind)
+        if empty:
+            outputs, state = neuron(input_tensor, state, self.p, self.dt, sequence=True, record=record)
+            return outputs.sum(0), state
+        return neuron(input_tensor, state, self.p, self.dt, sequence=True, record=record, kind=kind)
 
 
 def _initial_weights(hidden_size: int, columns: int) -> torch.Tensor:

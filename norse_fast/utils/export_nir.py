@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from .._outputs import REDUCED
 from ..functional.reset import reset_subtract, reset_value
 from ..module.iaf import IAF, IAFCell
 from ..module.leaky_integrator import LI, LICell
@@ -130,6 +131,8 @@ def _convert(module: torch.nn.Module, to: _Target) -> Any:
     for m in reached:
         if isinstance(m, SequentialState) and m.return_hidden:
             raise ValueError("module: got a SequentialState with return_hidden=True; set it to False, for one output.")
+        if isinstance(m, SNN) and m.output in REDUCED:
+            _check(m, output="all")
     leaves = [m for m in reached if _is_leaf(m)]
 
     def convert(leaf: torch.nn.Module) -> Any:
