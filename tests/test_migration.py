@@ -51,4 +51,4 @@ def test_same_results(program: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 def test_every_program_is_there():
-    assert len(PROGRAMS) >= 7
+    assert len(PROGRAMS) >= 9
