@@ -49,7 +49,7 @@ def assert_gradients_match(model: Model, x, state, params, generator, record=Fal
     for name, value in expected.items():
         assert actual[name].shape == value.shape
         torch.testing.assert_close(
-            actual[name], value, rtol=1e-9, atol=1e-10 * max(1.0, value.abs().max().item()) if value.numel() else 0
+            actual[name], value, rtol=1e-9, atol=1e-9 * max(1.0, value.abs().max().item()) if value.numel() else 0
         )
 
 
