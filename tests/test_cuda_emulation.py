@@ -27,7 +27,15 @@ def library():
 
 
 def emulated(neuron) -> bool:
-    return neuron.name in ("lif", "lif_detached", "lsnn_detached", "izhikevich", "coba_lif", "lif_refrac_detached")
+    return neuron.name in (
+        "lif",
+        "lif_detached",
+        "lsnn_detached",
+        "izhikevich",
+        "coba_lif",
+        "lif_refrac_detached",
+        "li",
+    )
 
 
 RECURRENT_MODELS = [m for m in MODELS if m.kind == "rec" and emulated(layer_of(m).neuron)]
@@ -47,7 +55,8 @@ def on_gpu(library):
             self.patch = pytest.MonkeyPatch()
             if self.path is not None:
                 self.patch.setenv("NORSE_FAST_RECURRENT_PATH", self.path)
-            for kind in ("forward", "backward", "recurrent_forward", "recurrent_backward"):
+            recurrent = ("recurrent_forward", "recurrent_backward") if hasattr(self.neuron, "recurrent_forward_op") else ()
+            for kind in ("forward", "backward", *recurrent):
                 op = getattr(library, f"{self.neuron.name}_{kind}").default
                 self.patch.setattr(self.neuron, f"{kind}_op", op)
             # The node in C++ has the kernels of the CPU.
@@ -60,17 +69,21 @@ def on_gpu(library):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("learned", [False, True], ids=["fixed", "learned"])
 @pytest.mark.parametrize("per_neuron", [False, True])
 @pytest.mark.parametrize("model", SEQUENCE_MODELS, ids=model_id)
-def test_sequences_equal_those_of_the_cpu(model: Model, per_neuron: bool, dtype: torch.dtype, on_gpu, generator):
-    """Steps beyond a segment, more lanes than a block has, gradients of everything, all bits."""
+def test_sequences_equal_those_of_the_cpu(
+    model: Model, per_neuron: bool, learned: bool, dtype: torch.dtype, on_gpu, generator
+):
+    """Steps beyond a segment, more lanes than a block has, gradients without and with those of parameters, all bits."""
     shape, compute = (3, 47), torch.float64 if dtype == torch.float64 else torch.float32
     x = (torch.rand(75, *shape, generator=generator) * 2).to(dtype).requires_grad_()
     state = random_state(model, shape, compute, generator)
     p = random_params(model, shape[-1:] if per_neuron else (), compute, generator)
     leaves = [x, *(v.requires_grad_() for v in fields(state).values())]
-    learned = [v for k, v in fields(p).items() if isinstance(v, torch.Tensor) and k.split(".")[-1] != "alpha"]
-    leaves += [v.requires_grad_() for v in learned]
+    if learned:
+        values = [v for k, v in fields(p).items() if isinstance(v, torch.Tensor) and k.split(".")[-1] != "alpha"]
+        leaves += [v.requires_grad_() for v in values]
     results = []
     for context in (torch.enable_grad(), on_gpu(model.neuron)):
         with context:

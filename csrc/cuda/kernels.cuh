@@ -104,32 +104,24 @@ __global__ void __launch_bounds__(kThreads, 1) forward_kernel(const __grid_const
   write_state<Model, T>(s, f.final_state, lane);
 }
 
-/// The shared memory of one thread in backward: per step of a segment the state before it, the input and the gradient
-/// of the output.
-template <class Model, class T>
-inline constexpr int kColumnValues = kSegment * (kStateCount<Model> + 2);
-
-/// Threads of a backward block: as many as share the memory that every supported GPU gives to a block.
-template <class Model, class T>
-inline constexpr int kBackwardThreads =
-    kColumnValues<Model, T> * static_cast<int>(sizeof(T)) * kThreads <= 96 * 1024 ? kThreads : kThreads / 4;
-
-template <class Model, class T>
+/// What one thread of backward keeps of every step of a segment, in a column of the shared memory: the gradient of the
+/// output, and the tape; or, where gradients of parameters are wanted, the state before the step and the input. The
+/// less it is, the more threads a multiprocessor has to choose from while others wait.
+template <class Model, class T, bool kWithParams>
 struct SharedColumn {
-  static constexpr int kStates = kStateCount<Model>;
-  static constexpr int kThreads = kBackwardThreads<Model, T>;
+  static constexpr int kKept = kWithParams ? kStateCount<Model> + 1 : kTapeCount<Model>;
+  static constexpr int kValues = kSegment * (kKept + 1);
+  // As many as share the memory that every supported GPU gives to a block.
+  static constexpr int kThreads =
+      kValues * static_cast<int>(sizeof(T)) * cuda::kThreads <= 96 * 1024 ? cuda::kThreads : cuda::kThreads / 4;
+  static constexpr int kBytes = kValues * kThreads * static_cast<int>(sizeof(T));
   T* base;
 
-  __device__ __forceinline__ T& state(int s, int k) const { return base[(s * kStates + k) * kThreads]; }
-  __device__ __forceinline__ T& input(int s) const { return base[(kSegment * kStates + s) * kThreads]; }
-  __device__ __forceinline__ T& grad_output(int s) const { return base[(kSegment * (kStates + 1) + s) * kThreads]; }
+  __device__ __forceinline__ T& kept(int s, int k) const { return base[(s * kKept + k) * kThreads]; }
+  __device__ __forceinline__ T& grad_output(int s) const { return base[(kSegment * kKept + s) * kThreads]; }
 
-  __device__ __forceinline__ typename Model::template State<T> load(int s) const {
-    return make_state<Model, T>([&](int k) { return state(s, k); });
-  }
-  __device__ __forceinline__ void store(int s, typename Model::template State<T>& value) const {
-    for_each_member<kStates>(value, [&](int k, T& member) { state(s, k) = member; });
-  }
+  /// The input waits in the last of the values, of which a tape then takes the place.
+  __device__ __forceinline__ T& input(int s) const { return kept(s, kKept - 1); }
 };
 
 /// The surrogate derivative as vjp calls it.
@@ -147,12 +139,13 @@ struct SurrogateOf {
 };
 
 template <class Model, class T, class Stored, bool kWithParams>
-__global__ void __launch_bounds__(kBackwardThreads<Model, T>, 1)
+__global__ void __launch_bounds__(SharedColumn<Model, T, kWithParams>::kThreads, 1)
     backward_kernel(const __grid_constant__ Backward<T> b) {
   extern __shared__ __align__(16) unsigned char shared_memory[];
-  const int64_t lane = static_cast<int64_t>(blockIdx.x) * kBackwardThreads<Model, T> + threadIdx.x;
+  using Kept = SharedColumn<Model, T, kWithParams>;
+  const int64_t lane = static_cast<int64_t>(blockIdx.x) * Kept::kThreads + threadIdx.x;
   if (lane >= b.lanes) return;
-  const SharedColumn<Model, T> column{reinterpret_cast<T*>(shared_memory) + threadIdx.x};
+  const Kept column{reinterpret_cast<T*>(shared_memory) + threadIdx.x};
   const auto p = params_of_lane<Model, T>(b, lane);
   const T alpha = parameter_of_lane(b.alpha, false, b.dt, lane);
   const Column<Stored> input(b.input, lane), grad_output(b.grad_output, lane);
@@ -166,24 +159,31 @@ __global__ void __launch_bounds__(kBackwardThreads<Model, T>, 1)
 #pragma unroll 1
     for (int first = 0; first < length; first += kPrefetch) {
       Stored x[kPrefetch], g[kPrefetch];
-      input.fetch(start + first, b.steps, x);
+      if constexpr (Kept::kKept > 0) input.fetch(start + first, b.steps, x);
       grad_output.fetch(start + first, b.steps, g);
 #pragma unroll
       for (int k = 0; k < kPrefetch; ++k) {
         if (first + k >= length) break;
-        column.input(first + k) = load_stored(x[k]);
+        if constexpr (Kept::kKept > 0) column.input(first + k) = load_stored(x[k]);
         column.grad_output(first + k) = !b.grad_reduced                      ? load_stored(g[k])
                                         : start + first + k < b.reduced_from ? T(0)
                                                                              : grad_reduced;
       }
     }
-    auto s = make_state<Model, T>(
-        [&](int k) { return segment == 0 ? b.state[k][lane] : b.checkpoints[k][(segment - 1) * b.lanes + lane]; });
+    if constexpr (Kept::kKept > 0) {
+      auto s = make_state<Model, T>(
+          [&](int k) { return segment == 0 ? b.state[k][lane] : b.checkpoints[k][(segment - 1) * b.lanes + lane]; });
 #pragma unroll 1
-    for (int step = 0; step < length; ++step) {
-      typename Model::template Tape<T> tape;
-      column.store(step, s);
-      advance<Model, T>(s, column.input(step), p, tape);
+      for (int step = 0; step < length; ++step) {
+        typename Model::template Tape<T> tape;
+        if constexpr (kWithParams) {
+          for_each_member<kStateCount<Model>>(s, [&](int k, T& member) { column.kept(step, k) = member; });
+        }
+        advance<Model, T>(s, column.input(step), p, tape);
+        if constexpr (!kWithParams) {
+          for_each_member<kTapeCount<Model>>(tape, [&](int k, T& member) { column.kept(step, k) = member; });
+        }
+      }
     }
 #pragma unroll 1
     for (int step = length - 1; step >= 0; --step) {
@@ -191,18 +191,23 @@ __global__ void __launch_bounds__(kBackwardThreads<Model, T>, 1)
       if (b.grad_trace[0]) {
         for_each_member<kStateCount<Model>>(grad, [&](int k, T& member) { member += b.grad_trace[k][offset]; });
       }
-      s = column.load(step);
-      const T x = column.input(step);
-      auto next = s;
-      typename Model::template Tape<T> tape;
-      advance<Model, T>(next, x, p, tape);
       const SurrogateOf<T> surrogate{b.surrogate, alpha};
-      auto scratch = make_params<Model, T>([](int) { return T(0); });
-      const T grad_x =
-          Model::vjp(s, x, p, tape, surrogate, column.grad_output(step), grad, kWithParams ? grad_params : scratch);
-      if (b.grad_input) {
-        write_output<Stored>(grad_x, b.grad_input, offset);
+      T grad_x;
+      if constexpr (kWithParams) {
+        const auto s = make_state<Model, T>([&](int k) { return column.kept(step, k); });
+        const T x = column.input(step);
+        auto next = s;
+        typename Model::template Tape<T> tape;
+        advance<Model, T>(next, x, p, tape);
+        grad_x = Model::vjp(s, x, p, tape, surrogate, column.grad_output(step), grad, grad_params);
+      } else {
+        const auto tape = make_tape<Model, T>([&](int k) { return column.kept(step, k); });
+        // Only gradients of parameters need the state and the input.
+        const auto s = make_state<Model, T>([](int) { return T(0); });
+        auto scratch = make_params<Model, T>([](int) { return T(0); });
+        grad_x = Model::vjp(s, T(0), p, tape, surrogate, column.grad_output(step), grad, scratch);
       }
+      if (b.grad_input) write_output<Stored>(grad_x, b.grad_input, offset);
     }
   }
   write_state<Model, T>(grad, b.grad_state, lane);
@@ -276,10 +281,12 @@ template <class Model, class T>
 void launch_backward(const Backward<T>& b, void* stream) {
   dispatch_storage<T>(b.storage, [&](auto stored) {
     using Stored = decltype(stored);
-    constexpr int kBlock = kBackwardThreads<Model, T>;
-    constexpr int kShared = sizeof(T) * kColumnValues<Model, T> * kBlock;
-    auto kernel = b.grad_params ? backward_kernel<Model, T, Stored, true> : backward_kernel<Model, T, Stored, false>;
-    launch_lanes(kernel, b, kBlock, kShared, stream, Model::kName);
+    const auto launch = [&](auto with_params) {
+      using Kept = SharedColumn<Model, T, decltype(with_params)::value>;
+      launch_lanes(backward_kernel<Model, T, Stored, decltype(with_params)::value>, b, Kept::kThreads, Kept::kBytes,
+                   stream, Model::kName);
+    };
+    b.grad_params ? launch(std::true_type{}) : launch(std::false_type{});
   });
 }
 

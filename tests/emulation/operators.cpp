@@ -22,7 +22,7 @@ extern int limits[2];
 namespace norse_fast::cuda {
 namespace {
 
-using EmulatedModels = ModelList<LIF<false>, LIF<true>, LSNN<true>, Izhikevich, CobaLIF, Refrac<LIF<true>>>;
+using EmulatedModels = ModelList<LIF<false>, LIF<true>, LSNN<true>, Izhikevich, CobaLIF, Refrac<LIF<true>>, LI>;
 
 void set_limits(int64_t multiprocessors, int64_t shared_bytes) {
   emulation::limits[0] = static_cast<int>(multiprocessors);
@@ -48,8 +48,10 @@ STABLE_TORCH_LIBRARY(norse_fast_emulated, m) {
     const Signature& signature = Signature::of<decltype(model)>();
     m.def(forward_schema(signature).c_str());
     m.def(backward_schema(signature).c_str());
-    m.def(recurrent_forward_schema(signature).c_str());
-    m.def(recurrent_backward_schema(signature).c_str());
+    if constexpr (kIsRecurrent<decltype(model)>) {
+      m.def(recurrent_forward_schema(signature).c_str());
+      m.def(recurrent_backward_schema(signature).c_str());
+    }
   });
 }
 
@@ -64,8 +66,10 @@ STABLE_TORCH_LIBRARY_IMPL(norse_fast_emulated, CPU, m) {
     const std::string name = Model::kName;
     m.impl((name + "_forward").c_str(), &forward<Gpu, Model>);
     m.impl((name + "_backward").c_str(), &backward<Gpu, Model>);
-    m.impl((name + "_recurrent_forward").c_str(), &recurrent_forward<Gpu, Model>);
-    m.impl((name + "_recurrent_backward").c_str(), &recurrent_backward<Gpu, Model>);
+    if constexpr (kIsRecurrent<Model>) {
+      m.impl((name + "_recurrent_forward").c_str(), &recurrent_forward<Gpu, Model>);
+      m.impl((name + "_recurrent_backward").c_str(), &recurrent_backward<Gpu, Model>);
+    }
   });
 }
 
