@@ -55,7 +55,9 @@ def on_gpu(library):
             self.patch = pytest.MonkeyPatch()
             if self.path is not None:
                 self.patch.setenv("NORSE_FAST_RECURRENT_PATH", self.path)
-            recurrent = ("recurrent_forward", "recurrent_backward") if hasattr(self.neuron, "recurrent_forward_op") else ()
+            recurrent = (
+                ("recurrent_forward", "recurrent_backward") if hasattr(self.neuron, "recurrent_forward_op") else ()
+            )
             for kind in ("forward", "backward", *recurrent):
                 op = getattr(library, f"{self.neuron.name}_{kind}").default
                 self.patch.setattr(self.neuron, f"{kind}_op", op)
