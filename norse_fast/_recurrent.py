@@ -156,7 +156,7 @@ def _backward(ctx: Any, grad_output: Any, grad_z: Any, *grads: Any) -> Any:
     grad_params: Any = None
     # A part of the steps after the other, so that few of the currents' gradients are in memory at once.
     steps = x.shape[0]
-    length = _part_length(steps)
+    length = _part_length(steps, x.device.type)
     for first in reversed(range(0, steps, length)):
         last, segment = min(first + length, steps), first // RECURRENT_SEGMENT
         part_z, part_states = (
@@ -196,9 +196,9 @@ def _backward(ctx: Any, grad_output: Any, grad_z: Any, *grads: Any) -> Any:
     return tuple(found)
 
 
-def _part_length(steps: int) -> int:
-    """Steps that go back at once: few enough to save memory, and enough for the products to be large."""
-    return RECURRENT_SEGMENT * max(4, -(-steps // (8 * RECURRENT_SEGMENT)))
+def _part_length(steps: int, device_type: str) -> int:
+    """Steps that go back at once: few, to save memory; more where each part costs launches."""
+    return RECURRENT_SEGMENT * (1 if device_type == "cpu" else max(4, -(-steps // (8 * RECURRENT_SEGMENT))))
 
 
 def _add_to(sums: list[Any], k: int, addend: torch.Tensor) -> None:

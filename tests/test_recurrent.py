@@ -165,8 +165,8 @@ def test_parts_of_the_backward_pass_make_no_difference(model: Model, generator, 
     x, state, weights, p, learned = make_case(model, 150, (3,), 9, 70, generator, torch.float64, learn=True)
     leaves = [x, *fields(state).values(), *weights, *learned]
     results = []
-    for length in (_recurrent._part_length(150), 48, 150):
-        monkeypatch.setattr(_recurrent, "_part_length", lambda steps, length=length: length)
+    for length in (_recurrent._part_length(150, "cpu"), _recurrent._part_length(150, "cuda"), 48, 150):
+        monkeypatch.setattr(_recurrent, "_part_length", lambda steps, device_type, length=length: length)
         output, final = layer_of(model)(x, state, *weights, p, 0.001)
         results.append(gradients(output, final, leaves, torch.Generator().manual_seed(1)))
     *others, whole = results
