@@ -42,10 +42,11 @@ def _bars(axes: Any, rows: list[dict[str, Any]], value: str, label: str) -> None
             va="center",
             fontsize=7,
         )
-    axes.set_yticks(range(len(groups)), groups)
+    axes.set_yticks(range(len(groups)), groups, fontsize=8)
     axes.invert_yaxis()
     axes.set_xlabel(label)
     axes.set_xscale("log")
+    axes.xaxis.set_minor_formatter("")  # numbers between the powers of ten would overlap
     values = [row[value] for row in rows]
     # Room for the number beside the longest bar.
     axes.set_xlim(min(values) / 2, max(values) * (max(values) / min(values)) ** 0.2 * 2)
