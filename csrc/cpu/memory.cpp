@@ -13,19 +13,17 @@ namespace {
 // From this size on, the C library asks the operating system each time.
 constexpr int64_t kLarge = int64_t{1} << 17;
 
-// Where there is enough to fill one, in whole huge pages: the first touch costs a fault per page, and there are 512
-// times as many of 4 KiB.
+// Where there is enough to fill one, on huge pages: the first touch costs a fault per page, and there are 512 times as
+// many of 4 KiB.
 constexpr int64_t kHugePage = int64_t{1} << 21;
 
 /// What waits is this much at most: the output and the gradient of a layer with 2^25 neuron-steps in float32.
 constexpr int64_t kLimit = int64_t{1} << 28;
 
-int64_t alignment_of(int64_t bytes) { return bytes < kHugePage ? kLarge / 2 : kHugePage; }
+/// Sizes are multiples of this, so that nearly equal ones are one.
+constexpr int64_t kUnit = kLarge / 2;
 
-int64_t whole_pages(int64_t bytes) {
-  const int64_t page = alignment_of(bytes);
-  return (bytes + page - 1) / page * page;
-}
+int64_t whole_units(int64_t bytes) { return (bytes + kUnit - 1) / kUnit * kUnit; }
 
 /// Memory that waits for its next use, the oldest first.
 class Waiting {
@@ -78,10 +76,10 @@ Waiting& waiting() {
 
 void* reserve(int64_t bytes) {
   if (bytes < kLarge) return nullptr;
-  const int64_t size = whole_pages(bytes);
+  const int64_t size = whole_units(bytes);
   if (void* data = waiting().take(size)) return data;
-  void* data = std::aligned_alloc(alignment_of(bytes), size);
-  if (!data) throw std::bad_alloc();
+  void* data = nullptr;
+  if (posix_memalign(&data, bytes < kHugePage ? kUnit : kHugePage, size) != 0) throw std::bad_alloc();
 #ifdef MADV_HUGEPAGE
   if (bytes >= kHugePage) madvise(data, size, MADV_HUGEPAGE);  // only advice, so a failure is of no interest
 #endif
@@ -89,7 +87,7 @@ void* reserve(int64_t bytes) {
 }
 
 void release(void* data, int64_t bytes) {
-  const int64_t size = whole_pages(bytes);
+  const int64_t size = whole_units(bytes);
   if (!waiting().put(data, size)) std::free(data);
 }
 
