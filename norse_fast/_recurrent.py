@@ -254,9 +254,7 @@ class Recurrent:
         dt: float,
     ) -> tuple[torch.Tensor, Any]:
         """Run one step, from the input before its projection."""
-        check_weights(input, state, input_weights, recurrent_weights, self.spikes)
-        if self.prepare is not None:
-            input_weights, recurrent_weights = self.prepare(input_weights), self.prepare(recurrent_weights)
+        input_weights, recurrent_weights = self._check_weights(input, state, input_weights, recurrent_weights)
         return self._step(project(input_weights, input), state, recurrent_weights, p, dt)
 
     def __call__(
@@ -279,12 +277,19 @@ class Recurrent:
                 f"input: got shape {tuple(input.shape)}, expected (T, ..., inputs) with T of 1 or more; "
                 "put time in the first dimension."
             )
-        check_weights(input, state, input_weights, recurrent_weights, self.spikes)
-        if self.prepare is not None:
-            input_weights, recurrent_weights = self.prepare(input_weights), self.prepare(recurrent_weights)
+        input_weights, recurrent_weights = self._check_weights(input, state, input_weights, recurrent_weights)
         if self.is_fused(input.device.type):
             return self._run_fused(input, state, input_weights, recurrent_weights, p, dt, record)
         return self.run_steps(input, state, input_weights, recurrent_weights, p, dt, record)
+
+    def _check_weights(
+        self, input: torch.Tensor, state: Any, input_weights: torch.Tensor, recurrent_weights: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The weights of all channels, if those given fit."""
+        check_weights(input, state, input_weights, recurrent_weights, self.spikes)
+        if self.prepare is None:
+            return input_weights, recurrent_weights
+        return self.prepare(input_weights), self.prepare(recurrent_weights)
 
     def run_steps(
         self,

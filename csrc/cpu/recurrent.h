@@ -41,14 +41,15 @@ class Buffer {
 template <class Isa, class T>
 class Events {
  public:
+  /// For so many rows at most.
   Events(int64_t rows, int64_t width)
-      : capacity_(rows), width_(width), from_(rows), counts_(rows), done_(rows), lists_(rows * (width + kListRoom)) {}
+      : width_(width), from_(rows), counts_(rows), done_(rows), lists_(rows * (width + kListRoom)) {}
 
   void clear() { rows_ = total_ = 0; }
 
   /// Lists those of further rows, of which z is the first.
   void collect(const Products<T>& products, const T* z, int64_t rows) {
-    for (; rows > 0 && rows_ < capacity_; --rows, z += width_, ++rows_) {
+    for (; rows > 0; --rows, z += width_, ++rows_) {
       from_[rows_] = z;
       counts_[rows_] = products.collect(z, width_, list(rows_));
       total_ += counts_[rows_];
@@ -92,7 +93,7 @@ class Events {
  private:
   int32_t* list(int64_t row) const { return lists_.data() + row * (width_ + kListRoom); }
 
-  const int64_t capacity_, width_;
+  const int64_t width_;
   int64_t rows_ = 0, total_ = 0;
   Buffer<Isa, const T*> from_;
   Buffer<Isa, int64_t> counts_, done_;

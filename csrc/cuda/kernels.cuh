@@ -2,8 +2,8 @@
 // The CUDA driver: one thread walks one lane through all time steps with the state in registers.
 //
 // A load never depends on the state, so the input of the next steps is fetched before the current ones are computed;
-// without that, a narrow layer would wait for memory at every step. Backward recomputes the states of one segment at a
-// time into shared memory, where each thread has a column of its own, so nothing synchronises.
+// without that, a narrow layer would wait for memory at every step. Backward repeats one segment at a time and keeps
+// what it needs of it in shared memory, where each thread has a column of its own, so nothing synchronises.
 
 #include <stdexcept>
 #include <string>
