@@ -65,23 +65,29 @@ struct Driver {
   /// Runs f(l, params of lane l) for every lane, and those that fill its last group; f must not carry anything from one
   /// lane to the next, and must be inlined always: a call would keep the loop from being vectorised.
   template <class F>
-  NORSE_FAST_INLINE static void for_each_lane(const BlockParams& params, int64_t n, F f) {
-    if (!params.shared) return for_each_lane_and_own_params(params, n, f);
-    const int64_t whole = whole_groups(n);
+  NORSE_FAST_INLINE static void for_each_lane(const BlockParams& params, int64_t n, const Ahead& ahead, F f) {
+    if (!params.shared) return for_each_lane_and_own_params(params, n, ahead, f);
     const Params p = params.values;
-#pragma omp simd
-    for (int64_t l = 0; l < whole; ++l) f(l, p);
+    for_each_group(n, ahead, [&](int64_t l) __attribute__((always_inline)) { f(l, p); });
   }
 
   template <class F>
-  NORSE_FAST_INLINE static void for_each_lane_and_own_params(const BlockParams& params, int64_t n, F f) {
-    const int64_t whole = whole_groups(n);
+  NORSE_FAST_INLINE static void for_each_lane_and_own_params(const BlockParams& params, int64_t n, const Ahead& ahead,
+                                                             F f) {
     // In a function of its own: a temporary of the loop body itself would become an array over the vector's lanes.
-    const auto with_own_params = [&](int64_t l) __attribute__((always_inline)) {
+    for_each_group(n, ahead, [&](int64_t l) __attribute__((always_inline)) {
       f(l, make_params<Model, T>([&](int k) { return params.rows[k][l]; }));
-    };
+    });
+  }
+
+  template <class F>
+  NORSE_FAST_INLINE static void for_each_group(int64_t n, const Ahead& ahead, F f) {
+    const Ahead next = ahead;
+    for (int64_t first = 0; first < n; first += kGroup) {
+      next.fetch<T>(first);
 #pragma omp simd
-    for (int64_t l = 0; l < whole; ++l) with_own_params(l);
+      for (int64_t l = first; l < first + kGroup; ++l) f(l);
+    }
   }
 
   NORSE_FAST_INLINE static Tape load_tape(const Block* rows, int64_t l) {
@@ -92,15 +98,15 @@ struct Driver {
   /// the tape in backward.
   template <bool kForward>
   [[gnu::noinline]] static void step_row(const BlockParams& params, int64_t n, const T* x, const Block* from, Block* to,
-                                         Block* tape, T* out) {
+                                         Block* tape, T* out, const Ahead& ahead) {
     alignas(64) T exps[kHasExponent<Model> ? kBlock : 1];
     if constexpr (kHasExponent<Model>) {
-      for_each_lane(params, n, [&](int64_t l, const Params& p) __attribute__((always_inline)) {
+      for_each_lane(params, n, {}, [&](int64_t l, const Params& p) __attribute__((always_inline)) {
         exps[l] = Model::exponent(load_state(from, l), p);
       });
       BlockRows::exp(n, exps);
     }
-    for_each_lane(params, n, [&](int64_t l, const Params& p) __attribute__((always_inline)) {
+    for_each_lane(params, n, ahead, [&](int64_t l, const Params& p) __attribute__((always_inline)) {
       State s = load_state(from, l);
       Tape kept = make_tape<Model, T>([&](int k) { return kHasExponent<Model> && k == 0 ? exps[l] : T(0); });
       const T output = Model::step(s, x[l], p, kept);
@@ -115,11 +121,11 @@ struct Driver {
 
   /// The vjp of a step, with the derivative of the default surrogate on the fly.
   [[gnu::noinline]] static void vjp_row(const BlockParams& params, int64_t n, const Block* tape, T alpha,
-                                        const T* grad_out, Block* grad, T* grad_input) {
+                                        const T* grad_out, Block* grad, T* grad_input, const Ahead& ahead) {
     const auto surrogate = [=](int, T u) __attribute__((always_inline)) {
       return surrogate_derivative<Surrogate::kSuper>(u, alpha);
     };
-    for_each_lane(params, n, [=](int64_t l, const Params& p) __attribute__((always_inline)) {
+    for_each_lane(params, n, ahead, [=](int64_t l, const Params& p) __attribute__((always_inline)) {
       State g = load_state(grad, l);
       Params gp{};
       grad_input[l] = Model::vjp(State{}, T(0), p, load_tape(tape, l), surrogate, grad_out[l], g, gp);
@@ -133,7 +139,7 @@ struct Driver {
   [[gnu::noinline]] static void surrogate_rows(const BlockParams& params, Surrogate surrogate, const T* alpha,
                                                int64_t n, const Block* tape, Block* derivative) {
     if constexpr (Model::kThresholds > 0) {
-      for_each_lane_and_own_params(params, n, [=](int64_t l, const Params& p) __attribute__((always_inline)) {
+      for_each_lane_and_own_params(params, n, {}, [=](int64_t l, const Params& p) __attribute__((always_inline)) {
         const auto record = [=](int k, T u) __attribute__((always_inline)) {
           derivative[k][l] = u;
           return T(0);
@@ -149,8 +155,8 @@ struct Driver {
   template <bool kWithParams>
   [[gnu::noinline]] static void vjp_row(const BlockParams& params, int64_t n, const T* x, const Block* state,
                                         const Block* tape, const Block* derivative, const T* grad_out, Block* grad,
-                                        Block* grad_params, T* grad_input) {
-    for_each_lane_and_own_params(params, n, [=](int64_t l, const Params& p) __attribute__((always_inline)) {
+                                        Block* grad_params, T* grad_input, const Ahead& ahead) {
+    for_each_lane_and_own_params(params, n, ahead, [=](int64_t l, const Params& p) __attribute__((always_inline)) {
       const State s = kWithParams ? load_state(state, l) : State{};
       State g = load_state(grad, l);
       Params gp = make_params<Model, T>([&](int k) { return kWithParams ? grad_params[k][l] : T(0); });
@@ -169,14 +175,17 @@ struct Driver {
     const int64_t end = segment_end(f, first);
     alignas(64) Block state[kStates], tape[1];
     alignas(64) Block input_buffer, output_buffer;
+    const Rows outputs{f.kind == Output::kAll ? f.output : nullptr, f.lanes};
     for (int k = 0; k < kStates; ++k)
       BlockRows::load((first == 0 ? f.state[k] : f.final_state[k]) + begin, n, state[k]);
 
     for (int64_t t = first; t < end; ++t) {
       const int64_t offset = t * f.lanes + begin;
       const T* x = StoredRows::read(f.storage, f.input, t, begin, n, input_buffer);
-      if (t + 1 < end) StoredRows::prefetch(f.storage, f.input, t + 1, begin, n);
-      step_row<true>(params, n, x, state, state, tape, OutputRows::target(f, t, begin, n, output_buffer));
+      T* out = OutputRows::target(f, t, begin, n, output_buffer);
+      Ahead ahead;
+      if (t + 1 < end) ahead = StoredRows::ahead(f.storage, f.input, outputs, t + 1, begin);
+      step_row<true>(params, n, x, state, state, tape, out, ahead);
       OutputRows::finish(f, output_buffer, n, t, begin);
       if (f.trace[0]) {
         for (int k = 0; k < kStates; ++k) copy_row(state[k], n, f.trace[k] + offset);
@@ -197,6 +206,7 @@ struct Driver {
     const bool last = first + length == b.steps;
     alignas(64) Block grad[kStates], derivative[Model::kThresholds + 1], grad_params[kWithParams ? kParams : 1];
     alignas(64) Block alpha, input_buffer, grad_output_buffer, grad_input_buffer;
+    const Rows grad_inputs{b.grad_input, b.lanes};
     if (!on_the_fly) BlockRows::spread(b.alpha, false, b.dt, begin, n, alpha);
     for (int k = 0; k < kStates; ++k) {
       const T* later = last ? b.grad_final_state[k] : b.grad_state[k];
@@ -220,12 +230,14 @@ struct Driver {
       const T* x = kWithParams ? StoredRows::read(b.storage, b.input, t, begin, n, input_buffer) : nullptr;
       const T* grad_output = OutputRows::read_gradient(b, t, begin, n, grad_output_buffer);
       T* grad_input = StoredRows::target(b.storage, b.grad_input, offset, n, grad_input_buffer);
-      if (s > 0) StoredRows::prefetch(b.storage, b.grad_output, t - 1, begin, n);
+      Ahead ahead;
+      if (s > 0) ahead = StoredRows::ahead(b.storage, b.grad_output, grad_inputs, t - 1, begin);
       if (on_the_fly) {
-        vjp_row(params, n, tape, b.alpha.shared, grad_output, grad, grad_input);
+        vjp_row(params, n, tape, b.alpha.shared, grad_output, grad, grad_input, ahead);
       } else {
         surrogate_rows(params, b.surrogate, alpha, n, tape, derivative);
-        vjp_row<kWithParams>(params, n, x, tape + kTape, tape, derivative, grad_output, grad, grad_params, grad_input);
+        vjp_row<kWithParams>(params, n, x, tape + kTape, tape, derivative, grad_output, grad, grad_params, grad_input,
+                             ahead);
       }
       StoredRows::finish(b.storage, grad_input_buffer, n, b.grad_input, offset);
     }
@@ -254,9 +266,10 @@ struct Driver {
     }
     for (int64_t s = 0; s < length; ++s) {
       const T* x = StoredRows::read(b.storage, b.input, first + s, begin, n, input_buffer);
-      if (s + 1 < length) StoredRows::prefetch(b.storage, b.input, first + s + 1, begin, n);
+      Ahead ahead;
+      if (s + 1 < length) ahead = StoredRows::ahead(b.storage, b.input, {}, first + s + 1, begin);
       Block* next = kWithParams && s + 1 < length ? state + kKept<kWithParams> : running;
-      step_row<false>(params, n, x, state, next, kept + s * kKept<kWithParams>, nullptr);
+      step_row<false>(params, n, x, state, next, kept + s * kKept<kWithParams>, nullptr, ahead);
       state = next;
     }
   }

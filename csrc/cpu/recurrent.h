@@ -315,7 +315,7 @@ class RecurrentForwardTask final : public Task, RecurrentPiece<Isa, Model, T> {
       const int64_t lane = this->lane(run), offset = t * f_.lanes + lane;
       const T* x = this->arrive(run, state, joined_);
       T* out = StoredRows::target(f_.storage, output, offset, run.n, output_);
-      Base::Driver::template step_row<true>(this->params_[run.index], run.n, x, state, state, nullptr, out);
+      Base::Driver::template step_row<true>(this->params_[run.index], run.n, x, state, state, nullptr, out, {});
       StoredRows::finish(f_.storage, output_, run.n, output, offset);
       this->arrive_late(run, state);
       if (f_.trace[0]) write(run, f_.trace, offset);
@@ -424,7 +424,7 @@ class RecurrentBackwardTask final : public Task, RecurrentPiece<Isa, Model, T> {
         for (int k = 0; k < kStates; ++k) copy_row(state[k], whole_groups(run.n), kept[kTape + k]);
         copy_row(x, whole_groups(run.n), kept[kTape + kStates]);
       }
-      Driver::template step_row<false>(this->params_[run.index], run.n, x, state, state, kept, nullptr);
+      Driver::template step_row<false>(this->params_[run.index], run.n, x, state, state, kept, nullptr, {});
       this->arrive_late(run, state);
     });
   }
@@ -446,12 +446,12 @@ class RecurrentBackwardTask final : public Task, RecurrentPiece<Isa, Model, T> {
       }
       const auto& params = this->params_[run.index];
       if (on_the_fly_) {
-        Driver::vjp_row(params, run.n, kept, b_.alpha.shared, grad_output_, grad, output_);
+        Driver::vjp_row(params, run.n, kept, b_.alpha.shared, grad_output_, grad, output_, {});
       } else {
         Driver::surrogate_rows(params, b_.surrogate, alpha_[run.index].rows[0], run.n, kept, derivative_.rows);
         const auto vjp = b_.grad_params ? Driver::template vjp_row<true> : Driver::template vjp_row<false>;
         vjp(params, run.n, kept[kTape + kStates], kept + kTape, kept, derivative_.rows, grad_output_, grad,
-            b_.grad_params ? grad_params_[run.index].rows : nullptr, output_);
+            b_.grad_params ? grad_params_[run.index].rows : nullptr, output_, {});
       }
       for (int c = 0; c < kChannels; ++c) {
         const bool before = kRecurrence.arrival == Arrival::kBefore;

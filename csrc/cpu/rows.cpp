@@ -123,12 +123,13 @@ const T* StoredRows<Isa, T>::read(Storage storage, const Rows& rows, int64_t t, 
 }
 
 template <class Isa, class T>
-void StoredRows<Isa, T>::prefetch(Storage storage, const Rows& rows, int64_t t, int64_t begin, int64_t n) {
-  if (!rows.data || rows.broadcast) return;
-  constexpr int64_t kLine = 64;
+Ahead StoredRows<Isa, T>::ahead(Storage storage, const Rows& read, const Rows& write, int64_t t, int64_t begin) {
   const int64_t size = is_half<T>(storage) ? sizeof(Half) : sizeof(T);
-  const char* row = static_cast<const char*>(rows.data) + (t * rows.time_stride + begin) * size;
-  for (int64_t k = 0; k < n * size; k += kLine) __builtin_prefetch(row + k);
+  const auto at = [&](const Rows& rows) {
+    const auto* data = static_cast<const char*>(rows.data);
+    return data && !rows.broadcast ? data + (t * rows.time_stride + begin) * size : nullptr;
+  };
+  return {at(read), at(write), size};
 }
 
 template <class Isa, class T>

@@ -47,6 +47,24 @@ struct BlockRows {
   [[gnu::noipa]] static void exp_between(int64_t n, T* row, T min, T max);
 };
 
+/// What the next step reads and writes. A row asks for it group by group while it is computed: rows of neighbouring
+/// steps lie so far apart that no processor expects the next one. Null is not asked for.
+struct Ahead {
+  const char* read = nullptr;
+  const char* write = nullptr;
+  int64_t size = 0;  // of an element
+
+  /// Asks for the group from lane l of the row on, where lanes are computed as T.
+  template <class T>
+  NORSE_FAST_INLINE void fetch(int64_t l) const {
+    constexpr int64_t kLine = 64;
+    for (int64_t k = l * size; k < l * size + kGroup * static_cast<int64_t>(sizeof(T)); k += kLine) {
+      if (read) __builtin_prefetch(read + k);
+      if (write) __builtin_prefetch(write + k, 1);
+    }
+  }
+};
+
 /// Rows of stored elements as rows of the computing type T: themselves where the types are the same and no group is
 /// left incomplete, else converted in a pass over the cached block.
 template <class Isa, class T>
@@ -54,8 +72,8 @@ struct StoredRows {
   /// Row t, lanes [begin, begin + n): in place, or in the buffer.
   static const T* read(Storage storage, const Rows& rows, int64_t t, int64_t begin, int64_t n, T* buffer);
 
-  /// Asks for a row that will soon be read: rows lie so far apart that no processor expects the next one.
-  static void prefetch(Storage storage, const Rows& rows, int64_t t, int64_t begin, int64_t n);
+  /// Row t of what is read and of what is written, from lane `begin` on.
+  static Ahead ahead(Storage storage, const Rows& read, const Rows& write, int64_t t, int64_t begin);
 
   /// Where to compute a row of n lanes that starts at `offset`: in place, or in the buffer, from where `finish` stores
   /// it.
