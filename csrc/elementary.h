@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <iterator>
 #include <type_traits>
 
 #include "portable.h"
@@ -44,50 +45,49 @@ namespace detail {
 // exp(x) = 2^k exp(r) with k = round(x / ln 2) and |r| <= ln(2)/2. k is found by adding 1.5 * 2^(mantissa bits), which
 // rounds to nearest without an instruction that the baseline lacks; twice the exponent's bias on top of it makes the
 // last bits of the sum, and half of them, ready exponents. 2^k is applied as two factors so that results near overflow
-// and among the denormals come out right. The range reduction and the degree of the Taylor polynomial follow J.-M.
-// Muller, Elementary Functions, 3rd ed., chapters 4 and 11. The steps are apart because the CPU takes each over a row
-// of its own.
+// and among the denormals come out right. The range reduction follows J.-M. Muller, Elementary Functions, 3rd ed.,
+// chapter 11. The steps are apart because the CPU takes each over a row of its own.
 template <class T>
 struct ExpConstants;
 
 template <>
 struct ExpConstants<float> {
   using Bits = uint32_t;
-  static constexpr int kMantissaBits = 23, kDegree = 7;
+  static constexpr int kMantissaBits = 23;
   static constexpr float kRound = 0x1.8p23f + 2 * 127;
   static constexpr float kLn2High = 0.693145751953125f, kLn2Low = 1.42860682030941723e-6f;
   static constexpr float kMax = 89.0f, kMin = -104.0f;  // beyond these the result is inf, or 0
+  // Of the polynomial that is nearest to (exp(r) - 1 - r) / r^2: its error is 2^-28 of exp(r).
+  static constexpr float kSeries[] = {0x1.fffffcp-2f, 0x1.555492p-3f, 0x1.5558f2p-5f, 0x1.123a2p-7f, 0x1.6a23cep-10f};
 };
 
 template <>
 struct ExpConstants<double> {
   using Bits = uint64_t;
-  static constexpr int kMantissaBits = 52, kDegree = 13;
+  static constexpr int kMantissaBits = 52;
   static constexpr double kRound = 0x1.8p52 + 2 * 1023;
   static constexpr double kLn2High = 0x1.62e42fefa3800p-1, kLn2Low = 0x1.ef35793c76730p-45;
   static constexpr double kMax = 710.0, kMin = -746.0;
+  static constexpr double kSeries[] = {1.0 / 2,       1.0 / 6,        1.0 / 24,        1.0 / 120,
+                                       1.0 / 720,     1.0 / 5040,     1.0 / 40320,     1.0 / 362880,
+                                       1.0 / 3628800, 1.0 / 39916800, 1.0 / 479001600, 1.0 / 6227020800};
 };
 
-template <class T>
-constexpr T factorial(int n) {
-  return n <= 1 ? T(1) : T(n) * factorial<T>(n - 1);
-}
-
-/// The tail sum_{k >= kTerm} r^(k - kTerm) / k! of the exponential series, by Horner's rule with constant coefficients.
-template <class T, int kTerm = 2>
-NORSE_FAST_INLINE T exp_series(T r) {
-  constexpr T kCoefficient = T(1) / factorial<T>(kTerm);
-  if constexpr (kTerm == ExpConstants<T>::kDegree) {
-    return kCoefficient;
+/// Every second coefficient from kFirst on, by Horner's rule in r^2: two short chains instead of a long one.
+template <class T, int kFirst>
+NORSE_FAST_INLINE T exp_series(T square) {
+  constexpr T kCoefficient = ExpConstants<T>::kSeries[kFirst];
+  if constexpr (kFirst + 2 < static_cast<int>(std::size(ExpConstants<T>::kSeries))) {
+    return kCoefficient + square * exp_series<T, kFirst + 2>(square);
   } else {
-    return kCoefficient + r * exp_series<T, kTerm + 1>(r);
+    return kCoefficient;
   }
 }
 
-/// x as k ln 2 + r + error. `shifted` holds k plus twice the exponent's bias in its last bits.
+/// x as k ln 2 + r. `shifted` holds k plus twice the exponent's bias in its last bits.
 template <class T>
 struct Reduced {
-  T shifted, r, error;
+  T shifted, r;
 };
 
 template <class T>
@@ -97,37 +97,34 @@ NORSE_FAST_INLINE Reduced<T> reduce_exponent(T x, T min, T max) {
   const T clamped = clamped_low > max ? max : clamped_low;
   const T shifted = clamped * T(1.4426950408889634074) + C::kRound;
   const T k = shifted - C::kRound;
-  const T high = clamped - k * C::kLn2High;
-  const T low = k * C::kLn2Low;
-  const T r = high - low;
-  return {shifted, r, (high - r) - low};
+  return {shifted, (clamped - k * C::kLn2High) - k * C::kLn2Low};
 }
 
-/// exp(r + error) - 1 - r
+/// exp(r) - 1
 template <class T>
-NORSE_FAST_INLINE T exp_tail(T r, T error) {
-  return r * r * exp_series(r) + error;
+NORSE_FAST_INLINE T exp_minus_one(T r) {
+  const T square = r * r;
+  return r + square * (exp_series<T, 0>(square) + r * exp_series<T, 1>(square));
 }
 
-/// (1 + r + tail) 2^k
+/// (1 + e) 2^k
 template <class T>
-NORSE_FAST_INLINE T scale_exp(T shifted, T r, T tail) {
+NORSE_FAST_INLINE T scale_exp(T shifted, T e) {
   using C = ExpConstants<T>;
   using Bits = typename C::Bits;
   const Bits bits = bit_cast<Bits>(shifted);
   const Bits half = bits >> 1;
-  const T poly = T(1) + (r + tail);
-  return poly * bit_cast<T>(half << C::kMantissaBits) * bit_cast<T>((bits - half) << C::kMantissaBits);
+  return (T(1) + e) * bit_cast<T>(half << C::kMantissaBits) * bit_cast<T>((bits - half) << C::kMantissaBits);
 }
 
 }  // namespace detail
 
-/// exp(x), within 1 unit in the last place; inf, 0 and NaN as in the C library.
+/// exp(x): the floating point number nearest to it, or a neighbour of that; inf, 0 and NaN as in the C library.
 template <class T>
 NORSE_FAST_INLINE T exp(T x) {
   using C = detail::ExpConstants<T>;
-  const auto [shifted, r, error] = detail::reduce_exponent(x, C::kMin, C::kMax);
-  return detail::scale_exp(shifted, r, detail::exp_tail(r, error));
+  const auto [shifted, r] = detail::reduce_exponent(x, C::kMin, C::kMax);
+  return detail::scale_exp(shifted, detail::exp_minus_one(r));
 }
 
 /// tanh(x)^2, the only form in which a surrogate needs tanh.
