@@ -42,16 +42,21 @@ def zeros(shape: Sequence[int], input_tensor: torch.Tensor, dtype: torch.dtype |
 
 def copied(value: Any, input_tensor: torch.Tensor, detach: bool = True) -> torch.Tensor:
     """A parameter, a number or a tensor, without its memory and history, on the device of the input."""
-    v = torch.as_tensor(value)
-    return (v.detach() if detach else v).to(input_tensor.device, float_dtype(v), copy=True)
+    v = _tensor(value, detach)
+    return v.to(input_tensor.device, float_dtype(v), copy=True)
 
 
 def filled(
     value: Any, shape: Sequence[int], input_tensor: torch.Tensor, dtype: torch.dtype | None = None, detach: bool = True
 ) -> torch.Tensor:
     """A parameter as :func:`copied`, filled to a shape, by default in the float dtype of the input."""
-    v = copied(value, input_tensor, detach).to(dtype or float_dtype(input_tensor))
+    v = _tensor(value, detach).to(input_tensor.device, dtype or float_dtype(input_tensor))
     return v.expand(shape).clone()
+
+
+def _tensor(value: Any, detach: bool) -> torch.Tensor:
+    v = torch.as_tensor(value)
+    return v.detach() if detach else v
 
 
 def initial_voltage(
