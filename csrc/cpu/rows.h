@@ -57,10 +57,10 @@ struct Ahead {
   /// Asks for the group from lane l of the row on, where lanes are computed as T.
   template <class T>
   NORSE_FAST_INLINE void fetch(int64_t l) const {
-    constexpr int64_t kLine = 64;
-    for (int64_t k = l * size; k < l * size + kGroup * static_cast<int64_t>(sizeof(T)); k += kLine) {
-      if (read) __builtin_prefetch(read + k);
-      if (write) __builtin_prefetch(write + k, 1);
+    constexpr int kLines = kGroup * sizeof(T) / 64;
+    for (int k = 0; k < kLines; ++k) {
+      if (read) __builtin_prefetch(read + l * size + k * 64);
+      if (write) __builtin_prefetch(write + l * size + k * 64, 1);
     }
   }
 };
