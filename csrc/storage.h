@@ -1,6 +1,7 @@
 #pragma once
-// Element types as they lie in memory. Arithmetic on half types is done in float; the conversions are integer
-// arithmetic, which vectorises on every instruction set and gives the same bits everywhere.
+// Element types as they lie in memory. Arithmetic on half types is done in float. On the CPU the conversions are
+// integer arithmetic, which vectorises on every instruction set; a GPU has an instruction for each. All round to
+// nearest even and give the same bits everywhere, but for those that tell one NaN from another.
 
 #include "elementary.h"
 
@@ -25,12 +26,18 @@ NORSE_FAST_INLINE double load_stored(double x) { return x; }
 NORSE_FAST_INLINE float load_stored(BFloat16 x) { return bit_cast<float>(static_cast<uint32_t>(x.bits) << 16); }
 
 NORSE_FAST_INLINE float load_stored(Half x) {
+#ifdef __CUDA_ARCH__
+  float value;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(x.bits));
+  return value;
+#else
   // Multiplication by 2^112 moves the exponent from half's bias to float's, also for denormals.
   const uint32_t sign = static_cast<uint32_t>(x.bits & 0x8000u) << 16;
   const uint32_t magnitude = static_cast<uint32_t>(x.bits & 0x7fffu) << 13;
   const uint32_t scaled = bit_cast<uint32_t>(bit_cast<float>(magnitude) * 0x1p112f);
   const uint32_t special = magnitude >= 0x0f800000u ? 0x7f800000u : 0u;  // inf and NaN keep their exponent
   return bit_cast<float>(sign | scaled | special);
+#endif
 }
 
 NORSE_FAST_INLINE void store_rounded(float x, float& to) { to = x; }
@@ -44,12 +51,19 @@ NORSE_FAST_INLINE void store_rounded(T x, uint8_t& to) {
 }
 
 NORSE_FAST_INLINE void store_rounded(float x, BFloat16& to) {
+#ifdef __CUDA_ARCH__
+  asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(to.bits) : "f"(x));
+#else
   const uint32_t bits = bit_cast<uint32_t>(x);
   const uint32_t rounded = bits + 0x7fffu + ((bits >> 16) & 1u);
   to.bits = static_cast<uint16_t>((bits & 0x7fffffffu) > 0x7f800000u ? 0x7fc0u : rounded >> 16);
+#endif
 }
 
 NORSE_FAST_INLINE void store_rounded(float x, Half& to) {
+#ifdef __CUDA_ARCH__
+  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(to.bits) : "f"(x));
+#else
   // Adding and subtracting a power of two whose last bit weighs as much as half's last bit rounds to nearest even.
   const uint32_t bits = bit_cast<uint32_t>(x);
   const uint32_t magnitude = bits & 0x7fffffffu;
@@ -63,6 +77,7 @@ NORSE_FAST_INLINE void store_rounded(float x, Half& to) {
   half = magnitude >= 0x477ff000u ? 0x7c00u : half;  // rounds beyond the largest half
   half = magnitude > 0x7f800000u ? 0x7e00u : half;
   to.bits = static_cast<uint16_t>((bits >> 16 & 0x8000u) | half);
+#endif
 }
 
 }  // namespace norse_fast

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import pytest
@@ -114,6 +115,29 @@ def test_edges_of_segments_and_blocks(steps: int, shape: tuple[int, ...], genera
     actual = run_sequence(model, *to("cuda", case))
     assert torch.equal(actual[0], expected[0])
     assert_same(actual[1], expected[1])
+
+
+@pytest.mark.parametrize("lanes", [94, 141, 32 * 1024])
+@pytest.mark.parametrize("width", ["1", "2", ""])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+def test_lanes_per_thread(dtype: torch.dtype, width: str, lanes: int, monkeypatch, generator):
+    """Neither one lane per thread nor pairs, nor the choice between them, change a bit; NaN and inf included."""
+    model = FEED_FORWARD[0]
+    x, state, p = make_sequence(model, generator, dtype, steps=35, shape=(lanes,))
+    with torch.no_grad():
+        x[3, :3] = torch.tensor([torch.nan, torch.inf, -torch.inf])
+    expected, expected_final, expected_grads = run_sequence(model, x, state, p)
+    monkeypatch.setenv("NORSE_FAST_LANES_PER_THREAD", width)
+    on_gpu = to("cuda", (x, state, p))
+    pairs = lanes % 2 == 0 and (width == "2" or (not width and lanes >= 32 * 1024))
+    assert torch.ops.norse_fast.lanes_per_thread(on_gpu[0].detach(), True, True) == (2 if pairs else 1)
+    actual, final, grads = run_sequence(model, *on_gpu)
+    torch.testing.assert_close(actual, expected, rtol=0, atol=0, equal_nan=True)
+    for a, e in zip(fields(final).values(), fields(expected_final).values()):
+        torch.testing.assert_close(a, e, rtol=0, atol=0, equal_nan=True)
+    # Of the input and the state; those of parameters are sums over all lanes.
+    for a, e in zip(grads[: 1 + len(fields(state))], expected_grads):
+        torch.testing.assert_close(a, e, rtol=1e-4, atol=1e-4, equal_nan=True)
 
 
 @pytest.mark.parametrize("shape", [(0, 5), (5, 0)])
@@ -262,7 +286,10 @@ def test_graph_capture_and_replay(layer, generator):
 @pytest.fixture
 def no_synchronisation():
     """Makes it an error to wait for the GPU."""
-    torch.cuda.set_sync_debug_mode("error")
+    with warnings.catch_warnings():
+        # That this mode is a prototype.
+        warnings.simplefilter("ignore", UserWarning)
+        torch.cuda.set_sync_debug_mode("error")
     yield
     torch.cuda.set_sync_debug_mode("default")
 

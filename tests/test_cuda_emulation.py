@@ -18,6 +18,17 @@ from .native import build
 from .test_recurrent import assert_same, gradients, layer_of, make_case
 
 H200 = (132, 227 * 1024)
+#: How lanes are stored, and how many of them a thread computes.
+STORED = [
+    pytest.param(dtype, width, id=f"{str(dtype).removeprefix('torch.')}-{width}")
+    for dtype, widths in {
+        torch.float32: (1, 2),
+        torch.float64: (1,),
+        torch.float16: (1, 2),
+        torch.bfloat16: (1, 2),
+    }.items()
+    for width in widths
+]
 
 
 @pytest.fixture(scope="session")
@@ -47,14 +58,16 @@ def on_gpu(library):
     """Returns a context in which the operators of a neuron are those of the emulated GPU."""
 
     class OnGpu:
-        def __init__(self, neuron, path=None, limits=H200):
-            self.neuron, self.path, self.limits = neuron, path, limits
+        def __init__(self, neuron, path=None, limits=H200, width=None):
+            self.neuron, self.limits = neuron, limits
+            self.variables = {"NORSE_FAST_RECURRENT_PATH": path, "NORSE_FAST_LANES_PER_THREAD": width}
 
         def __enter__(self):
             library.set_limits(*self.limits)
             self.patch = pytest.MonkeyPatch()
-            if self.path is not None:
-                self.patch.setenv("NORSE_FAST_RECURRENT_PATH", self.path)
+            for name, value in self.variables.items():
+                if value is not None:
+                    self.patch.setenv(name, str(value))
             recurrent = (
                 ("recurrent_forward", "recurrent_backward") if hasattr(self.neuron, "recurrent_forward_op") else ()
             )
@@ -70,27 +83,35 @@ def on_gpu(library):
     return OnGpu
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+def compute_dtype(dtype: torch.dtype) -> torch.dtype:
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+@pytest.mark.parametrize(("dtype", "width"), STORED)
 @pytest.mark.parametrize("learned", [False, True], ids=["fixed", "learned"])
 @pytest.mark.parametrize("per_neuron", [False, True])
 @pytest.mark.parametrize("model", SEQUENCE_MODELS, ids=model_id)
 def test_sequences_equal_those_of_the_cpu(
-    model: Model, per_neuron: bool, learned: bool, dtype: torch.dtype, on_gpu, generator
+    model: Model, per_neuron: bool, learned: bool, dtype: torch.dtype, width: int, on_gpu, library, generator
 ):
     """Steps beyond a segment, more lanes than a block has, gradients without and with those of parameters, all bits."""
-    shape, compute = (3, 47), torch.float64 if dtype == torch.float64 else torch.float32
+    shape = (3, 94)
     x = (torch.rand(75, *shape, generator=generator) * 2).to(dtype).requires_grad_()
-    state = random_state(model, shape, compute, generator)
-    p = random_params(model, shape[-1:] if per_neuron else (), compute, generator)
+    state = random_state(model, shape, compute_dtype(dtype), generator)
+    p = random_params(model, shape[-1:] if per_neuron else (), compute_dtype(dtype), generator)
     leaves = [x, *(v.requires_grad_() for v in fields(state).values())]
     if learned:
         values = [v for k, v in fields(p).items() if isinstance(v, torch.Tensor) and k.split(".")[-1] != "alpha"]
         leaves += [v.requires_grad_() for v in values]
     results = []
-    for context in (torch.enable_grad(), on_gpu(model.neuron)):
+    for context in (torch.enable_grad(), on_gpu(model.neuron, width=width)):
         with context:
             output, final = model.neuron(x, state, p, 0.001, sequence=True)
+            forward_threads = library.threads()
             results.append((output, final, gradients(output, final, leaves, torch.Generator().manual_seed(1))))
+    # A float32 is paired in backward alone.
+    assert (forward_threads < output[0].numel()) == (width == 2 and dtype != torch.float32)
+    assert (library.threads() < output[0].numel()) == (width == 2)
     (expected, expected_final, expected_grads), (actual, final, grads) = results
     assert torch.equal(actual, expected)
     assert_same(final, expected_final)
@@ -98,14 +119,14 @@ def test_sequences_equal_those_of_the_cpu(
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(("dtype", "width"), STORED)
 @pytest.mark.parametrize("kind", [kind for kind in NUMBERS if kind != "all"])
 @pytest.mark.parametrize("model", SEQUENCE_MODELS, ids=model_id)
-def test_outputs_equal_those_of_the_cpu(model: Model, kind: str, dtype: torch.dtype, on_gpu, generator):
-    x = (torch.rand(75, 3, 47, generator=generator) * 2).to(dtype).requires_grad_()
-    state = random_state(model, (3, 47), torch.float64 if dtype == torch.float64 else torch.float32, generator)
+def test_outputs_equal_those_of_the_cpu(model: Model, kind: str, dtype: torch.dtype, width: int, on_gpu, generator):
+    x = (torch.rand(75, 3, 94, generator=generator) * 2).to(dtype).requires_grad_()
+    state = random_state(model, (3, 94), compute_dtype(dtype), generator)
     results = []
-    for context in (torch.enable_grad(), on_gpu(model.neuron)):
+    for context in (torch.enable_grad(), on_gpu(model.neuron, width=width)):
         with context:
             output, final = model.neuron(x, state, model.defaults(), 0.001, sequence=True, kind=kind)
             # Bytes have no gradient.
@@ -115,7 +136,76 @@ def test_outputs_equal_those_of_the_cpu(model: Model, kind: str, dtype: torch.dt
     assert actual.dtype == expected.dtype
     assert torch.equal(actual, expected)
     assert_same(final, expected_final)
-    torch.testing.assert_close(grad, expected_grad, rtol=1e-5 if dtype != torch.bfloat16 else 1e-2, atol=1e-6)
+    assert torch.equal(grad, expected_grad)
+
+
+def layouts(dtype: torch.dtype, steps: int) -> dict[str, tuple[torch.Tensor, bool]]:
+    """Rows of 6 lanes or, where they are odd, 5, and whether two neighbours are one aligned word in every row."""
+    flat = (2 * torch.rand(8 * steps * 6, generator=torch.Generator().manual_seed(2))).to(dtype)
+    rows = flat[: steps * 6].view(steps, 6)
+    return {
+        "dense": (rows, True),
+        "odd": (flat[: steps * 5].view(steps, 5), False),
+        "misaligned": (flat[1 : steps * 6 + 1].view(steps, 6), False),
+        "offset": (flat[2 : steps * 6 + 2].view(steps, 6), True),
+        "every other step": (flat[: 2 * steps * 6].view(2 * steps, 6)[::2], True),
+        "rows an odd way apart": (flat[: steps * 7].view(steps, 7)[:, :6], False),
+        "the same step again": (flat[:6].expand(steps, 6), True),
+        "one value for all lanes": (flat[: steps * 3 : 3].view(steps, 1).expand(steps, 6), False),
+        "transposed": (flat[: (steps + 1) * 6].view(6, steps + 1).T[:steps], True),  # which is copied
+    }
+
+
+@pytest.mark.parametrize("steps", [1, 16, 33])
+@pytest.mark.parametrize("learned", [False, True], ids=["fixed", "learned"])
+@pytest.mark.parametrize("of", ["input", "gradient"])
+@pytest.mark.parametrize("layout", layouts(torch.float16, 1))
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32], ids=str)
+def test_pairs_where_memory_has_them(
+    dtype: torch.dtype, layout: str, of: str, learned: bool, steps: int, on_gpu, library, generator
+):
+    model = FEED_FORWARD[0]
+    rows, paired = layouts(dtype, steps)[layout]
+    dense = (2 * torch.rand(rows.shape, generator=generator)).to(dtype)
+    x, grad = (rows, dense) if of == "input" else (dense, rows)
+    x = x.detach().requires_grad_()
+    state = random_state(model, x.shape[1:], torch.float32, generator)
+    p = random_params(model, (), torch.float32, generator)
+    leaves = [x, *(v.requires_grad_() for v in fields(state).values())]
+    if learned:
+        leaves.append(p.v_th.requires_grad_())
+    results = []
+    for context in (torch.enable_grad(), on_gpu(model.neuron, width=2)):
+        with context:
+            output, final = model.neuron(x, state, p, 0.001, sequence=True, record=True)
+            forward_width = library.lanes_per_thread(x.detach(), True, False)
+            results.append((output, final, torch.autograd.grad((output, *final), leaves, (grad, *final))))
+    forward_paired = dtype != torch.float32 and (paired or (of == "gradient" and layout != "odd"))
+    assert forward_width == (2 if forward_paired else 1)
+    # One block, of 128 lanes in backward.
+    assert library.threads() == (64 if paired else 128)
+    (expected, expected_final, expected_grads), (actual, final, grads) = results
+    assert torch.equal(actual, expected)
+    assert_same(final, expected_final)
+    for a, b in zip(grads, expected_grads):
+        assert torch.equal(a, b)
+
+
+def test_choice_of_lanes_per_thread(library, monkeypatch):
+    def choice(lanes: int, dtype: torch.dtype = torch.float16, backward: bool = False) -> int:
+        return library.lanes_per_thread(torch.empty(2, lanes, dtype=dtype), True, backward)
+
+    many = 32 * 1024
+    assert choice(many) == choice(many, torch.bfloat16) == choice(many + 2) == choice(many, torch.float32, True) == 2
+    assert choice(many - 2) == choice(many + 1) == choice(many, torch.float32) == choice(many, torch.float64, True) == 1
+    monkeypatch.setenv("NORSE_FAST_LANES_PER_THREAD", "1")
+    assert choice(many) == 1
+    monkeypatch.setenv("NORSE_FAST_LANES_PER_THREAD", "2")
+    assert choice(2) == 2
+    assert choice(2, torch.float32) == choice(3) == 1
+    monkeypatch.setenv("NORSE_FAST_LANES_PER_THREAD", "4")
+    with pytest.raises(RuntimeError, match="NORSE_FAST_LANES_PER_THREAD: got 4, expected 1 or 2"):
+        choice(2)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@
 
 #include "../recurrent_operators.h"
 #include "backend.h"
+#include "lane_plan.h"
 
 namespace norse_fast::cuda {
 
@@ -22,6 +23,12 @@ inline RecurrentPlan choose_plan(const RecurrentSize& size, bool backward, const
   STD_TORCH_CHECK(plan.persistent || path.empty(), "NORSE_FAST_RECURRENT_PATH: got persistent, but a layer of ",
                   size.neurons, " neurons and a batch of ", size.batch, " does not fit this GPU; unset it");
   return plan;
+}
+
+/// How many lanes a thread would compute of a layer's, or of a step's, input.
+inline int64_t lanes_per_thread_of(Tensor input, bool sequence, bool backward) {
+  const Shape shape(input, sequence);
+  return lanes_per_thread(storage_of(input), backward, shape.lanes, {rows_of(input, sequence)});
 }
 
 /// A GPU as a backend of operators.h, and as a device of recurrent_operators.h: the current one while it lives.

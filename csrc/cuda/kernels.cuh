@@ -1,5 +1,6 @@
 #pragma once
-// The CUDA driver: one thread walks one lane through all time steps with the state in registers.
+// The CUDA driver: one thread walks one lane through all time steps with the state in registers; or two neighbouring
+// lanes, which are one access to memory and one round of the loop (see lane_plan.h).
 //
 // A load never depends on the state, so the input of the next steps is fetched before the current ones are computed;
 // without that, a narrow layer would wait for memory at every step. Backward repeats one segment at a time and keeps
@@ -11,6 +12,7 @@
 
 #include "../neurons/model.h"
 #include "backend.h"
+#include "lane_plan.h"
 
 namespace norse_fast::cuda {
 
@@ -20,9 +22,16 @@ static_assert(kSegment % kPrefetch == 0);
 
 inline constexpr int kThreads = 128;
 
+/// Out of line: it runs once per lane and parameter, but would be the larger part of a kernel's code.
+template <class T>
+__device__ __noinline__ T parameter_at(const void* values, Storage type, int64_t lane, int64_t period, bool rate,
+                                       double dt) {
+  return parameter_value<T>(values, type, lane % period, rate, dt);
+}
+
 template <class T>
 __device__ __forceinline__ T parameter_of_lane(const Parameter<T>& p, bool rate, double dt, int64_t lane) {
-  return p.is_shared() ? p.shared : parameter_value<T>(p.values, p.type, lane % p.period, rate, dt);
+  return p.is_shared() ? p.shared : parameter_at<T>(p.values, p.type, lane, p.period, rate, dt);
 }
 
 template <class Model, class T>
@@ -31,8 +40,66 @@ __device__ __forceinline__ typename Model::template Params<T> params_of_lane(con
       [&](int k) { return parameter_of_lane(problem.params[k], k < Model::kRates, problem.dt, lane); });
 }
 
-/// One lane of rows: element t of the sequence is at data[t * stride].
+/// Values of neighbouring lanes, which one thread reads and writes in one access.
+template <class T, int kWidth>
+struct alignas(sizeof(T) * kWidth) Pack {
+  T of[kWidth];
+};
+
+/// The same as they are stored: two of 16 bits in one register.
+template <class Stored, int kWidth>
+using Word = std::conditional_t<kWidth == 2 && sizeof(Stored) == 2, uint32_t, Pack<Stored, kWidth>>;
+
+template <class Stored, class T, int kWidth>
+__device__ __forceinline__ Pack<T, kWidth> unpack(Word<Stored, kWidth> word) {
+  if constexpr (std::is_same_v<Word<Stored, kWidth>, uint32_t>) {
+    return {load_stored(Stored{static_cast<uint16_t>(word)}), load_stored(Stored{static_cast<uint16_t>(word >> 16)})};
+  } else {
+    Pack<T, kWidth> values;
+#pragma unroll
+    for (int l = 0; l < kWidth; ++l) values.of[l] = load_stored(word.of[l]);
+    return values;
+  }
+}
+
+/// One instruction rounds two lanes.
 template <class Stored>
+__device__ __forceinline__ uint32_t pack_rounded(float low, float high) {
+#ifdef __CUDA_ARCH__
+  uint32_t word;
+  if constexpr (std::is_same_v<Stored, Half>) {
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(high), "f"(low));
+  } else {
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(high), "f"(low));
+  }
+  return word;
+#else
+  Stored stored[2];
+  store_rounded(low, stored[0]);
+  store_rounded(high, stored[1]);
+  return stored[0].bits | static_cast<uint32_t>(stored[1].bits) << 16;
+#endif
+}
+
+template <class Stored, class T, int kWidth>
+__device__ __forceinline__ void write_output(const Pack<T, kWidth>& z, Stored* at) {
+  if constexpr (kWidth == 2 && sizeof(Stored) == 2) {
+    *reinterpret_cast<uint32_t*>(at) = pack_rounded<Stored>(z.of[0], z.of[1]);
+  } else {
+    Pack<Stored, kWidth> stored;
+#pragma unroll
+    for (int l = 0; l < kWidth; ++l) store_rounded(z.of[l], stored.of[l]);
+    *reinterpret_cast<Pack<Stored, kWidth>*>(at) = stored;
+  }
+}
+
+/// Time steps from `first` on that are fetched or computed together: kPrefetch, or those before `end`.
+__device__ __forceinline__ int count_steps(int64_t first, int64_t end) {
+  return end - first < kPrefetch ? static_cast<int>(end - first) : kPrefetch;
+}
+
+/// The lanes of a thread in rows: those of step t are at data[t * stride].
+template <class Stored, int kWidth>
 struct Column {
   const Stored* __restrict__ data;
   int64_t stride;
@@ -41,87 +108,130 @@ struct Column {
       : data(rows.data ? static_cast<const Stored*>(rows.data) + (rows.broadcast ? 0 : lane) : nullptr),
         stride(rows.time_stride) {}
 
-  /// Fetches kPrefetch elements from `first` on; those at or beyond `end` are left alone.
-  __device__ __forceinline__ void fetch(int64_t first, int64_t end, Stored (&to)[kPrefetch]) const {
+  /// Fetches kPrefetch steps from `first` on, or those before `end`, and leaves the others alone.
+  __device__ __forceinline__ void fetch(int64_t first, int64_t end, Word<Stored, kWidth> (&to)[kPrefetch]) const {
+    if (!data) {
 #pragma unroll
-    for (int k = 0; k < kPrefetch; ++k) {
-      if (first + k < end) to[k] = data ? data[(first + k) * stride] : Stored{};
+      for (int k = 0; k < kPrefetch; ++k) to[k] = Word<Stored, kWidth>{};
+      return;
+    }
+    const Stored* at = data + first * stride;
+    const int count = count_steps(first, end);
+    // The steps of a whole fetch need not be compared with its end.
+    if (count == kPrefetch) {
+#pragma unroll
+      for (int k = 0; k < kPrefetch; ++k, at += stride) to[k] = *reinterpret_cast<const Word<Stored, kWidth>*>(at);
+    } else {
+#pragma unroll
+      for (int k = 0; k < kPrefetch; ++k, at += stride) {
+        if (k < count) to[k] = *reinterpret_cast<const Word<Stored, kWidth>*>(at);
+      }
     }
   }
 };
 
-template <class Model, class T>
-__device__ __forceinline__ void write_state(typename Model::template State<T>& s, T* const* to, int64_t offset) {
-  for_each_member<kStateCount<Model>>(s, [&](int k, T& member) { to[k][offset] = member; });
+/// Calls f(k, pack) with member k of the structs of all lanes of a thread.
+template <int kCount, class T, int kWidth, class Struct, class F>
+__device__ __forceinline__ void for_each_pack(Struct (&structs)[kWidth], F f) {
+  if constexpr (kCount > 0) {
+    Pack<T, kWidth> packs[kCount];
+#pragma unroll
+    for (int l = 0; l < kWidth; ++l) {
+      for_each_member<kCount>(structs[l], [&](int k, T& member) { packs[k].of[l] = member; });
+    }
+#pragma unroll
+    for (int k = 0; k < kCount; ++k) f(k, packs[k]);
+  }
 }
 
-template <class Stored, class T>
-__device__ __forceinline__ void write_output(T z, void* to, int64_t offset) {
-  Stored stored;
-  store_rounded(z, stored);
-  static_cast<Stored*>(to)[offset] = stored;
+template <class Model, class T, int kWidth>
+__device__ __forceinline__ void write_states(typename Model::template State<T> (&s)[kWidth], T* const* to,
+                                             int64_t offset) {
+  for_each_pack<kStateCount<Model>, T, kWidth>(
+      s, [&](int k, const Pack<T, kWidth>& member) { *reinterpret_cast<Pack<T, kWidth>*>(to[k] + offset) = member; });
 }
 
-/// The ordinary output is compiled by itself, so that the others do not cost it anything.
-template <class Model, class T, class Stored, bool kAll>
+/// Outputs of all steps, without a trace, are compiled by themselves, so that the others do not cost them anything.
+template <class Model, class T, class Stored, int kWidth, bool kPlain>
 __global__ void __launch_bounds__(kThreads, 1) forward_kernel(const __grid_constant__ Forward<T> f) {
-  const int64_t lane = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+  const int64_t lane = (static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x) * kWidth;
   if (lane >= f.lanes) return;
-  const auto p = params_of_lane<Model, T>(f, lane);
-  auto s = make_state<Model, T>([&](int k) { return f.state[k][lane]; });
-  const Column<Stored> input(f.input, lane);
-  T reduced = T(0);
+  typename Model::template Params<T> p[kWidth];
+  typename Model::template State<T> s[kWidth];
+#pragma unroll
+  for (int l = 0; l < kWidth; ++l) {
+    p[l] = params_of_lane<Model, T>(f, lane + l);
+    s[l] = make_state<Model, T>([&](int k) { return f.state[k][lane + l]; });
+  }
+  const Column<Stored, kWidth> input(f.input, lane);
+  Pack<T, kWidth> reduced{};
 
-  Stored next[kPrefetch];
-  input.fetch(0, f.steps, next);
-  for (int64_t first = 0; first < f.steps; first += kPrefetch) {
-    Stored now[kPrefetch];
+  Word<Stored, kWidth> next[kPrefetch] = {};
+  Stored* output = static_cast<Stored*>(f.output) + lane;  // of all steps: a row on at each
+  int64_t offset = lane;
+  // The first round only fetches.
+  for (int64_t first = -kPrefetch; first < f.steps; first += kPrefetch) {
+    Word<Stored, kWidth> now[kPrefetch];
 #pragma unroll
     for (int k = 0; k < kPrefetch; ++k) now[k] = next[k];
-    input.fetch(first + kPrefetch, f.steps, next);
+    const int64_t done = first + kPrefetch;
+    input.fetch(done, f.steps, next);
+    if (first < 0) continue;
+    const int count = count_steps(first, f.steps);
 #pragma unroll
     for (int k = 0; k < kPrefetch; ++k) {
-      const int64_t t = first + k;
-      if (t >= f.steps) break;
-      const int64_t offset = t * f.lanes + lane;
-      typename Model::template Tape<T> tape;
-      const T z = advance<Model, T>(s, load_stored(now[k]), p, tape);
-      if constexpr (kAll) {
-        write_output<Stored>(z, f.output, offset);
-      } else if (is_reduced(f.kind)) {
-        reduced = f.kind == Output::kSum && t > 0 ? reduced + z : z;
-      } else {
-        write_output<uint8_t>(z, f.output, offset);
+      if (k >= count) break;
+      const Pack<T, kWidth> x = unpack<Stored, T, kWidth>(now[k]);
+      Pack<T, kWidth> z;
+#pragma unroll
+      for (int l = 0; l < kWidth; ++l) {
+        typename Model::template Tape<T> tape;
+        z.of[l] = advance<Model, T>(s[l], x.of[l], p[l], tape);
       }
-      if (f.trace[0]) write_state<Model, T>(s, f.trace, offset);
+      if constexpr (kPlain) {
+        write_output(z, output);
+        output += f.lanes;
+      } else {
+        if (f.kind == Output::kAll) {
+          write_output(z, static_cast<Stored*>(f.output) + offset);
+        } else if (is_reduced(f.kind)) {
+          const bool add = f.kind == Output::kSum && first + k > 0;
+#pragma unroll
+          for (int l = 0; l < kWidth; ++l) reduced.of[l] = add ? reduced.of[l] + z.of[l] : z.of[l];
+        } else {
+          write_output(z, static_cast<uint8_t*>(f.output) + offset);
+        }
+        if (f.trace[0]) write_states<Model>(s, f.trace, offset);
+        offset += f.lanes;
+      }
     }
-    const int64_t done = first + kPrefetch;
     if (f.checkpoints[0] && done % kSegment == 0 && done < f.steps) {
-      write_state<Model, T>(s, f.checkpoints, (done / kSegment - 1) * f.lanes + lane);
+      write_states<Model>(s, f.checkpoints, (done / kSegment - 1) * f.lanes + lane);
     }
   }
-  if (!kAll && is_reduced(f.kind)) static_cast<T*>(f.output)[lane] = reduced;
-  write_state<Model, T>(s, f.final_state, lane);
+  if (!kPlain && is_reduced(f.kind)) write_output(reduced, static_cast<T*>(f.output) + lane);
+  write_states<Model>(s, f.final_state, lane);
 }
 
 /// What one thread of backward keeps of every step of a segment, in a column of the shared memory: the gradient of the
 /// output, and the tape; or, where gradients of parameters are wanted, the state before the step and the input. The
 /// less it is, the more threads a multiprocessor has to choose from while others wait.
-template <class Model, class T, bool kWithParams>
+template <class Model, class T, int kWidth, bool kWithParams>
 struct SharedColumn {
+  using Value = Pack<T, kWidth>;
   static constexpr int kKept = kWithParams ? kStateCount<Model> + 1 : kTapeCount<Model>;
-  static constexpr int kValues = kSegment * (kKept + 1);
-  // As many as share the memory that every supported GPU gives to a block.
-  static constexpr int kThreads =
-      kValues * static_cast<int>(sizeof(T)) * cuda::kThreads <= 96 * 1024 ? cuda::kThreads : cuda::kThreads / 4;
-  static constexpr int kBytes = kValues * kThreads * static_cast<int>(sizeof(T));
-  T* base;
+  static constexpr int kBytesOfThread = kSegment * (kKept + 1) * static_cast<int>(sizeof(Value));
+  // As many lanes as one thread each would be, where they share the memory that every supported GPU gives to a block.
+  static constexpr int kMostThreads = cuda::kThreads / kWidth;
+  static constexpr int kThreads = kBytesOfThread * kMostThreads <= 96 * 1024 ? kMostThreads : 32;
+  static constexpr int kBytes = kBytesOfThread * kThreads;
+  Value* base;
 
-  __device__ __forceinline__ T& kept(int s, int k) const { return base[(s * kKept + k) * kThreads]; }
-  __device__ __forceinline__ T& grad_output(int s) const { return base[(kSegment * kKept + s) * kThreads]; }
+  __device__ __forceinline__ Value& kept(int s, int k) const { return base[(s * kKept + k) * kThreads]; }
+  __device__ __forceinline__ Value& grad_output(int s) const { return base[(kSegment * kKept + s) * kThreads]; }
 
   /// The input waits in the last of the values, of which a tape then takes the place.
-  __device__ __forceinline__ T& input(int s) const { return kept(s, kKept - 1); }
+  __device__ __forceinline__ Value& input(int s) const { return kept(s, kKept - 1); }
 };
 
 /// The surrogate derivative as vjp calls it.
@@ -131,6 +241,8 @@ struct SurrogateOf {
   T alpha;
 
   __device__ __forceinline__ T operator()(int, T u) const {
+    // The default is worth a comparison of its own: a switch is a jump to an address from a table.
+    if (kind == Surrogate::kSuper) return surrogate_derivative<Surrogate::kSuper>(u, alpha);
     T derivative = T(0);
     dispatch_surrogate(kind,
                        [&](auto constant) { derivative = surrogate_derivative<decltype(constant)::value>(u, alpha); });
@@ -138,82 +250,114 @@ struct SurrogateOf {
   }
 };
 
-template <class Model, class T, class Stored, bool kWithParams>
-__global__ void __launch_bounds__(SharedColumn<Model, T, kWithParams>::kThreads, 1)
+template <class Model, class T, class Stored, int kWidth, bool kWithParams>
+__global__ void __launch_bounds__(SharedColumn<Model, T, kWidth, kWithParams>::kThreads, 1)
     backward_kernel(const __grid_constant__ Backward<T> b) {
   extern __shared__ __align__(16) unsigned char shared_memory[];
-  using Kept = SharedColumn<Model, T, kWithParams>;
-  const int64_t lane = static_cast<int64_t>(blockIdx.x) * Kept::kThreads + threadIdx.x;
+  using Kept = SharedColumn<Model, T, kWidth, kWithParams>;
+  using Value = Pack<T, kWidth>;
+  constexpr int kStates = kStateCount<Model>;
+  const int64_t lane = (static_cast<int64_t>(blockIdx.x) * Kept::kThreads + threadIdx.x) * kWidth;
   if (lane >= b.lanes) return;
-  const Kept column{reinterpret_cast<T*>(shared_memory) + threadIdx.x};
-  const auto p = params_of_lane<Model, T>(b, lane);
-  const T alpha = parameter_of_lane(b.alpha, false, b.dt, lane);
-  const Column<Stored> input(b.input, lane), grad_output(b.grad_output, lane);
-  auto grad = make_state<Model, T>([&](int k) { return b.grad_final_state[k] ? b.grad_final_state[k][lane] : T(0); });
-  auto grad_params = make_params<Model, T>([](int) { return T(0); });
-  const T grad_reduced = b.grad_reduced ? b.grad_reduced[lane] : T(0);
+  const Kept column{reinterpret_cast<Value*>(shared_memory) + threadIdx.x};
+  const Column<Stored, kWidth> input(b.input, lane), grad_output(b.grad_output, lane);
+  typename Model::template Params<T> p[kWidth], grad_params[kWidth];
+  typename Model::template State<T> grad[kWidth];
+  T alpha[kWidth], grad_reduced[kWidth];
+#pragma unroll
+  for (int l = 0; l < kWidth; ++l) {
+    p[l] = params_of_lane<Model, T>(b, lane + l);
+    grad_params[l] = make_params<Model, T>([](int) { return T(0); });
+    grad[l] =
+        make_state<Model, T>([&](int k) { return b.grad_final_state[k] ? b.grad_final_state[k][lane + l] : T(0); });
+    alpha[l] = parameter_of_lane(b.alpha, false, b.dt, lane + l);
+    grad_reduced[l] = b.grad_reduced ? b.grad_reduced[lane + l] : T(0);
+  }
 
   for (int64_t segment = b.steps > 0 ? checkpoint_count(b.steps) : -1; segment >= 0; --segment) {
     const int64_t start = segment * kSegment;
     const int length = static_cast<int>(b.steps - start < kSegment ? b.steps - start : kSegment);
 #pragma unroll 1
     for (int first = 0; first < length; first += kPrefetch) {
-      Stored x[kPrefetch], g[kPrefetch];
-      if constexpr (Kept::kKept > 0) input.fetch(start + first, b.steps, x);
-      grad_output.fetch(start + first, b.steps, g);
+      Word<Stored, kWidth> x[kPrefetch], g[kPrefetch];
+      if constexpr (Kept::kKept > 0) input.fetch(start + first, start + length, x);
+      grad_output.fetch(start + first, start + length, g);
 #pragma unroll
       for (int k = 0; k < kPrefetch; ++k) {
-        if (first + k >= length) break;
-        if constexpr (Kept::kKept > 0) column.input(first + k) = load_stored(x[k]);
-        column.grad_output(first + k) = !b.grad_reduced                      ? load_stored(g[k])
-                                        : start + first + k < b.reduced_from ? T(0)
-                                                                             : grad_reduced;
+        if (k >= length - first) break;
+        if constexpr (Kept::kKept > 0) column.input(first + k) = unpack<Stored, T, kWidth>(x[k]);
+        column.grad_output(first + k) = unpack<Stored, T, kWidth>(g[k]);
+      }
+    }
+    if (b.grad_reduced) {
+#pragma unroll 1
+      for (int step = b.reduced_from > start ? static_cast<int>(b.reduced_from - start) : 0; step < length; ++step) {
+        Value& value = column.grad_output(step);
+#pragma unroll
+        for (int l = 0; l < kWidth; ++l) value.of[l] = grad_reduced[l];
       }
     }
     if constexpr (Kept::kKept > 0) {
-      auto s = make_state<Model, T>(
-          [&](int k) { return segment == 0 ? b.state[k][lane] : b.checkpoints[k][(segment - 1) * b.lanes + lane]; });
+      typename Model::template State<T> s[kWidth];
+#pragma unroll
+      for (int l = 0; l < kWidth; ++l) {
+        s[l] = make_state<Model, T>([&](int k) {
+          return segment == 0 ? b.state[k][lane + l] : b.checkpoints[k][(segment - 1) * b.lanes + lane + l];
+        });
+      }
 #pragma unroll 1
       for (int step = 0; step < length; ++step) {
-        typename Model::template Tape<T> tape;
         if constexpr (kWithParams) {
-          for_each_member<kStateCount<Model>>(s, [&](int k, T& member) { column.kept(step, k) = member; });
+          for_each_pack<kStates, T, kWidth>(s, [&](int k, const Value& member) { column.kept(step, k) = member; });
         }
-        advance<Model, T>(s, column.input(step), p, tape);
+        const Value x = column.input(step);
+        typename Model::template Tape<T> tape[kWidth];
+#pragma unroll
+        for (int l = 0; l < kWidth; ++l) advance<Model, T>(s[l], x.of[l], p[l], tape[l]);
         if constexpr (!kWithParams) {
-          for_each_member<kTapeCount<Model>>(tape, [&](int k, T& member) { column.kept(step, k) = member; });
+          for_each_pack<kTapeCount<Model>, T, kWidth>(
+              tape, [&](int k, const Value& member) { column.kept(step, k) = member; });
         }
       }
     }
+    int64_t offset = (start + length - 1) * b.lanes + lane;
 #pragma unroll 1
-    for (int step = length - 1; step >= 0; --step) {
-      const int64_t offset = (start + step) * b.lanes + lane;
-      if (b.grad_trace[0]) {
-        for_each_member<kStateCount<Model>>(grad, [&](int k, T& member) { member += b.grad_trace[k][offset]; });
+    for (int step = length - 1; step >= 0; --step, offset -= b.lanes) {
+      const Value grad_z = column.grad_output(step);
+      Value kept[Kept::kKept > 0 ? Kept::kKept : 1], grad_x;
+#pragma unroll
+      for (int k = 0; k < Kept::kKept; ++k) kept[k] = column.kept(step, k);
+#pragma unroll
+      for (int l = 0; l < kWidth; ++l) {
+        if (b.grad_trace[0]) {
+          for_each_member<kStates>(grad[l], [&](int k, T& member) { member += b.grad_trace[k][offset + l]; });
+        }
+        const SurrogateOf<T> surrogate{b.surrogate, alpha[l]};
+        if constexpr (kWithParams) {
+          const auto s = make_state<Model, T>([&](int k) { return kept[k].of[l]; });
+          const T x = kept[kStates].of[l];
+          auto next = s;
+          typename Model::template Tape<T> tape;
+          advance<Model, T>(next, x, p[l], tape);
+          grad_x.of[l] = Model::vjp(s, x, p[l], tape, surrogate, grad_z.of[l], grad[l], grad_params[l]);
+        } else {
+          const auto tape = make_tape<Model, T>([&](int k) { return kept[k].of[l]; });
+          // Only gradients of parameters need the state and the input.
+          const auto s = make_state<Model, T>([](int) { return T(0); });
+          auto scratch = make_params<Model, T>([](int) { return T(0); });
+          grad_x.of[l] = Model::vjp(s, T(0), p[l], tape, surrogate, grad_z.of[l], grad[l], scratch);
+        }
       }
-      const SurrogateOf<T> surrogate{b.surrogate, alpha};
-      T grad_x;
-      if constexpr (kWithParams) {
-        const auto s = make_state<Model, T>([&](int k) { return column.kept(step, k); });
-        const T x = column.input(step);
-        auto next = s;
-        typename Model::template Tape<T> tape;
-        advance<Model, T>(next, x, p, tape);
-        grad_x = Model::vjp(s, x, p, tape, surrogate, column.grad_output(step), grad, grad_params);
-      } else {
-        const auto tape = make_tape<Model, T>([&](int k) { return column.kept(step, k); });
-        // Only gradients of parameters need the state and the input.
-        const auto s = make_state<Model, T>([](int) { return T(0); });
-        auto scratch = make_params<Model, T>([](int) { return T(0); });
-        grad_x = Model::vjp(s, T(0), p, tape, surrogate, column.grad_output(step), grad, scratch);
-      }
-      if (b.grad_input) write_output<Stored>(grad_x, b.grad_input, offset);
+      if (b.grad_input) write_output(grad_x, static_cast<Stored*>(b.grad_input) + offset);
     }
   }
-  write_state<Model, T>(grad, b.grad_state, lane);
+  write_states<Model>(grad, b.grad_state, lane);
   if constexpr (kWithParams) {
-    for_each_member<kParamCount<Model>>(grad_params, [&](int k, T& member) {
-      b.grad_params[k * b.lanes + lane] = k < Model::kRates ? member * static_cast<T>(b.dt) : member;
+    for_each_pack<kParamCount<Model>, T, kWidth>(grad_params, [&](int k, Value member) {
+#pragma unroll
+      for (int l = 0; l < kWidth; ++l)
+        member.of[l] = k < Model::kRates ? member.of[l] * static_cast<T>(b.dt) : member.of[l];
+      *reinterpret_cast<Value*>(b.grad_params + k * b.lanes + lane) = member;
     });
   }
 }
@@ -238,10 +382,12 @@ void launch_kernel(Kernel* kernel, int64_t blocks, int threads, int shared_bytes
         name);
 }
 
-/// One thread per lane.
+/// Blocks of `threads` threads, of `width` lanes each.
 template <class Kernel, class Launch>
-void launch_lanes(Kernel* kernel, Launch launch, int threads, int shared_bytes, void* stream, const char* name) {
-  const int64_t blocks = (launch.lanes + threads - 1) / threads;
+void launch_lanes(Kernel* kernel, Launch launch, int width, int threads, int shared_bytes, void* stream,
+                  const char* name) {
+  const int64_t lanes = int64_t{threads} * width;
+  const int64_t blocks = (launch.lanes + lanes - 1) / lanes;
   if (blocks >= int64_t{1} << 31) {
     throw std::runtime_error("norse_fast: " + std::to_string(launch.lanes) +
                              " neurons are more than one launch can take");
@@ -250,40 +396,51 @@ void launch_lanes(Kernel* kernel, Launch launch, int threads, int shared_bytes, 
   launch_kernel(kernel, blocks, threads, shared_bytes, false, arguments, stream, name);
 }
 
-/// Calls f with a value of the type that the input is stored in, where T is computed in.
-template <class T, class F>
-void dispatch_storage(Storage storage, F f) {
+/// Calls f with a value of the type that the input is stored in, where T is computed in, and how many lanes a thread
+/// computes, as a constant; see lanes_per_thread.
+template <class T, bool kBackward, class F>
+void dispatch_lanes(Storage storage, int width, F f) {
+  constexpr std::integral_constant<int, 1> kOne{};
   if constexpr (std::is_same_v<T, double>) {
-    return f(double{});
+    return f(double{}, kOne);
   } else {
+    constexpr std::integral_constant<int, 2> kPair{};
     switch (storage) {
       case Storage::kHalf:
-        return f(Half{});
+        return width == 2 ? f(Half{}, kPair) : f(Half{}, kOne);
       case Storage::kBFloat16:
-        return f(BFloat16{});
+        return width == 2 ? f(BFloat16{}, kPair) : f(BFloat16{}, kOne);
       default:
-        return f(float{});
+        if constexpr (kBackward) {
+          if (width == 2) return f(float{}, kPair);
+        }
+        return f(float{}, kOne);
     }
   }
 }
 
 template <class Model, class T>
 void launch_forward(const Forward<T>& f, void* stream) {
-  dispatch_storage<T>(f.storage, [&](auto stored) {
+  const int lanes = lanes_per_thread(f.storage, false, f.lanes, {f.input});
+  dispatch_lanes<T, false>(f.storage, lanes, [&](auto stored, auto width) {
     using Stored = decltype(stored);
-    auto kernel =
-        f.kind == Output::kAll ? forward_kernel<Model, T, Stored, true> : forward_kernel<Model, T, Stored, false>;
-    launch_lanes(kernel, f, kThreads, 0, stream, Model::kName);
+    constexpr int kWidth = decltype(width)::value;
+    auto kernel = f.kind == Output::kAll && !f.trace[0] ? forward_kernel<Model, T, Stored, kWidth, true>
+                                                        : forward_kernel<Model, T, Stored, kWidth, false>;
+    launch_lanes(kernel, f, kWidth, kThreads, 0, stream, Model::kName);
   });
 }
 
 template <class Model, class T>
 void launch_backward(const Backward<T>& b, void* stream) {
-  dispatch_storage<T>(b.storage, [&](auto stored) {
+  const int lanes = lanes_per_thread(b.storage, true, b.lanes, {b.input, b.grad_output});
+  dispatch_lanes<T, true>(b.storage, lanes, [&](auto stored, auto width) {
     using Stored = decltype(stored);
+    constexpr int kWidth = decltype(width)::value;
     const auto launch = [&](auto with_params) {
-      using Kept = SharedColumn<Model, T, decltype(with_params)::value>;
-      launch_lanes(backward_kernel<Model, T, Stored, decltype(with_params)::value>, b, Kept::kThreads, Kept::kBytes,
+      constexpr bool kWithParams = decltype(with_params)::value;
+      using Kept = SharedColumn<Model, T, kWidth, kWithParams>;
+      launch_lanes(backward_kernel<Model, T, Stored, kWidth, kWithParams>, b, kWidth, Kept::kThreads, Kept::kBytes,
                    stream, Model::kName);
     };
     b.grad_params ? launch(std::true_type{}) : launch(std::false_type{});

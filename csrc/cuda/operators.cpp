@@ -22,11 +22,14 @@ std::string recurrent_path(int64_t neurons, int64_t batch, int64_t channels, int
 STABLE_TORCH_LIBRARY_FRAGMENT(norse_fast, m) {
   // How a recurrent layer would be launched.
   m.def("recurrent_path(int neurons, int batch, int channels, int element_size, bool backward, int device) -> str");
+  // How many lanes a thread would compute.
+  m.def("lanes_per_thread(Tensor input, bool sequence, bool backward) -> int");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(norse_fast, CompositeExplicitAutograd, m) {
   m.impl("cuda_kernels", TORCH_BOX(&kernel_table<Gpu>));
   m.impl("recurrent_path", TORCH_BOX(&recurrent_path));
+  m.impl("lanes_per_thread", TORCH_BOX(&lanes_per_thread_of));
 }
 
 STABLE_TORCH_LIBRARY_IMPL(norse_fast, CUDA, m) {

@@ -127,6 +127,11 @@ __device__ __forceinline__ T sum_listed(const uint16_t* list, int count, const T
   return sum;
 }
 
+template <class Model, class T>
+__device__ __forceinline__ void write_state(typename Model::template State<T>& s, T* const* to, int64_t offset) {
+  for_each_member<kStateCount<Model>>(s, [&](int k, T& member) { to[k][offset] = member; });
+}
+
 template <class Model>
 inline constexpr int kChannels = Model::kRecurrence.channels;
 

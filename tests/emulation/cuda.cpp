@@ -135,6 +135,7 @@ class Block {
 }  // namespace
 
 int limits[2] = {132, 227 * 1024};
+int64_t threads = 0;
 
 Thread& current() { return running->current().thread; }
 
@@ -152,6 +153,7 @@ cudaError_t launch(const std::function<void()>& kernel, dim3 blocks, dim3 thread
   if (blocks.x == 0 || threads.x == 0 || threads.x > 1024) return cudaErrorInvalidValue;
   if (shared_bytes > static_cast<size_t>(limits[1])) return cudaErrorInvalidValue;
   if (cooperative && blocks.x > static_cast<unsigned>(limits[0])) return cudaErrorInvalidValue;
+  emulation::threads = int64_t{blocks.x} * threads.x;
   const auto run = [&](unsigned k) { Block(kernel, k, threads.x, shared_bytes).run(); };
   if (cooperative) {
     std::vector<std::thread> all;

@@ -14,6 +14,7 @@
 #define __device__
 #define __global__
 #define __forceinline__ inline
+#define __noinline__
 #define __launch_bounds__(...)
 #define __grid_constant__
 #define __shared__ __thread
@@ -44,6 +45,9 @@ Thread& current();
 
 /// The GPU: multiprocessors, and shared memory per block.
 extern int limits[2];
+
+/// Those of the last launch, in all its blocks.
+extern int64_t threads;
 
 /// Waits for the threads of the warp or of the block that have not returned.
 void wait(bool warp);

@@ -17,7 +17,8 @@ AOTITorchError aoti_torch_delete_device_guard(DeviceGuardHandle) { return AOTI_T
 
 namespace emulation {
 extern int limits[2];
-}
+extern int64_t threads;
+}  // namespace emulation
 
 namespace norse_fast::cuda {
 namespace {
@@ -37,10 +38,14 @@ std::vector<int64_t> plan(int64_t neurons, int64_t batch, int64_t channels, int6
   return {p.persistent, p.block_neurons, p.blocks, p.groups, p.warps, p.shared_bytes()};
 }
 
+int64_t threads() { return emulation::threads; }
+
 }  // namespace
 
 STABLE_TORCH_LIBRARY(norse_fast_emulated, m) {
   m.def("set_limits(int multiprocessors, int shared_bytes) -> ()");
+  m.def("threads() -> int");
+  m.def("lanes_per_thread(Tensor input, bool sequence, bool backward) -> int");
   m.def(
       "plan(int neurons, int batch, int channels, int element_size, bool backward, int multiprocessors, "
       "int shared_bytes) -> int[]");
@@ -58,6 +63,8 @@ STABLE_TORCH_LIBRARY(norse_fast_emulated, m) {
 STABLE_TORCH_LIBRARY_IMPL(norse_fast_emulated, CompositeExplicitAutograd, m) {
   m.impl("set_limits", TORCH_BOX(&set_limits));
   m.impl("plan", TORCH_BOX(&plan));
+  m.impl("threads", TORCH_BOX(&threads));
+  m.impl("lanes_per_thread", TORCH_BOX(&lanes_per_thread_of));
 }
 
 STABLE_TORCH_LIBRARY_IMPL(norse_fast_emulated, CPU, m) {
