@@ -1,38 +1,16 @@
 #pragma once
 // From tensors to launches: what a kernel is told about the tensors of a call, and the tensors that it fills.
-//
-// A model is a Signature here instead of a template argument, so that this is compiled once and not once per model.
 
 #include <algorithm>
-#include <iterator>
 #include <optional>
 #include <utility>
 #include <vector>
 
 #include "kernel_table.h"
 #include "launch.h"
-#include "neurons/models.h"
 #include "tensor.h"
 
 namespace norse_fast {
-
-/// What operators know of a model: see neurons/model.h.
-struct Signature {
-  const char* name;
-  std::vector<const char*> state, params;
-  int rates;
-
-  template <class Model>
-  static const Signature& of() {
-    static_assert(kStateCount<Model> <= kMaxStates && kParamCount<Model> <= kMaxParams,
-                  "raise kMaxStates or kMaxParams in launch.h");
-    static const Signature kSignature{Model::kName,
-                                      {std::begin(Model::kStateNames), std::end(Model::kStateNames)},
-                                      {std::begin(Model::kParamNames), std::end(Model::kParamNames)},
-                                      Model::kRates};
-    return kSignature;
-  }
-};
 
 struct ForwardArguments {
   Tensor input;
@@ -54,6 +32,8 @@ struct BackwardArguments {
   double dt;
   bool sequence, want_input, want_params;
 };
+
+inline DeviceId id_of(const Device& device) { return {static_cast<int32_t>(device.type()), device.index()}; }
 
 inline Sizes sizes_of(const Tensor& t) { return Sizes(t.sizes().begin(), t.sizes().end()); }
 
@@ -289,11 +269,11 @@ struct BackwardCall {
 };
 
 /// Allocates the outputs of a call and fills them.
-template <class Call, class Arguments, class Launch>
-Call run_call(Arguments& a, const Signature& model, const Memory& memory, Runner<Launch> run) {
+template <class Call, class Arguments>
+Call run_call(Arguments& a, const ModelKernels& model, const Memory& memory) {
   const Shape shape(a.input, a.sequence);
-  Call call(a, model, shape, {shape.device, memory});
-  if (shape.lanes > 0) run(call.launch, shape.device.index());
+  Call call(a, model.signature, shape, {shape.device, memory});
+  if (shape.lanes > 0) std::get<Runner<decltype(call.launch)>>(model.own)(call.launch, id_of(shape.device));
   return call;
 }
 

@@ -1,18 +1,46 @@
 #pragma once
-// The kernels of a backend as plain functions: how a library reaches those of another. The libraries of the backends
-// are made for many versions of torch, that of the autograd node (csrc/autograd) for one.
+// The models of a backend as data: what operators know of each, and its kernels as plain functions. Operators, and the
+// library of the autograd node (csrc/autograd), which is made for one version of torch where those of the backends are
+// made for many, see models only so: a change to a model recompiles its kernels and the table.
 
+#include <cstddef>
 #include <cstdint>
 #include <tuple>
 
 #include "launch.h"
-#include "neurons/models.h"
 
 namespace norse_fast {
 
+/// A list of names that lives forever.
+struct Names {
+  const char* const* first;
+  size_t count;
+
+  size_t size() const { return count; }
+  const char* const* begin() const { return first; }
+  const char* const* end() const { return first + count; }
+  const char* operator[](size_t k) const { return first[k]; }
+};
+
+/// What operators know of a model: see neurons/model.h.
+struct Signature {
+  const char* name;
+  Names state, params;
+  int rates;
+  int channels;  // of the currents of its recurrent layer; 0: there is none
+};
+
 /// Runs a kernel on all lanes of a launch, with the threads that pay, or on the current stream of a GPU.
 template <class Launch>
-using Runner = void (*)(const Launch& launch, int32_t device_index);
+using Runner = void (*)(const Launch& launch, DeviceId device);
+
+struct ModelKernels {
+  Signature signature;
+  std::tuple<Runner<Forward<float>>, Runner<Forward<double>>, Runner<Backward<float>>, Runner<Backward<double>>> own;
+  std::tuple<Runner<RecurrentForward<float>>, Runner<RecurrentForward<double>>, Runner<RecurrentBackward<float>>,
+             Runner<RecurrentBackward<double>>>
+      recurrent;  // null where there is no recurrent layer
+};
 
 /// Where large outputs of a backend lie.
 struct Memory {
@@ -20,12 +48,19 @@ struct Memory {
   void (*release)(void* data, int64_t bytes);
 };
 
-using ModelKernels =
-    std::tuple<Runner<Forward<float>>, Runner<Forward<double>>, Runner<Backward<float>>, Runner<Backward<double>>>;
+/// For so many models at most there are operators.
+inline constexpr size_t kMaxModels = 32;
 
 struct KernelTable {
-  ModelKernels models[AllModels::kCount];  // in the order of AllModels
+  const ModelKernels* models;  // in the same order for all backends
+  size_t count;
   Memory memory;
+
+  const ModelKernels* begin() const { return models; }
+  const ModelKernels* end() const { return models + count; }
 };
+
+/// Of the backend whose library this is in.
+const KernelTable& kernel_table();
 
 }  // namespace norse_fast

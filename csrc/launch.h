@@ -68,6 +68,11 @@ NORSE_FAST_INLINE T parameter_value(const void* values, Storage type, int64_t in
   return static_cast<T>(rate ? static_cast<float>(dt) * own : own);
 }
 
+/// A device as torch numbers it.
+struct DeviceId {
+  int32_t type, index;
+};
+
 template <class T>
 struct Problem {
   int64_t steps = 0;

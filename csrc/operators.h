@@ -2,10 +2,11 @@
 // The operators as both backends see them: schemas, how arguments come off the stack, and the tensors they return.
 //
 // Every model has two operators, <name>_forward and <name>_backward, over a whole sequence (T, ...) or one step (...).
-// They are private: norse_fast/_autograd.py gives them gradients and checks what users pass. All but the last few lines
-// sees a model as a Signature instead of a template argument, so that it is compiled once and not once per model.
+// They are private: norse_fast/_autograd.py gives them gradients and checks what users pass. A model is an entry of the
+// kernel table here and no type, so that all this is compiled once, and not again when a model changes.
 
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "calls.h"
@@ -111,63 +112,61 @@ void put(const BackwardCall<T>& call, StableIValue* stack) {
   stack[next++] = from(call.grad_params);
 }
 
-// The operators of a backend, boxed. Backend is the backend: it says where large outputs are and how a kernel is run.
+// The operators of a model.
 
-template <class Backend, class Model, class Launch>
-void run_model(const Launch& launch, int32_t device_index) {
-  Backend::run(Backend::template kernel<Model, Launch>(), launch, device_index);
+template <template <class> class Call, class Arguments>
+void run_own(const ModelKernels& model, Arguments a, StableIValue* stack) {
+  const auto run = [&](auto zero) { put(run_call<Call<decltype(zero)>>(a, model, kernel_table().memory), stack); };
+  a.input.scalar_type() == ScalarType::Double ? run(0.0) : run(0.0f);
 }
 
-template <class Backend, class Model, class T>
-void forward_as(ForwardArguments& a, StableIValue* stack) {
-  put(run_call<ForwardCall<T>>(a, Signature::of<Model>(), Backend::kMemory, &run_model<Backend, Model, Forward<T>>),
-      stack);
+inline void forward(const ModelKernels& model, StableIValue* stack, uint64_t count) {
+  run_own<ForwardCall>(model, take_forward(Stack(stack, count), model.signature), stack);
 }
 
-template <class Backend, class Model, class T>
-void backward_as(BackwardArguments& a, StableIValue* stack) {
-  put(run_call<BackwardCall<T>>(a, Signature::of<Model>(), Backend::kMemory, &run_model<Backend, Model, Backward<T>>),
-      stack);
+inline void backward(const ModelKernels& model, StableIValue* stack, uint64_t count) {
+  run_own<BackwardCall>(model, take_backward(Stack(stack, count), model.signature), stack);
 }
 
-template <class Backend, class Model>
-void forward(StableIValue* stack, uint64_t count, uint64_t) {
-  auto a = take_forward(Stack(stack, count), Signature::of<Model>());
-  const bool wide = a.input.scalar_type() == ScalarType::Double;
-  wide ? forward_as<Backend, Model, double>(a, stack) : forward_as<Backend, Model, float>(a, stack);
+using Operator = void (*)(const ModelKernels& model, StableIValue* stack, uint64_t count);
+using Boxed = void (*)(StableIValue* stack, uint64_t count, uint64_t);
+
+/// What is registered gets nothing but the stack, so there is a function for every place in the table.
+template <Operator kOperator, size_t kIndex>
+void boxed(StableIValue* stack, uint64_t count, uint64_t) {
+  kOperator(kernel_table().models[kIndex], stack, count);
 }
 
-template <class Backend, class Model>
-void backward(StableIValue* stack, uint64_t count, uint64_t) {
-  auto a = take_backward(Stack(stack, count), Signature::of<Model>());
-  const bool wide = a.input.scalar_type() == ScalarType::Double;
-  wide ? backward_as<Backend, Model, double>(a, stack) : backward_as<Backend, Model, float>(a, stack);
+template <Operator kOperator, size_t... kIndices>
+Boxed boxed_at(size_t index, std::index_sequence<kIndices...>) {
+  constexpr Boxed kAll[] = {&boxed<kOperator, kIndices>...};
+  return kAll[index];
 }
 
-template <class Backend, class Library>
+template <Operator kOperator, class Library>
+void implement(Library& library, const ModelKernels& model, const char* suffix) {
+  const size_t index = &model - kernel_table().models;
+  library.impl((std::string(model.signature.name) + suffix).c_str(),
+               boxed_at<kOperator>(index, std::make_index_sequence<kMaxModels>()));
+}
+
+template <class Library>
+void define_all(Library& library) {
+  for (const ModelKernels& model : kernel_table()) {
+    library.def(forward_schema(model.signature).c_str());
+    library.def(backward_schema(model.signature).c_str());
+  }
+}
+
+template <class Library>
 void implement_all(Library& library) {
-  AllModels::for_each([&](auto model) {
-    using Model = decltype(model);
-    library.impl((std::string(Model::kName) + "_forward").c_str(), &forward<Backend, Model>);
-    library.impl((std::string(Model::kName) + "_backward").c_str(), &backward<Backend, Model>);
-  });
+  for (const ModelKernels& model : kernel_table()) {
+    implement<&forward>(library, model, "_forward");
+    implement<&backward>(library, model, "_backward");
+  }
 }
 
-/// The address of the backend's table of kernels, as an operator can return it.
-template <class Backend>
-int64_t kernel_table() {
-  static const KernelTable kTable = [] {
-    KernelTable table{};
-    table.memory = Backend::kMemory;
-    int k = 0;
-    AllModels::for_each([&](auto model) {
-      using Model = decltype(model);
-      table.models[k++] = {&run_model<Backend, Model, Forward<float>>, &run_model<Backend, Model, Forward<double>>,
-                           &run_model<Backend, Model, Backward<float>>, &run_model<Backend, Model, Backward<double>>};
-    });
-    return table;
-  }();
-  return reinterpret_cast<int64_t>(&kTable);
-}
+/// The table's address, as an operator can return it.
+inline int64_t kernel_table_address() { return reinterpret_cast<int64_t>(&kernel_table()); }
 
 }  // namespace norse_fast

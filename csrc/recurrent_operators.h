@@ -119,22 +119,22 @@ inline Sizes currents_sizes(const Shape& shape, int channels) {
 
 /// Fills what forward and backward have in common.
 template <class T, class Launch, class Arguments>
-void set_coupled(Launch& launch, Arguments& a, const Signature& model, int channels, const Shape& shape) {
+void set_coupled(Launch& launch, Arguments& a, const Signature& model, const Shape& shape) {
   launch.steps = shape.steps;
   launch.lanes = shape.lanes;
   launch.dt = a.dt;
   launch.storage = storage_of(a.input);
   launch.neurons = shape.step.back();
-  Sizes input_sizes = currents_sizes(shape, channels);
+  Sizes input_sizes = currents_sizes(shape, model.channels);
   if (a.input_weights) {
     input_sizes.back() = a.input.size(a.input.dim() - 1);
-    launch.input_weights =
-        read_operand<T>(*a.input_weights, {channels * launch.neurons, input_sizes.back()}, shape, "input_weights");
+    launch.input_weights = read_operand<T>(*a.input_weights, {model.channels * launch.neurons, input_sizes.back()},
+                                           shape, "input_weights");
   }
   launch.inputs = input_sizes.back();
   launch.input.data = read_operand<T>(a.input, input_sizes, shape, "the input");
   launch.spikes = read_operand<T>(a.z, shape.step, shape, "z");
-  launch.weights = read_operand<T>(a.weights, {channels * launch.neurons, launch.neurons}, shape, "weights");
+  launch.weights = read_operand<T>(a.weights, {model.channels * launch.neurons, launch.neurons}, shape, "weights");
   set_parameters(launch, a.params, model.rates, shape);
   for (size_t k = 0; k < model.state.size(); ++k) {
     launch.state[k] = read_operand<T>(a.state[k], shape.step, shape, model.state[k]);
@@ -148,10 +148,9 @@ struct RecurrentForwardCall {
   Tensor output;
   std::vector<Tensor> final_state, checkpoints, trace;
 
-  template <class Allocate>
-  RecurrentForwardCall(RecurrentForwardArguments& a, const Signature& model, int channels, const Allocate& allocate) {
+  RecurrentForwardCall(RecurrentForwardArguments& a, const Signature& model, const Allocator& allocate) {
     const Shape shape = recurrent_shape(a.input, a.z);
-    set_coupled<T>(launch, a, model, channels, shape);
+    set_coupled<T>(launch, a, model, shape);
     output = allocate(with_leading(shape.steps, shape.step), kScalarType<T>);
     launch.output = output.data_ptr();
     for (size_t k = 0; k < model.state.size(); ++k) {
@@ -181,13 +180,12 @@ struct RecurrentBackwardCall {
   Tensor grad_currents, grad_params;
   std::vector<Tensor> grad_state;
 
-  template <class Allocate>
-  RecurrentBackwardCall(RecurrentBackwardArguments& a, const Signature& model, int channels, const Allocate& allocate)
+  RecurrentBackwardCall(RecurrentBackwardArguments& a, const Signature& model, const Allocator& allocate)
       : grad_params(allocate({0}, kScalarType<T>)) {
     const Shape shape = recurrent_shape(a.input, a.z);
     const Sizes trace_sizes = with_leading(shape.steps, shape.step);
-    set_coupled<T>(launch, a, model, channels, shape);
-    grad_currents = allocate(currents_sizes(shape, channels), kScalarType<T>);
+    set_coupled<T>(launch, a, model, shape);
+    grad_currents = allocate(currents_sizes(shape, model.channels), kScalarType<T>);
     launch.grad_input = grad_currents.data_ptr();
     launch.alpha = parameter_of<T>(a.alpha, false, a.dt, shape);
     STD_TORCH_CHECK(a.surrogate >= 0 && a.surrogate < static_cast<int64_t>(Surrogate::kCount),
@@ -228,42 +226,47 @@ struct RecurrentBackwardCall {
   }
 };
 
-// The operators of a backend, boxed; a Backend has run_recurrent besides what operators.h asks of it.
+// The operators of a model.
 
-template <template <class> class Call, class Backend, class Model, class Arguments>
-void recurrent(Arguments a, StableIValue* stack) {
-  constexpr int kChannels = Model::kRecurrence.channels;
-  const Backend device(a.input);
+template <template <class> class Call, class Arguments>
+void run_recurrent(const ModelKernels& model, Arguments a, StableIValue* stack) {
+  const Allocator allocate{locate(a.input), kernel_table().memory};
   const auto run = [&](auto zero) {
-    Call<decltype(zero)> call(a, Signature::of<Model>(), kChannels, device);
-    if (call.launch.lanes > 0) device.template run_recurrent<Model>(call.launch);
+    Call<decltype(zero)> call(a, model.signature, allocate);
+    if (call.launch.lanes > 0) {
+      std::get<Runner<decltype(call.launch)>>(model.recurrent)(call.launch, id_of(allocate.device));
+    }
     call.put(stack);
   };
   a.input.scalar_type() == ScalarType::Double ? run(0.0) : run(0.0f);
 }
 
-template <class Backend, class Model>
-void recurrent_forward(StableIValue* stack, uint64_t count, uint64_t) {
-  recurrent<RecurrentForwardCall, Backend, Model>(
-      RecurrentForwardArguments::take(Stack(stack, count), Signature::of<Model>()), stack);
+inline void recurrent_forward(const ModelKernels& model, StableIValue* stack, uint64_t count) {
+  run_recurrent<RecurrentForwardCall>(model, RecurrentForwardArguments::take(Stack(stack, count), model.signature),
+                                      stack);
 }
 
-template <class Backend, class Model>
-void recurrent_backward(StableIValue* stack, uint64_t count, uint64_t) {
-  recurrent<RecurrentBackwardCall, Backend, Model>(
-      RecurrentBackwardArguments::take(Stack(stack, count), Signature::of<Model>()), stack);
+inline void recurrent_backward(const ModelKernels& model, StableIValue* stack, uint64_t count) {
+  run_recurrent<RecurrentBackwardCall>(model, RecurrentBackwardArguments::take(Stack(stack, count), model.signature),
+                                       stack);
 }
 
-template <class Backend, class Library>
+template <class Library>
+void define_recurrent(Library& library) {
+  for (const ModelKernels& model : kernel_table()) {
+    if (model.signature.channels == 0) continue;
+    library.def(recurrent_forward_schema(model.signature).c_str());
+    library.def(recurrent_backward_schema(model.signature).c_str());
+  }
+}
+
+template <class Library>
 void implement_recurrent(Library& library) {
-  AllModels::for_each([&](auto model) {
-    using Model = decltype(model);
-    if constexpr (kIsRecurrent<Model>) {
-      const std::string name = Model::kName;
-      library.impl((name + "_recurrent_forward").c_str(), &recurrent_forward<Backend, Model>);
-      library.impl((name + "_recurrent_backward").c_str(), &recurrent_backward<Backend, Model>);
-    }
-  });
+  for (const ModelKernels& model : kernel_table()) {
+    if (model.signature.channels == 0) continue;
+    implement<&recurrent_forward>(library, model, "_recurrent_forward");
+    implement<&recurrent_backward>(library, model, "_recurrent_backward");
+  }
 }
 
 }  // namespace norse_fast

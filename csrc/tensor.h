@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "kernel_table.h"
+
 #ifdef TORCH_TARGET_VERSION
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
 #include <torch/csrc/stable/library.h>
@@ -33,6 +35,7 @@ class Device {
     TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(t.get(), &type_));
     TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_index(t.get(), &index_));
   }
+  explicit Device(DeviceId id) : type_(id.type), index_(id.index) {}
 
   bool operator==(const Device& other) const { return type_ == other.type_ && index_ == other.index_; }
   int32_t type() const { return type_; }

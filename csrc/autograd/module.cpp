@@ -124,7 +124,8 @@ bool is_true(PyObject* object) {
 PyObject* run_python(PyObject*, PyObject* const* args, Py_ssize_t count) {
   HANDLE_TH_ERRORS
   TORCH_CHECK_TYPE(count == 10, "run: got ", count, " arguments, expected 10");
-  const Model& model = models().at(PyLong_AsSize_t(args[0]));
+  const Model model{PyLong_AsSize_t(args[0])};
+  TORCH_CHECK_INDEX(model.index < kernels_of(at::kCPU)->count, "run: got the number of no model");
   const int64_t surrogate = PyLong_AsLongLong(args[5]);
   const bool record = is_true(args[8]);
   Reader reader;
@@ -132,7 +133,8 @@ PyObject* run_python(PyObject*, PyObject* const* args, Py_ssize_t count) {
   reader.arguments.sequence = is_true(args[7]);
   reader.arguments.output = PyLong_AsLongLong(args[9]);
   if (PyErr_Occurred()) throw python_error();
-  if (!is_plain_thread() || !reader.read(args[1], args[2], args[3], args[4], args[6], *model.signature)) Py_RETURN_NONE;
+  if (!is_plain_thread() || !reader.read(args[1], args[2], args[3], args[4], args[6], model.signature()))
+    Py_RETURN_NONE;
 
   Results results;
   {
@@ -154,8 +156,9 @@ PyObject* model_python(PyObject*, PyObject* name) {
   HANDLE_TH_ERRORS
   const char* wanted = PyUnicode_AsUTF8(name);
   if (!wanted) throw python_error();
-  for (const Model& model : models()) {
-    if (std::string(wanted) == model.signature->name) return PyLong_FromSize_t(model.index);
+  const KernelTable& kernels = *kernels_of(at::kCPU);
+  for (size_t k = 0; k < kernels.count; ++k) {
+    if (std::string(wanted) == kernels.models[k].signature.name) return PyLong_FromSize_t(k);
   }
   TORCH_CHECK_VALUE(false, "model: got '", wanted, "', which is none");
   END_HANDLE_TH_ERRORS

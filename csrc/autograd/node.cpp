@@ -88,8 +88,7 @@ struct Gradients {
 
 template <class T>
 Gradients run_backward(BackwardArguments& a, const Model& model, const KernelTable& kernels) {
-  auto call = run_call<BackwardCall<T>>(a, *model.signature, kernels.memory,
-                                        std::get<Runner<Backward<T>>>(kernels.models[model.index]));
+  auto call = run_call<BackwardCall<T>>(a, kernels.models[model.index], kernels.memory);
   return {std::move(call.grad_input), std::move(call.grad_state), std::move(call.grad_params)};
 }
 
@@ -107,7 +106,7 @@ Gradients dispatch_backward(BackwardArguments& a, const Model& model) {
   stack.emplace_back(a.output);
   stack.emplace_back(a.dt);
   for (const bool flag : {a.sequence, a.want_input, a.want_params}) stack.emplace_back(flag);
-  const std::string name = std::string("norse_fast::") + model.signature->name + "_backward";
+  const std::string name = std::string("norse_fast::") + model.signature().name + "_backward";
   c10::Dispatcher::singleton().findSchemaOrThrow(name.c_str(), "").callBoxed(&stack);
 
   Gradients gradients{stack.front().toTensor(), {}, stack.back().toTensor()};
@@ -121,7 +120,7 @@ class FusedBackward : public Node {
   FusedBackward(const Model& model, const ForwardArguments& a, const Tensor& alpha, int64_t surrogate)
       : model_(model), surrogate_(surrogate), output_(a.output), dt_(a.dt), sequence_(a.sequence), record_(a.record) {
     const bool with_params = any_requires_grad(a.params);
-    const size_t states = model.signature->state.size(), params = model.signature->params.size();
+    const size_t states = model.signature().state.size(), params = model.signature().params.size();
     next_edges_.reserve(1 + states + (with_params ? params : 0));
     operands_.reserve(1 + states + (with_params ? params + 1 : 0));
     keep(a.input);
@@ -169,7 +168,7 @@ class FusedBackward : public Node {
   }
 
   void compiled_args(torch::autograd::CompiledNodeArgs& args) const override {
-    args.collect(std::string(model_.signature->name));
+    args.collect(std::string(model_.signature().name));
     args.collect(surrogate_);
     args.collect(output_);
     args.collect(dt_);
@@ -199,7 +198,7 @@ class FusedBackward : public Node {
   }
 
   variable_list differentiate(variable_list&& grads) {
-    const size_t states = model_.signature->state.size(), params = model_.signature->params.size();
+    const size_t states = model_.signature().state.size(), params = model_.signature().params.size();
     BackwardArguments a;
     a.input = operands_[0].unpack();
     for (size_t k = 0; k < states; ++k) a.state.push_back(operands_[1 + k].unpack());
@@ -284,25 +283,15 @@ class FusedBackward : public Node {
 
 template <class T>
 Results run_forward(ForwardArguments& a, const Model& model, const KernelTable& kernels) {
-  auto call = run_call<ForwardCall<T>>(a, *model.signature, kernels.memory,
-                                       std::get<Runner<Forward<T>>>(kernels.models[model.index]));
+  auto call = run_call<ForwardCall<T>>(a, kernels.models[model.index], kernels.memory);
   return {std::move(call.output), std::move(call.final_state), std::move(call.checkpoints), std::move(call.trace)};
 }
 
 }  // namespace
 
-const std::vector<Model>& models() {
-  static const std::vector<Model> kModels = [] {
-    std::vector<Model> list;
-    AllModels::for_each([&](auto model) { list.push_back({&Signature::of<decltype(model)>(), list.size()}); });
-    return list;
-  }();
-  return kModels;
-}
-
 void set_kernels(at::DeviceType type, const KernelTable* kernels) { tables[static_cast<size_t>(type)] = kernels; }
 
-const KernelTable* kernels_of(const Tensor& t) { return tables[static_cast<size_t>(t.device().type())]; }
+const KernelTable* kernels_of(at::DeviceType type) { return tables[static_cast<size_t>(type)]; }
 
 bool is_plain_thread() { return is_subset(c10::impl::tls_local_dispatch_key_set().included_, kOrdinaryThread); }
 

@@ -6,19 +6,20 @@
 
 namespace norse_fast::autograd {
 
-/// A model, by its place in AllModels.
-struct Model {
-  const Signature* signature;
-  size_t index;
-};
-
-const std::vector<Model>& models();
-
 /// Makes the kernels of a device type known.
 void set_kernels(at::DeviceType type, const KernelTable* kernels);
 
-/// The kernels for a tensor's device, or null.
-const KernelTable* kernels_of(const Tensor& t);
+/// The kernels for a device type, or null.
+const KernelTable* kernels_of(at::DeviceType type);
+
+inline const KernelTable* kernels_of(const Tensor& t) { return kernels_of(t.device().type()); }
+
+/// A model, by its place in the tables. What it is like does not depend on the device.
+struct Model {
+  size_t index;
+
+  const Signature& signature() const { return kernels_of(at::kCPU)->models[index].signature; }
+};
 
 /// Whether no mode of this thread wants to see operators: torch.func, FakeTensorMode, tracing.
 bool is_plain_thread();

@@ -47,6 +47,10 @@ auto dispatch(F f) {
   }
 }
 
+/// Runs a kernel on all lanes, split over the threads; defined in operators.cpp.
+template <class Launch>
+void run_lanes(Kernel<Launch> kernel, const Launch& launch);
+
 /// The kernel of a model for the chosen instruction set.
 template <class Model, class Launch>
 Kernel<Launch> kernel() {

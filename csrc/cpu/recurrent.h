@@ -501,12 +501,12 @@ namespace norse_fast {
 
 template <class Isa, class Model>
 auto RecurrentKernels<Isa, Model>::make(const RecurrentForward<float>& f, const cpu::Piece& piece) -> Made {
-  return std::make_unique<cpu::RecurrentForwardTask<Isa, Model, float>>(f, piece);
+  return std::make_unique<cpu::RecurrentForwardTask<Isa, StepOf<Model>, float>>(f, piece);
 }
 
 template <class Isa, class Model>
 auto RecurrentKernels<Isa, Model>::make(const RecurrentForward<double>& f, const cpu::Piece& piece) -> Made {
-  return std::make_unique<cpu::RecurrentForwardTask<Isa, Model, double>>(f, piece);
+  return std::make_unique<cpu::RecurrentForwardTask<Isa, StepOf<Model>, double>>(f, piece);
 }
 
 template <class Isa, class Model>

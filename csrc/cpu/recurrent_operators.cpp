@@ -79,42 +79,56 @@ void run_tasks(MakeTask<Launch> make, const Launch& launch, const std::vector<Pi
 struct RecurrentCpu : Cpu {
   using Cpu::Cpu;
 
-  template <class Model, class T>
-  void run_recurrent(const RecurrentForward<T>& f) const {
+  template <class T>
+  void run(MakeTask<RecurrentForward<T>> make, int channels, const RecurrentForward<T>& f) const {
     // Waiting for all threads takes as long as some hundred thousand additions, of which spikes need a tenth.
-    run<Model>(f, products<T>(), int64_t{1} << 20, false);
+    run(make, channels, f, products<T>(), int64_t{1} << 20, false);
   }
 
-  template <class Model, class T>
-  void run_recurrent(const RecurrentBackward<T>& b) const {
-    run<Model>(b, products<T>(), int64_t{1} << 18, true);
+  template <class T>
+  void run(MakeTask<RecurrentBackward<T>> make, int channels, const RecurrentBackward<T>& b) const {
+    run(make, channels, b, products<T>(), int64_t{1} << 18, true);
   }
 
  private:
-  template <class Model, class T, template <class> class Launch>
-  void run(const Launch<T>& launch, const Products<T>& products, int64_t worth_waiting, bool back) const {
-    constexpr int kChannels = Model::kRecurrence.channels;
+  template <class T, template <class> class Launch>
+  void run(MakeTask<Launch<T>> make, int channels, const Launch<T>& launch, const Products<T>& products,
+           int64_t worth_waiting, bool back) const {
     const int64_t neurons = launch.neurons, inputs = launch.inputs;
     // A row per input or neuron that spiked, for every channel; and for backward the other way round.
     std::vector<Tensor> projection, recurrence;
-    for (int c = 0; c < kChannels; ++c) {
+    for (int c = 0; c < channels; ++c) {
       recurrence.push_back(pack(products, launch.weights + c * neurons * neurons, 1, neurons, neurons, neurons, id));
       if (!launch.input_weights) continue;
       projection.push_back(pack(products, launch.input_weights + c * neurons * inputs, 1, inputs, inputs, neurons, id));
     }
     const Tensor plain =
-        back ? pack(products, launch.weights, neurons, 1, kChannels * neurons, neurons, id) : recurrence[0];
+        back ? pack(products, launch.weights, neurons, 1, channels * neurons, neurons, id) : recurrence[0];
     auto pieces = cut(launch.lanes / neurons, neurons, kPanel<T>, worth_waiting);
     for (Piece& piece : pieces) {
-      for (int c = 0; c < kChannels; ++c) {
+      for (int c = 0; c < channels; ++c) {
         if (launch.input_weights) piece.input_weights[c] = projection[c].data_ptr();
         piece.recurrent_weights[c] = recurrence[c].data_ptr();
       }
       piece.plain_weights = plain.data_ptr();
     }
-    run_tasks(task_maker<Model, Launch<T>>(), launch, pieces);
+    run_tasks(make, launch, pieces);
   }
 };
+
+}  // namespace
+
+template <class Launch>
+void run_layer(MakeTask<Launch> make, int channels, const Launch& launch, DeviceId device) {
+  RecurrentCpu(device).run(make, channels, launch);
+}
+
+template void run_layer(MakeTask<RecurrentForward<float>>, int, const RecurrentForward<float>&, DeviceId);
+template void run_layer(MakeTask<RecurrentForward<double>>, int, const RecurrentForward<double>&, DeviceId);
+template void run_layer(MakeTask<RecurrentBackward<float>>, int, const RecurrentBackward<float>&, DeviceId);
+template void run_layer(MakeTask<RecurrentBackward<double>>, int, const RecurrentBackward<double>&, DeviceId);
+
+namespace {
 
 /// For every column of the spikes the rows that spiked, one list after the other; empty where the spikes are too many,
 /// or not all 0 or 1.
@@ -243,19 +257,13 @@ STABLE_TORCH_LIBRARY_FRAGMENT(norse_fast, m) {
   // result for any number of threads.
   m.def("product(Tensor a, Tensor b) -> Tensor");
   m.def("spike_product(Tensor spikes, Tensor grads) -> Tensor");
-  AllModels::for_each([&](auto model) {
-    using Model = decltype(model);
-    if constexpr (kIsRecurrent<Model>) {
-      m.def(recurrent_forward_schema(Signature::of<Model>()).c_str());
-      m.def(recurrent_backward_schema(Signature::of<Model>()).c_str());
-    }
-  });
+  define_recurrent(m);
 }
 
 STABLE_TORCH_LIBRARY_IMPL(norse_fast, CPU, m) {
   m.impl("product", TORCH_BOX(&product));
   m.impl("spike_product", TORCH_BOX(&spike_product));
-  implement_recurrent<RecurrentCpu>(m);
+  implement_recurrent(m);
 }
 
 }  // namespace norse_fast::cpu

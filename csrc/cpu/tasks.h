@@ -39,6 +39,10 @@ int64_t task_steps(const RecurrentBackward<T>& b) {
 template <class Launch>
 using MakeTask = std::unique_ptr<Task> (*)(const Launch& launch, const Piece& piece);
 
+/// Runs the tasks of a layer, shared between the threads; defined in recurrent_operators.cpp.
+template <class Launch>
+void run_layer(MakeTask<Launch> make, int channels, const Launch& launch, DeviceId device);
+
 }  // namespace norse_fast::cpu
 
 namespace norse_fast {

@@ -6,8 +6,8 @@
 #include <cstdlib>
 
 #include "../recurrent_operators.h"
-#include "backend.h"
 #include "lane_plan.h"
+#include "table.h"
 
 namespace norse_fast::cuda {
 
@@ -31,35 +31,23 @@ inline int64_t lanes_per_thread_of(Tensor input, bool sequence, bool backward) {
   return lanes_per_thread(storage_of(input), backward, shape.lanes, {rows_of(input, sequence)});
 }
 
-/// A GPU as a backend of operators.h, and as a device of recurrent_operators.h: the current one while it lives.
+/// A GPU, the current one while it lives.
 struct Gpu {
-  template <class Launch>
-  using Kernel = void (*)(const Launch& launch, void* stream);
-
   Device id;
   torch::stable::accelerator::DeviceGuard guard;
 
-  explicit Gpu(const Tensor& input) : id(locate(input)), guard(id.index()) {}
-
-  static constexpr Memory kMemory{[](int64_t) -> void* { return nullptr; }, nullptr};
+  explicit Gpu(DeviceId device) : id(device), guard(id.index()) {}
 
   Tensor operator()(const Sizes& sizes, ScalarType dtype) const { return empty(sizes, dtype, id); }
 
-  template <class Model, class Launch>
-  static Kernel<Launch> kernel() {
-    return &Kernels<Cuda, Model>::run;
+  void* stream() const {
+    void* stream = nullptr;
+    TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(id.index(), &stream));
+    return stream;
   }
 
-  /// Launches on the current stream.
-  template <class Launch>
-  static void run(Kernel<Launch> kernel, const Launch& launch, int32_t device_index) {
-    const torch::stable::accelerator::DeviceGuard guard(device_index);
-    kernel(launch, stream_of(device_index));
-  }
-
-  template <class Model, class T>
-  void run_recurrent(RecurrentForward<T> f) const {
-    const int channels = Model::kRecurrence.channels;
+  template <class T>
+  void run_layer(RecurrentKernel<RecurrentForward<T>, T> kernel, int channels, int, RecurrentForward<T> f) const {
     RecurrentGrid<T> grid = grid_of(f, channels, false);
     const Tensor currents = project(f, channels, nullptr);
     const Sizes step{grid.batch, channels * f.neurons};
@@ -67,7 +55,7 @@ struct Gpu {
       const Tensor weights = spike_weights(f, channels);
       grid.spike_weights = static_cast<const T*>(weights.data_ptr());
       const Tensor words = exchange(grid, 2 * grid.batch * grid.plan.blocks);
-      RecurrentKernels<Cuda, Model>::run(f, grid, stream());
+      kernel(f, grid, stream());
       return;
     }
     const Tensor recurrent = (*this)(step, kScalarType<T>);
@@ -76,28 +64,28 @@ struct Gpu {
     grid.phase = Phase::kForward;
     for (grid.step = 0; grid.step < f.steps; ++grid.step) {
       multiply(spikes_before(f, static_cast<const T*>(f.output), grid), weights, recurrent);
-      RecurrentKernels<Cuda, Model>::run(f, grid, stream());
+      kernel(f, grid, stream());
     }
   }
 
-  template <class Model, class T>
-  void run_recurrent(RecurrentBackward<T> b) const {
-    const int channels = Model::kRecurrence.channels;
+  template <class T>
+  void run_layer(RecurrentKernel<RecurrentBackward<T>, T> kernel, int channels, int states,
+                 RecurrentBackward<T> b) const {
     RecurrentGrid<T> grid = grid_of(b, channels, true);
     T* grad_currents = static_cast<T*>(b.grad_input);
     // A neuron's current is read before its gradient is written, so both have the same place.
     const Tensor currents = project(b, channels, grad_currents);
     const int64_t segment = std::min(b.steps, kRecurrentSegment);
-    const Tensor states = (*this)({segment, kStateCount<Model>, b.lanes}, kScalarType<T>);
+    const Tensor kept = (*this)({segment, states, b.lanes}, kScalarType<T>);
     const Tensor recurrent = (*this)({segment, channels * b.lanes}, kScalarType<T>);
-    grid.states = static_cast<T*>(states.data_ptr());
+    grid.states = static_cast<T*>(kept.data_ptr());
     grid.currents = static_cast<T*>(recurrent.data_ptr());
     const Tensor weights = matrix(b.weights, channels * b.neurons, b.neurons);
     if (grid.plan.persistent) {
       const Tensor columns = spike_weights(b, channels);
       grid.spike_weights = static_cast<const T*>(columns.data_ptr());
       const Tensor words = exchange(grid, 0);
-      RecurrentKernels<Cuda, Model>::run(b, grid, stream());
+      kernel(b, grid, stream());
       return;
     }
     const Tensor transposed = torch::stable::transpose(weights, 0, 1);
@@ -110,7 +98,7 @@ struct Gpu {
         const Tensor to =
             matrix(grid.currents + (grid.step - first) * channels * b.lanes, grid.batch, channels * b.neurons);
         multiply(spikes_before(b, b.output, grid), transposed, to);
-        RecurrentKernels<Cuda, Model>::run(b, grid, stream());
+        kernel(b, grid, stream());
       }
       grid.phase = Phase::kBack;
       for (grid.step = end - 1; grid.step >= first; --grid.step) {
@@ -118,21 +106,13 @@ struct Gpu {
           const T* next = grad_currents + (grid.step + 1) * channels * b.lanes;
           multiply(matrix(next, grid.batch, channels * b.neurons), weights, grad_spikes);
         }
-        RecurrentKernels<Cuda, Model>::run(b, grid, stream());
+        kernel(b, grid, stream());
       }
       end = first;
     }
   }
 
  private:
-  static void* stream_of(int32_t device_index) {
-    void* stream = nullptr;
-    TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(device_index, &stream));
-    return stream;
-  }
-
-  void* stream() const { return stream_of(id.index()); }
-
   /// A contiguous matrix somewhere in memory that outlives it.
   template <class T>
   Tensor matrix(const T* data, int64_t rows, int64_t columns) const {
@@ -204,5 +184,17 @@ struct Gpu {
     return matrix(spikes, grid.batch, launch.neurons);
   }
 };
+
+template <class Launch>
+void run_lanes(Kernel<Launch> kernel, const Launch& launch, DeviceId device) {
+  const Gpu gpu(device);
+  kernel(launch, gpu.stream());
+}
+
+template <template <class> class Launch, class T>
+void run_layer(RecurrentKernel<Launch<T>, T> kernel, int channels, int states, const Launch<T>& launch,
+               DeviceId device) {
+  Gpu(device).run_layer(kernel, channels, states, launch);
+}
 
 }  // namespace norse_fast::cuda

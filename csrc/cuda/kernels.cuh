@@ -455,12 +455,12 @@ using Backend = cuda::Cuda;
 
 template <class Cuda, class Model>
 void Kernels<Cuda, Model>::run(const Forward<float>& f, Where stream) {
-  cuda::launch_forward<Model>(f, stream);
+  cuda::launch_forward<StepOf<Model>>(f, stream);
 }
 
 template <class Cuda, class Model>
 void Kernels<Cuda, Model>::run(const Forward<double>& f, Where stream) {
-  cuda::launch_forward<Model>(f, stream);
+  cuda::launch_forward<StepOf<Model>>(f, stream);
 }
 
 template <class Cuda, class Model>

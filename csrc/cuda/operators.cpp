@@ -3,6 +3,21 @@
 #include "gpu.h"
 
 namespace norse_fast::cuda {
+
+template void run_lanes(Kernel<Forward<float>>, const Forward<float>&, DeviceId);
+template void run_lanes(Kernel<Forward<double>>, const Forward<double>&, DeviceId);
+template void run_lanes(Kernel<Backward<float>>, const Backward<float>&, DeviceId);
+template void run_lanes(Kernel<Backward<double>>, const Backward<double>&, DeviceId);
+
+template void run_layer(RecurrentKernel<RecurrentForward<float>, float>, int, int, const RecurrentForward<float>&,
+                        DeviceId);
+template void run_layer(RecurrentKernel<RecurrentForward<double>, double>, int, int, const RecurrentForward<double>&,
+                        DeviceId);
+template void run_layer(RecurrentKernel<RecurrentBackward<float>, float>, int, int, const RecurrentBackward<float>&,
+                        DeviceId);
+template void run_layer(RecurrentKernel<RecurrentBackward<double>, double>, int, int, const RecurrentBackward<double>&,
+                        DeviceId);
+
 namespace {
 
 Tensor product(const Tensor& a, const Tensor& b) { return torch::stable::matmul(a, b); }
@@ -27,14 +42,14 @@ STABLE_TORCH_LIBRARY_FRAGMENT(norse_fast, m) {
 }
 
 STABLE_TORCH_LIBRARY_IMPL(norse_fast, CompositeExplicitAutograd, m) {
-  m.impl("cuda_kernels", TORCH_BOX(&kernel_table<Gpu>));
+  m.impl("cuda_kernels", TORCH_BOX(&kernel_table_address));
   m.impl("recurrent_path", TORCH_BOX(&recurrent_path));
   m.impl("lanes_per_thread", TORCH_BOX(&lanes_per_thread_of));
 }
 
 STABLE_TORCH_LIBRARY_IMPL(norse_fast, CUDA, m) {
-  implement_all<Gpu>(m);
-  implement_recurrent<Gpu>(m);
+  implement_all(m);
+  implement_recurrent(m);
   m.impl("product", TORCH_BOX(&product));
   m.impl("spike_product", TORCH_BOX(&spike_product));
 }

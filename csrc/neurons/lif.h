@@ -17,6 +17,7 @@ namespace norse_fast {
 
 template <bool kDetachReset>
 struct LIF {
+  using Step = LIF<false>;
   static constexpr const char* kName = kDetachReset ? "lif_detached" : "lif";
   static constexpr const char* kStateNames[] = {"v", "i"};
   static constexpr const char* kParamNames[] = {"tau_syn_inv", "tau_mem_inv", "v_leak", "v_th", "v_reset"};

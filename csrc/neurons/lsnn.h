@@ -20,6 +20,7 @@ namespace norse_fast {
 
 template <bool kDetachReset>
 struct LSNN {
+  using Step = LSNN<false>;
   static constexpr const char* kName = kDetachReset ? "lsnn_detached" : "lsnn";
   static constexpr const char* kStateNames[] = {"v", "i", "b"};
   static constexpr const char* kParamNames[] = {"tau_syn_inv", "tau_mem_inv", "tau_adapt_inv", "v_leak",

@@ -33,6 +33,7 @@ inline constexpr const char* kRefracName<LIFAdEx> = "lif_adex_refrac";
 template <class Inner>
 struct Refrac {
   static_assert(Inner::kThresholds == 1);
+  using Step = Refrac<StepOf<Inner>>;
   static constexpr const char* kName = kRefracName<Inner>;
   static constexpr auto kStateNames = append_name(Inner::kStateNames, "rho");
   static constexpr auto kParamNames = append_name(Inner::kParamNames, "rho_reset");

@@ -20,10 +20,16 @@ extern int limits[2];
 extern int64_t threads;
 }  // namespace emulation
 
-namespace norse_fast::cuda {
-namespace {
+namespace norse_fast {
 
 using EmulatedModels = ModelList<LIF<false>, LIF<true>, LSNN<true>, Izhikevich, CobaLIF, Refrac<LIF<true>>, LI>;
+
+const KernelTable& kernel_table() { return table_of<cuda::Runners>(EmulatedModels{}); }
+
+}  // namespace norse_fast
+
+namespace norse_fast::cuda {
+namespace {
 
 void set_limits(int64_t multiprocessors, int64_t shared_bytes) {
   emulation::limits[0] = static_cast<int>(multiprocessors);
@@ -49,15 +55,8 @@ STABLE_TORCH_LIBRARY(norse_fast_emulated, m) {
   m.def(
       "plan(int neurons, int batch, int channels, int element_size, bool backward, int multiprocessors, "
       "int shared_bytes) -> int[]");
-  EmulatedModels::for_each([&](auto model) {
-    const Signature& signature = Signature::of<decltype(model)>();
-    m.def(forward_schema(signature).c_str());
-    m.def(backward_schema(signature).c_str());
-    if constexpr (kIsRecurrent<decltype(model)>) {
-      m.def(recurrent_forward_schema(signature).c_str());
-      m.def(recurrent_backward_schema(signature).c_str());
-    }
-  });
+  define_all(m);
+  define_recurrent(m);
 }
 
 STABLE_TORCH_LIBRARY_IMPL(norse_fast_emulated, CompositeExplicitAutograd, m) {
@@ -68,16 +67,8 @@ STABLE_TORCH_LIBRARY_IMPL(norse_fast_emulated, CompositeExplicitAutograd, m) {
 }
 
 STABLE_TORCH_LIBRARY_IMPL(norse_fast_emulated, CPU, m) {
-  EmulatedModels::for_each([&](auto model) {
-    using Model = decltype(model);
-    const std::string name = Model::kName;
-    m.impl((name + "_forward").c_str(), &forward<Gpu, Model>);
-    m.impl((name + "_backward").c_str(), &backward<Gpu, Model>);
-    if constexpr (kIsRecurrent<Model>) {
-      m.impl((name + "_recurrent_forward").c_str(), &recurrent_forward<Gpu, Model>);
-      m.impl((name + "_recurrent_backward").c_str(), &recurrent_backward<Gpu, Model>);
-    }
-  });
+  implement_all(m);
+  implement_recurrent(m);
 }
 
 }  // namespace norse_fast::cuda

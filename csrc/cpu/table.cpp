@@ -1,0 +1,31 @@
+// The kernel table of the CPU.
+
+#include "../neurons/table.h"
+
+#include "memory.h"
+#include "tasks.h"
+
+namespace norse_fast {
+namespace cpu {
+namespace {
+
+struct Runners {
+  static constexpr Memory kMemory{&reserve, &release};
+
+  template <class Model, class Launch>
+  static void run(const Launch& launch, DeviceId) {
+    run_lanes(kernel<Model, Launch>(), launch);
+  }
+
+  template <class Model, class Launch>
+  static void run_recurrent(const Launch& launch, DeviceId device) {
+    run_layer(task_maker<Model, Launch>(), Model::kRecurrence.channels, launch, device);
+  }
+};
+
+}  // namespace
+}  // namespace cpu
+
+const KernelTable& kernel_table() { return table_of<cpu::Runners>(AllModels{}); }
+
+}  // namespace norse_fast
