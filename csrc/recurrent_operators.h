@@ -185,7 +185,11 @@ struct RecurrentBackwardCall {
     const Shape shape = recurrent_shape(a.input, a.z);
     const Sizes trace_sizes = with_leading(shape.steps, shape.step);
     set_coupled<T>(launch, a, model, shape);
-    grad_currents = allocate(currents_sizes(shape, model.channels), kScalarType<T>);
+    // In memory for whole segments, so that the parts of a sequence, of which one is shorter, use the same.
+    Sizes whole = currents_sizes(shape, model.channels);
+    whole[0] = (shape.steps + kRecurrentSegment - 1) / kRecurrentSegment * kRecurrentSegment;
+    grad_currents = allocate(whole, kScalarType<T>);
+    grad_currents = torch::stable::narrow(grad_currents, 0, 0, shape.steps);
     launch.grad_input = grad_currents.data_ptr();
     launch.alpha = parameter_of<T>(a.alpha, false, a.dt, shape);
     STD_TORCH_CHECK(a.surrogate >= 0 && a.surrogate < static_cast<int64_t>(Surrogate::kCount),

@@ -151,8 +151,9 @@ def _backward(ctx: Any, grad_output: Any, grad_z: Any, *grads: Any) -> Any:
         grad_trace = [zero if g is None else g for g in grads[states : 2 * states]]
 
     want_params = True in needs[states + 1 : -1]
-    grad_x = torch.empty_like(x) if needs_x else None
-    grad_weights: list[Any] = [None, None]
+    grad_x = x.new_empty(x.shape) if needs_x else None
+    grad_input_weights = x.new_zeros(input_weights.shape) if needs_input_weights else None
+    grad_recurrent_weights = x.new_zeros(recurrent_weights.shape) if needs[states] else None
     grad_params: Any = None
     # A part of the steps after the other, so that few of the currents' gradients are in memory at once.
     steps = x.shape[0]
@@ -172,24 +173,25 @@ def _backward(ctx: Any, grad_output: Any, grad_z: Any, *grads: Any) -> Any:
         flat = grad_currents.reshape(-1, grad_currents.shape[-1])
         batch = flat.shape[0] // (last - first)
         if needs_z or first > 0:
-            grad_z = _product(flat[:batch], recurrent_weights).reshape(z.shape)
-        if grad_x is not None:
-            projected = grad_currents if input_weights is None else _product(flat, input_weights)
-            grad_x[first:last] = projected.reshape(grad_x[first:last].shape)
-        if needs_input_weights:
-            _add_to(grad_weights, 0, _spike_product(x[first:last], flat))
-        if needs[states]:
+            grad_z = z.new_empty(z.shape)
+            _product(grad_z, flat[:batch], recurrent_weights)
+        if grad_x is not None and input_weights is None:
+            grad_x[first:last] = grad_currents
+        elif grad_x is not None:
+            _product(grad_x[first:last], flat, input_weights)
+        if grad_input_weights is not None:
+            _add_spike_product(grad_input_weights, x[first:last], flat)
+        if grad_recurrent_weights is not None:
             if first == 0:
-                _add_to(grad_weights, 1, _spike_product(z, flat[:batch]))
-                _add_to(grad_weights, 1, _spike_product(output[: last - 1], flat[batch:]))
-            else:
-                _add_to(grad_weights, 1, _spike_product(output[first - 1 : last - 1], flat))
+                _add_spike_product(grad_recurrent_weights, z, flat[:batch])
+            _add_spike_product(
+                grad_recurrent_weights, output[max(first - 1, 0) : last - 1], flat[0 if first else batch :]
+            )
         if want_params:
             grad_params = part_params if grad_params is None else grad_params + part_params
-    found: list[Any] = [grad_x, grad_weights[0], grad_z if needs_z else None, *grads, grad_weights[1]]
-    found = [None, *found, *[None] * (params + 1)]
-    for k in (2, 4 + states):
-        found[k] = None if found[k] is None else found[k].t()
+        del grad_currents, flat  # before the next part needs as much
+    found = [None, grad_x, grad_input_weights, grad_z if needs_z else None, *grads, grad_recurrent_weights]
+    found += [None] * (params + 1)
     for k in range(params):
         if needs[states + 1 + k]:
             found[5 + states + k] = reduce_to(grad_params[k], operands[states + 1 + k])
@@ -201,19 +203,14 @@ def _part_length(steps: int, device_type: str) -> int:
     return RECURRENT_SEGMENT * (1 if device_type == "cpu" else max(4, -(-steps // (8 * RECURRENT_SEGMENT))))
 
 
-def _add_to(sums: list[Any], k: int, addend: torch.Tensor) -> None:
-    sums[k] = addend if sums[k] is None else sums[k].add_(addend)
+def _product(out: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> None:
+    """Write ``a @ b`` to ``out``, which has the leading dimensions of what ``a`` is a view of."""
+    torch.ops.norse_fast.product.default(out.view(a.shape[0], b.shape[1]), a, b)
 
 
-def _product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    product: torch.Tensor = torch.ops.norse_fast.product.default(a, b)
-    return product
-
-
-def _spike_product(x: torch.Tensor, grads: torch.Tensor) -> torch.Tensor:
-    """``x.T @ grads`` over all steps and rows of the batch, quick where x is spikes, and few."""
-    product: torch.Tensor = torch.ops.norse_fast.spike_product.default(x.reshape(-1, x.shape[-1]), grads)
-    return product
+def _add_spike_product(sum: torch.Tensor, x: torch.Tensor, grads: torch.Tensor) -> None:
+    """Add ``grads.T @ x`` over all steps and rows of the batch, quick where x is spikes, and few."""
+    torch.ops.norse_fast.add_spike_product.default(sum, x.reshape(-1, x.shape[-1]), grads)
 
 
 class Recurrent:

@@ -222,15 +222,42 @@ def test_threads_make_no_difference(tmp_path):
     dtype=st.sampled_from([torch.float32, torch.float64]),
     seed=st.integers(0, 2**16),
 )
-def test_spike_product(rows, width, columns, rate, binary, dtype, seed):
+def test_add_spike_product(rows, width, columns, rate, binary, dtype, seed):
     generator = torch.Generator().manual_seed(seed)
     z = (torch.rand(rows, width, generator=generator) < rate).to(dtype)
     if not binary:
         z = z * torch.randn(rows, width, generator=generator).to(dtype)
     grads = torch.randn(rows, columns, generator=generator).to(dtype)
-    product = torch.ops.norse_fast.spike_product(z, grads)
+    before = torch.randn(columns, width, generator=generator).to(dtype)
+    total = before.clone()
+    torch.ops.norse_fast.add_spike_product(total, z, grads)
     tolerance = 1e-5 if dtype == torch.float32 else 1e-13
-    torch.testing.assert_close(product, z.t() @ grads, rtol=tolerance, atol=tolerance)
+    torch.testing.assert_close(total, before + grads.t() @ z, rtol=tolerance, atol=tolerance)
+
+
+@needs_kernels
+@pytest.mark.parametrize("size", [(1, 1, 1), (100, 70, 130), (97, 300, 64), (500, 128, 192), (3, 0, 5)], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_product(size, dtype, generator):
+    rows, depth, columns = size
+    a, b = torch.randn(rows, depth, generator=generator), torch.randn(depth, columns, generator=generator)
+    a, b = a.to(dtype), b.to(dtype)
+    out = torch.full((rows, columns), torch.nan, dtype=dtype)
+    torch.ops.norse_fast.product(out, a, b)
+    tolerance = 1e-4 if dtype == torch.float32 else 1e-12
+    torch.testing.assert_close(out, a @ b, rtol=tolerance, atol=tolerance)
+
+
+@needs_kernels
+@pytest.mark.parametrize("name", ["product", "add_spike_product"])
+def test_products_write_nowhere_else(name):
+    operator = getattr(torch.ops.norse_fast, name)
+    a, b = torch.ones(4, 4), torch.ones(4, 4)
+    for result in (torch.zeros(4, 5), torch.zeros(16), torch.zeros(4, 8)[:, ::2], torch.zeros(4, 4).double()):
+        with pytest.raises(RuntimeError, match="needs a contiguous result"):
+            operator(result, a, b)
+    with pytest.raises(RuntimeError, match="needs two matrices that fit"):
+        operator(torch.zeros(4, 4), torch.ones(4, 3) if name == "product" else torch.ones(3, 4), b)
 
 
 @needs_kernels
@@ -263,7 +290,8 @@ def test_opcheck(model: Model, generator):
     for want_params in (False, True):
         tail = (torch.ones_like(output), None, *[None] * len(values), [], 0, 0.001, want_params)
         torch.library.opcheck(neuron.recurrent_backward_op, (*problem, alpha, output, checkpoints, *tail))
-    torch.library.opcheck(torch.ops.norse_fast.spike_product.default, (output[0], output[1]))
+    torch.library.opcheck(torch.ops.norse_fast.add_spike_product.default, (torch.ones(6, 6), output[0], output[1]))
+    torch.library.opcheck(torch.ops.norse_fast.product.default, (torch.ones(6, 6), output[0].t().contiguous(), output[1]))
 
 
 @needs_kernels

@@ -172,12 +172,12 @@ struct Vectors {
   }
 
   static void multiply(const T* a, int64_t row_stride, int64_t step, int64_t rows, int64_t depth, const T* panel,
-                       T* out, int64_t out_stride, int64_t columns) {
+                       T* out, int64_t out_stride, int64_t columns, bool add) {
     int64_t first = 0;
     do {
       const int64_t length = depth - first < kDepth ? depth - first : kDepth;
       multiply_rows<kTileRows>(a + first * step, row_stride, step, rows, length, panel + first * kPanel<T>, out,
-                               out_stride, columns, first > 0);
+                               out_stride, columns, add || first > 0);
       first += length;
     } while (first < depth);
   }

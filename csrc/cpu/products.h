@@ -32,9 +32,9 @@ struct Products {
   void (*sum_rows)(const T* matrix, int64_t row_stride, const int32_t* events, int64_t count, const T* factors, T* out);
 
   /// out[r][c] = sum over k < depth of a(r, k) * panel[k][c] for `columns` columns, at most kPanel, where a(r, k) is
-  /// a[r * row_stride + k * step].
+  /// a[r * row_stride + k * step]; or, to `add`, += that.
   void (*multiply)(const T* a, int64_t row_stride, int64_t step, int64_t rows, int64_t depth, const T* panel, T* out,
-                   int64_t out_stride, int64_t columns);
+                   int64_t out_stride, int64_t columns, bool add);
 };
 
 /// Defined for every backend that CMakeLists.txt compiles products.cpp for.

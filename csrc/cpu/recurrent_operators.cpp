@@ -5,6 +5,7 @@
 
 #include <memory>
 
+#include "buffer.h"
 #include "device.h"
 #include "products.h"
 #include "tasks.h"
@@ -12,33 +13,55 @@
 namespace norse_fast::cpu {
 namespace {
 
+template <class T>
+using Scratch = Buffer<Baseline, T>;
+
 int64_t threads_for(int64_t tasks) { return std::min<int64_t>(tasks, torch::stable::get_num_threads()); }
+
+/// Calls f(begin, end) for ranges that make up [0, count), one for each thread.
+template <class F>
+void parallel_ranges(int64_t count, const F& f) {
+  if (threads_for(count) > 1) return torch::stable::parallel_for(0, count, 1, f);
+  if (count > 0) f(0, count);
+}
 
 /// Calls f(k) for k < count, shared between the threads.
 template <class F>
 void parallel(int64_t count, const F& f) {
-  if (threads_for(count) <= 1) {
-    for (int64_t k = 0; k < count; ++k) f(k);
-    return;
-  }
-  torch::stable::parallel_for(0, count, 1, [&](int64_t begin, int64_t end) {
+  parallel_ranges(count, [&](int64_t begin, int64_t end) {
     for (int64_t k = begin; k < end; ++k) f(k);
   });
 }
 
-/// The panels of a matrix.
+/// A matrix, of any strides.
 template <class T>
-Tensor pack(const Products<T>& products, const T* matrix, int64_t row_stride, int64_t column_stride, int64_t rows,
-            int64_t columns, Device device) {
-  const int64_t panels = panel_count(columns, kPanel<T>);
-  const int64_t size = rows * kPanel<T>;
-  Tensor packed = empty({panels * size}, kScalarType<T>, device);
-  parallel(panels, [&](int64_t p) {
-    const int64_t first = p * kPanel<T>;
-    products.pack(matrix + first * column_stride, row_stride, column_stride, rows, std::min(columns - first, kPanel<T>),
-                  static_cast<T*>(packed.data_ptr()) + p * size);
-  });
-  return packed;
+struct Matrix {
+  const T* data;
+  int64_t rows, columns, row_stride, column_stride;
+
+  static Matrix of(const Tensor& t) {
+    return {static_cast<const T*>(t.data_ptr()), t.size(0), t.size(1), t.size(1), 1};
+  }
+  Matrix rows_from(int64_t first, int64_t count) const {
+    return {data + first * row_stride, count, columns, row_stride, column_stride};
+  }
+  Matrix transposed() const { return {data, columns, rows, column_stride, row_stride}; }
+
+  int64_t panels() const { return panel_count(columns, kPanel<T>); }
+  int64_t panel_size() const { return rows * kPanel<T>; }
+  int64_t columns_in(int64_t panel) const { return std::min(columns - panel * kPanel<T>, kPanel<T>); }
+};
+
+template <class T>
+void pack_panel(const Products<T>& products, const Matrix<T>& m, int64_t panel, T* to) {
+  products.pack(m.data + panel * kPanel<T> * m.column_stride, m.row_stride, m.column_stride, m.rows,
+                m.columns_in(panel), to);
+}
+
+/// All panels, one after the other.
+template <class T>
+void pack(const Products<T>& products, const Matrix<T>& m, T* to) {
+  parallel(m.panels(), [&](int64_t panel) { pack_panel(products, m, panel, to + panel * m.panel_size()); });
 }
 
 /// Cuts (batch, neurons) into pieces: by rows of the batch, whose pieces never wait for each other, or, where these are
@@ -59,22 +82,77 @@ std::vector<Piece> cut(int64_t batch, int64_t neurons, int64_t panel, int64_t wo
   return pieces;
 }
 
+/// The tasks of a launch, every one of which is made and run by one thread.
 template <class Launch>
-void run_tasks(MakeTask<Launch> make, const Launch& launch, const std::vector<Piece>& pieces) {
-  const int64_t steps = task_steps(launch), count = pieces.size();
-  if (pieces.front().neuron_end == launch.neurons) {
-    parallel(count, [&](int64_t k) {
-      const auto task = make(launch, pieces[k]);
-      for (int64_t step = 0; step < steps; ++step) task->step(step);
-      task->finish();
-    });
-    return;
+class Tasks {
+ public:
+  Tasks(MakeTask<Launch> make, const Launch& launch, const std::vector<Piece>& pieces)
+      : make_(make), launch_(launch), pieces_(pieces), tasks_(pieces.size()) {}
+
+  /// Makes steps from `from` to before `to`, or, where that is less, to after `to`. The last run finishes the tasks.
+  void run(Pass pass, int64_t from, int64_t to, bool last) {
+    const int64_t count = pieces_.size(), by = from <= to ? 1 : -1;
+    if (pieces_.front().neuron_end == launch_.neurons) {
+      parallel(count, [&](int64_t k) {
+        for (int64_t t = from; t != to; t += by) task(k).step(pass, t);
+        if (last) task(k).finish();
+      });
+      return;
+    }
+    for (int64_t t = from; t != to; t += by) parallel(count, [&](int64_t k) { task(k).step(pass, t); });
+    if (last) parallel(count, [&](int64_t k) { task(k).finish(); });
   }
-  std::vector<std::unique_ptr<Task>> tasks(count);
-  parallel(count, [&](int64_t k) { tasks[k] = make(launch, pieces[k]); });
-  for (int64_t step = 0; step < steps; ++step) parallel(count, [&](int64_t k) { tasks[k]->step(step); });
-  parallel(count, [&](int64_t k) { tasks[k]->finish(); });
-}
+
+ private:
+  Task& task(int64_t k) {
+    if (!tasks_[k]) tasks_[k] = make_(launch_, pieces_[k]);
+    return *tasks_[k];
+  }
+
+  const MakeTask<Launch> make_;
+  const Launch& launch_;
+  const std::vector<Piece>& pieces_;
+  std::vector<std::unique_ptr<Task>> tasks_;
+};
+
+/// The weights of a layer in panels, as its tasks take them.
+template <class T>
+class Weights {
+ public:
+  Weights(const Coupling<T>& layer, int channels, std::vector<Piece>& pieces)
+      : layer_(layer), channels_(channels), pieces_(pieces) {}
+
+  /// Elements of panels with so many rows for each channel.
+  int64_t size(int64_t rows) const { return channels_ * panel_count(layer_.neurons, kPanel<T>) * kPanel<T> * rows; }
+  int64_t input_size() const { return layer_.input_weights ? size(layer_.inputs) : 0; }
+  int64_t recurrent_size() const { return size(layer_.neurons); }
+
+  void pack_input(T* to) const {
+    if (layer_.input_weights) pack_channels(layer_.input_weights, layer_.inputs, &Piece::input_weights, to);
+  }
+  void pack_recurrent(T* to) const { pack_channels(layer_.weights, layer_.neurons, &Piece::recurrent_weights, to); }
+  void pack_plain(T* to) const {
+    const int64_t neurons = layer_.neurons;
+    pack(products_, Matrix<T>{layer_.weights, channels_ * neurons, neurons, neurons, 1}, to);
+    for (Piece& piece : pieces_) piece.plain_weights = to;
+  }
+
+ private:
+  /// A row per input or neuron that spiked, for every channel.
+  void pack_channels(const T* weights, int64_t rows, const void* (Piece::*panels)[2], T* to) const {
+    const Matrix<T> all{weights, channels_ * layer_.neurons, rows, rows, 1};
+    for (int c = 0; c < channels_; ++c) {
+      T* const here = to + c * size(rows) / channels_;
+      pack(products_, all.rows_from(c * layer_.neurons, layer_.neurons).transposed(), here);
+      for (Piece& piece : pieces_) (piece.*panels)[c] = here;
+    }
+  }
+
+  const Products<T> products_ = products<T>();
+  const Coupling<T>& layer_;
+  const int channels_;
+  std::vector<Piece>& pieces_;
+};
 
 struct RecurrentCpu : Cpu {
   using Cpu::Cpu;
@@ -82,37 +160,32 @@ struct RecurrentCpu : Cpu {
   template <class T>
   void run(MakeTask<RecurrentForward<T>> make, int channels, const RecurrentForward<T>& f) const {
     // Waiting for all threads takes as long as some hundred thousand additions, of which spikes need a tenth.
-    run(make, channels, f, products<T>(), int64_t{1} << 20, false);
+    auto pieces = cut(f.lanes / f.neurons, f.neurons, kPanel<T>, int64_t{1} << 20);
+    const Weights<T> weights(f, channels, pieces);
+    const Scratch<T> input(weights.input_size()), recurrent(weights.recurrent_size());
+    weights.pack_input(input.data());
+    weights.pack_recurrent(recurrent.data());
+    Tasks<RecurrentForward<T>>(make, f, pieces).run(Pass::kForward, 0, f.steps, true);
   }
 
   template <class T>
   void run(MakeTask<RecurrentBackward<T>> make, int channels, const RecurrentBackward<T>& b) const {
-    run(make, channels, b, products<T>(), int64_t{1} << 18, true);
-  }
-
- private:
-  template <class T, template <class> class Launch>
-  void run(MakeTask<Launch<T>> make, int channels, const Launch<T>& launch, const Products<T>& products,
-           int64_t worth_waiting, bool back) const {
-    const int64_t neurons = launch.neurons, inputs = launch.inputs;
-    // A row per input or neuron that spiked, for every channel; and for backward the other way round.
-    std::vector<Tensor> projection, recurrence;
-    for (int c = 0; c < channels; ++c) {
-      recurrence.push_back(pack(products, launch.weights + c * neurons * neurons, 1, neurons, neurons, neurons, id));
-      if (!launch.input_weights) continue;
-      projection.push_back(pack(products, launch.input_weights + c * neurons * inputs, 1, inputs, inputs, neurons, id));
-    }
-    const Tensor plain =
-        back ? pack(products, launch.weights, neurons, 1, channels * neurons, neurons, id) : recurrence[0];
-    auto pieces = cut(launch.lanes / neurons, neurons, kPanel<T>, worth_waiting);
-    for (Piece& piece : pieces) {
-      for (int c = 0; c < channels; ++c) {
-        if (launch.input_weights) piece.input_weights[c] = projection[c].data_ptr();
-        piece.recurrent_weights[c] = recurrence[c].data_ptr();
+    auto pieces = cut(b.lanes / b.neurons, b.neurons, kPanel<T>, int64_t{1} << 18);
+    const Weights<T> weights(b, channels, pieces);
+    // To pack them for every pass of every segment takes little time, and only those of one pass are in memory at once.
+    const Scratch<T> panels(std::max(weights.input_size(), weights.recurrent_size()));
+    Tasks<RecurrentBackward<T>> tasks(make, b, pieces);
+    for (int64_t segment = checkpoint_count(b.steps, kRecurrentSegment); segment >= 0; --segment) {
+      const int64_t first = segment * kRecurrentSegment, end = std::min(first + kRecurrentSegment, b.steps);
+      if (b.input_weights && first < end) {
+        weights.pack_input(panels.data());
+        tasks.run(Pass::kProject, first, first + 1, false);
       }
-      piece.plain_weights = plain.data_ptr();
+      weights.pack_recurrent(panels.data());
+      tasks.run(Pass::kRecompute, first, end, false);
+      weights.pack_plain(panels.data());
+      tasks.run(Pass::kBack, end - 1, first - 1, segment == 0);
     }
-    run_tasks(make, launch, pieces);
   }
 };
 
@@ -177,92 +250,99 @@ struct Columns {
   }
 };
 
-/// The sums of a product of matrices, with a(r, k) as in Products::multiply, shared between the threads.
+/// result = a @ b, or, to `add`, += that, shared between the threads.
 template <class T>
-void multiply(const Products<T>& products, const T* a, int64_t row_stride, int64_t step, int64_t rows, int64_t depth,
-              const Tensor& b, Tensor& out) {
+void multiply(const Products<T>& products, const Matrix<T>& a, const Matrix<T>& b, Tensor& result, bool add) {
   constexpr int64_t kRows = 96;  // of a job
-  const int64_t columns = b.size(1), panels = panel_count(columns, kPanel<T>), jobs = (rows + kRows - 1) / kRows;
-  const Tensor packed = pack(products, static_cast<const T*>(b.data_ptr()), columns, 1, depth, columns, locate(b));
-  parallel(panels * jobs, [&](int64_t k) {
-    const int64_t panel = k / jobs, row = k % jobs * kRows, column = panel * kPanel<T>;
-    products.multiply(a + row * row_stride, row_stride, step, std::min(rows - row, kRows), depth,
-                      static_cast<const T*>(packed.data_ptr()) + panel * depth * kPanel<T>,
-                      static_cast<T*>(out.data_ptr()) + row * columns + column, columns,
-                      std::min(columns - column, kPanel<T>));
+  const int64_t jobs = (a.rows + kRows - 1) / kRows;
+  T* const out = static_cast<T*>(result.data_ptr());
+  parallel_ranges(b.panels() * jobs, [&](int64_t begin, int64_t end) {
+    // One panel at a time, because all of them take as much memory as b.
+    const Scratch<T> packed(b.panel_size());
+    for (int64_t k = begin; k < end; ++k) {
+      const int64_t panel = k / jobs, row = k % jobs * kRows;
+      if (k == begin || row == 0) pack_panel(products, b, panel, packed.data());
+      products.multiply(a.data + row * a.row_stride, a.row_stride, a.column_stride, std::min(a.rows - row, kRows),
+                        a.columns, packed.data(), out + row * b.columns + panel * kPanel<T>, b.columns,
+                        b.columns_in(panel), add);
+    }
   });
 }
 
 template <class T>
-Tensor product_as(const Tensor& a, const Tensor& b) {
-  Tensor out = empty({a.size(0), b.size(1)}, kScalarType<T>, locate(a));
-  const int64_t depth = a.size(1);
-  multiply(products<T>(), static_cast<const T*>(a.data_ptr()), depth, 1, a.size(0), depth, b, out);
-  return out;
-}
-
-template <class T>
-Tensor spike_product_as(const Tensor& spikes, const Tensor& grads) {
-  const int64_t count = spikes.size(0), width = spikes.size(1), columns = grads.size(1);
-  const Device device = locate(spikes);
+void add_spike_product_as(Tensor& sum, const Tensor& spikes, const Tensor& grads) {
+  const Matrix<T> z = Matrix<T>::of(spikes), matrix = Matrix<T>::of(grads);
+  const int64_t width = z.columns, columns = matrix.columns;
   const Products<T> products = cpu::products<T>();
-  const T* z = static_cast<const T*>(spikes.data_ptr());
-  const T* matrix = static_cast<const T*>(grads.data_ptr());
-  Tensor result = empty({width, columns}, kScalarType<T>, device);
-  const Columns lists(products, z, count, width);
-  if (lists.begin.empty()) {
-    multiply(products, z, 1, width, width, count, grads, result);
-    return result;
-  }
-  const int64_t whole = columns / kPanel<T> * kPanel<T>;
-  Tensor rest = grads;
-  if (whole < columns) rest = pack(products, matrix + whole, columns, 1, count, columns - whole, device);
-  parallel(panel_count(columns, kPanel<T>) * width, [&](int64_t k) {
-    const int64_t first = k / width * kPanel<T>, h = k % width;
-    const int32_t* events = lists.rows.get() + lists.begin[h];
-    const int64_t found = lists.begin[h + 1] - lists.begin[h];
-    T sums[kPanel<T>] = {};
-    first < whole ? products.sum_rows(matrix + first, columns, events, found, nullptr, sums)
-                  : products.sum_rows(static_cast<const T*>(rest.data_ptr()), kPanel<T>, events, found, nullptr, sums);
-    std::copy_n(sums, std::min(columns - first, kPanel<T>), static_cast<T*>(result.data_ptr()) + h * columns + first);
+  const Columns lists(products, z.data, z.rows, width);
+  if (lists.begin.empty()) return multiply(products, matrix.transposed(), z, sum, true);
+  const int64_t whole = columns / kPanel<T>;
+  // The columns that fill no panel, in one.
+  const Scratch<T> rest(whole < matrix.panels() ? matrix.panel_size() : 0);
+  if (whole < matrix.panels()) pack_panel(products, matrix, whole, rest.data());
+  // Sums lie as a panel needs them, and then, a cache line of every column together, as the result does.
+  constexpr int64_t kTile = 64 / sizeof(T);
+  const int64_t tiles = (width + kTile - 1) / kTile;
+  parallel(matrix.panels() * tiles, [&](int64_t k) {
+    const int64_t panel = k / tiles, first = panel * kPanel<T>, begin = k % tiles * kTile;
+    const int64_t rows = std::min(width - begin, kTile), found = matrix.columns_in(panel);
+    T* const out = static_cast<T*>(sum.data_ptr()) + first * width + begin;
+    T sums[kTile][kPanel<T>] = {};
+    for (int64_t c = 0; c < found; ++c) {
+      for (int64_t h = 0; h < rows; ++h) sums[h][c] = out[c * width + h];
+    }
+    for (int64_t h = 0; h < rows; ++h) {
+      const int64_t from = lists.begin[begin + h], count = lists.begin[begin + h + 1] - from;
+      const int32_t* events = lists.rows.get() + from;
+      panel < whole ? products.sum_rows(matrix.data + first, columns, events, count, nullptr, sums[h])
+                    : products.sum_rows(rest.data(), kPanel<T>, events, count, nullptr, sums[h]);
+    }
+    for (int64_t c = 0; c < found; ++c) {
+      for (int64_t h = 0; h < rows; ++h) out[c * width + h] = sums[h][c];
+    }
   });
-  return result;
 }
 
-/// Calls f<T>(a, b) for two matrices of one floating point type that agree in the given dimensions.
+/// Calls f<T>(a, b) for two matrices of one floating point type that agree in the given dimensions, and whose product
+/// has the sizes of the result.
 template <class F>
-Tensor with_matrices(const Tensor& a, int a_dim, const Tensor& b, const char* name, const F& f) {
+void with_matrices(const Tensor& result, const Sizes& sizes, const Tensor& a, int a_dim, const Tensor& b,
+                   const char* name, const F& f) {
   STD_TORCH_CHECK(a.dim() == 2 && b.dim() == 2 && a.size(a_dim) == b.size(0) && a.scalar_type() == b.scalar_type() &&
                       a.is_cpu() && b.is_cpu(),
                   "norse_fast: ", name, " needs two matrices that fit, of one dtype, on the CPU");
+  STD_TORCH_CHECK(
+      sizes_of(result) == sizes && result.is_contiguous() && result.scalar_type() == a.scalar_type() && result.is_cpu(),
+      "norse_fast: ", name, " needs a contiguous result of the product's shape and dtype, on the CPU");
   const Tensor x = as_contiguous(a), y = as_contiguous(b);
-  return x.scalar_type() == ScalarType::Double ? f(0.0, x, y) : f(0.0f, x, y);
+  x.scalar_type() == ScalarType::Double ? f(0.0, x, y) : f(0.0f, x, y);
 }
 
-Tensor product(const Tensor& a, const Tensor& b) {
-  return with_matrices(a, 1, b, "product",
-                       [](auto zero, const Tensor& x, const Tensor& y) { return product_as<decltype(zero)>(x, y); });
-}
-
-Tensor spike_product(const Tensor& spikes, const Tensor& grads) {
-  return with_matrices(spikes, 0, grads, "spike_product", [](auto zero, const Tensor& x, const Tensor& y) {
-    return spike_product_as<decltype(zero)>(x, y);
+void product(Tensor out, const Tensor& a, const Tensor& b) {
+  with_matrices(out, {a.size(0), b.size(1)}, a, 1, b, "product", [&](auto zero, const Tensor& x, const Tensor& y) {
+    using T = decltype(zero);
+    multiply(products<T>(), Matrix<T>::of(x), Matrix<T>::of(y), out, false);
   });
+}
+
+void add_spike_product(Tensor sum, const Tensor& spikes, const Tensor& grads) {
+  with_matrices(sum, {grads.size(1), spikes.size(1)}, spikes, 0, grads, "add_spike_product",
+                [&](auto zero, const Tensor& x, const Tensor& y) { add_spike_product_as<decltype(zero)>(sum, x, y); });
 }
 
 }  // namespace
 
 STABLE_TORCH_LIBRARY_FRAGMENT(norse_fast, m) {
-  // a @ b, and spikes.T @ grads, which is quick where there are few spikes. Unlike torch's own, they give the same
-  // result for any number of threads.
-  m.def("product(Tensor a, Tensor b) -> Tensor");
-  m.def("spike_product(Tensor spikes, Tensor grads) -> Tensor");
+  // out = a @ b, and sum += grads.T @ spikes, which is quick where there are few spikes. Unlike torch's own, they give
+  // the same result for any number of threads.
+  m.def("product(Tensor(a!) out, Tensor a, Tensor b) -> ()");
+  m.def("add_spike_product(Tensor(a!) sum, Tensor spikes, Tensor grads) -> ()");
   define_recurrent(m);
 }
 
 STABLE_TORCH_LIBRARY_IMPL(norse_fast, CPU, m) {
   m.impl("product", TORCH_BOX(&product));
-  m.impl("spike_product", TORCH_BOX(&spike_product));
+  m.impl("add_spike_product", TORCH_BOX(&add_spike_product));
   implement_recurrent(m);
 }
 

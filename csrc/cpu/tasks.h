@@ -8,13 +8,22 @@
 namespace norse_fast::cpu {
 
 /// The rows of the batch, and the neurons, that one thread computes, and the weights in panels (see products.h), at
-/// which neurons begin.
+/// which neurons begin. Of those only the ones that a pass uses need be there.
 struct Piece {
   int64_t batch_begin, batch_end;
   int64_t neuron_begin, neuron_end;
-  const void* input_weights[2] = {};      // of every channel; a row per input; null: the input is the currents
+  const void* input_weights[2] = {};      // of every channel; a row per input
   const void* recurrent_weights[2] = {};  // of every channel; a row per neuron that spiked
-  const void* plain_weights = nullptr;    // for backward: the recurrent ones with a row per channel and neuron
+  const void* plain_weights = nullptr;    // for kBack: the recurrent ones with a row per channel and neuron
+};
+
+/// Through the steps that they are made of, forward makes one pass. Backward makes three through one segment after the
+/// other, from the last: the first needs the input's weights, the second the recurrent ones, the third the plain ones.
+enum class Pass {
+  kForward,
+  kProject,    // the segment's input, as a whole in its first step; not where the input is the currents
+  kRecompute,  // its steps again, for what vjp needs of them
+  kBack,       // from its last step to its first
 };
 
 /// A piece, with the memory that it needs from step to step. If pieces share a row of the batch, all of them must have
@@ -22,19 +31,9 @@ struct Piece {
 class Task {
  public:
   virtual ~Task() = default;
-  virtual void step(int64_t k) = 0;
+  virtual void step(Pass pass, int64_t t) = 0;
   virtual void finish() = 0;
 };
-
-/// Steps of a task: forward makes one per time step, backward one to recompute and one to go back.
-template <class T>
-int64_t task_steps(const RecurrentForward<T>& f) {
-  return f.steps;
-}
-template <class T>
-int64_t task_steps(const RecurrentBackward<T>& b) {
-  return 2 * b.steps;
-}
 
 template <class Launch>
 using MakeTask = std::unique_ptr<Task> (*)(const Launch& launch, const Piece& piece);

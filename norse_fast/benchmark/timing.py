@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch.utils.benchmark import Timer
 
-__all__ = ["Effort", "compare"]
+__all__ = ["Effort", "compare", "malloc_trim"]
 
 
 class Effort(NamedTuple):
@@ -28,7 +28,7 @@ class Effort(NamedTuple):
 
 
 # glibc's function that hands freed memory back to the system; other C libraries have none.
-_malloc_trim = getattr(None if os.name == "nt" else ctypes.CDLL(None), "malloc_trim", lambda pad: 0)
+malloc_trim = getattr(None if os.name == "nt" else ctypes.CDLL(None), "malloc_trim", lambda pad: 0)
 
 
 def compare(contenders: dict[str, Callable[[], Any]], effort: Effort) -> dict[str, dict[str, Any]]:
@@ -49,7 +49,7 @@ def compare(contenders: dict[str, Callable[[], Any]], effort: Effort) -> dict[st
         for name, timer in timers.items():
             # What one contender frees, glibc may keep, and whoever allocates next would skip its page faults, by luck of
             # the order. So each starts from memory that the system must hand out anew.
-            _malloc_trim(0)
+            malloc_trim(0)
             samples[name] += timer.blocked_autorange(min_run_time=effort.seconds).times
     shares = torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)
     quartiles = {

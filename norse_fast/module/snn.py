@@ -323,7 +323,7 @@ class _Weights(torch.nn.Module):
 
 
 def _without_diagonal(gradient: torch.Tensor) -> torch.Tensor:
-    return gradient - torch.diag(gradient.diagonal())
+    return gradient.diagonal_scatter(gradient.new_zeros(gradient.shape[0]))
 
 
 # torch.save would warn that the hook is lost; __setstate__ puts it back.
