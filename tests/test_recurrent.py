@@ -291,7 +291,9 @@ def test_opcheck(model: Model, generator):
         tail = (torch.ones_like(output), None, *[None] * len(values), [], 0, 0.001, want_params)
         torch.library.opcheck(neuron.recurrent_backward_op, (*problem, alpha, output, checkpoints, *tail))
     torch.library.opcheck(torch.ops.norse_fast.add_spike_product.default, (torch.ones(6, 6), output[0], output[1]))
-    torch.library.opcheck(torch.ops.norse_fast.product.default, (torch.ones(6, 6), output[0].t().contiguous(), output[1]))
+    torch.library.opcheck(
+        torch.ops.norse_fast.product.default, (torch.ones(6, 6), output[0].t().contiguous(), output[1])
+    )
 
 
 @needs_kernels
