@@ -26,6 +26,7 @@ import norse_fast
 from .._extension import BUILD, kernels_disabled
 from .models import MODELS, import_norse
 from .timing import Effort, compare
+from .train import memory_meter
 
 __all__ = ["main"]
 
@@ -120,23 +121,29 @@ def _stepwise(cell: Callable[..., Any]) -> Run:
     return run
 
 
-def _spikingjelly(device: str) -> Run | None:
+def _spikingjelly(device: str) -> dict[str, Run]:
+    """Its layer, with each of the backends that it has for the device."""
     try:
         from spikingjelly.activation_based import functional, neuron
     except ImportError:
-        return None
-    node = neuron.LIFNode(step_mode="m", detach_reset=True)
-    for backend in ("triton", "cupy"):
-        if backend in node.supported_backends and torch.device(device).type == "cuda":
-            node.backend = backend
-            break
+        return {}
 
-    def run(x: torch.Tensor) -> torch.Tensor:
-        functional.reset_net(node)
-        spikes: torch.Tensor = node(x)
-        return spikes
+    def make(backend: str) -> Run:
+        node = neuron.LIFNode(step_mode="m", detach_reset=True, backend=backend).to(device)
 
-    return run
+        def run(x: torch.Tensor) -> torch.Tensor:
+            functional.reset_net(node)
+            spikes: torch.Tensor = node(x)
+            return spikes
+
+        return run
+
+    backends = neuron.LIFNode(step_mode="m").supported_backends
+    if torch.device(device).type != "cuda":
+        backends = ("torch",)
+    return {
+        f"{SPIKINGJELLY} {backend}": make(backend) for backend in backends if backend != "torch" or len(backends) == 1
+    }
 
 
 def _rows(part: str, case: str, mode: str, functions: dict[str, Callable[[], Any]], effort: Effort, **more: Any) -> Any:
@@ -151,15 +158,17 @@ def _check(run: Run, other: Run, x: torch.Tensor) -> None:
 
 
 def _sequences(sizes: Any, device: str, effort: Effort) -> Iterator[dict[str, Any]]:
-    """LIF at large and small sizes: the share of the bandwidth of a copy, and the peers."""
-    layer = norse_fast.LIF(MODELS["LIF"].p)
+    """LIF at large and small sizes: the share of the bandwidth of a copy, the peers, and the peak of memory."""
+    model, norse = MODELS["LIF"], import_norse()
+    layer = model.build(norse_fast, "layer")
     for size in sizes:
         x = _input(*size, device=device)
         target = torch.empty_like(x)
         contenders: dict[str, Run] = {FAST: _outputs(layer)}
         _check(contenders[FAST], _pure(contenders[FAST]), x[:, :1, :64].contiguous())
-        if (peer := _spikingjelly(device)) is not None:
-            contenders[SPIKINGJELLY] = peer
+        contenders.update(_spikingjelly(device))
+        if norse is not None:
+            contenders[NORSE] = _stepwise(model.build(norse, "cell").to(device))
         for mode, prepare in (("inference", _infer), ("training", _train)):
             functions: dict[str, Callable[[], Any]] = {name: prepare(run, x) for name, run in contenders.items()}
             functions[HALF] = prepare(contenders[FAST], x.bfloat16())
@@ -169,9 +178,23 @@ def _sequences(sizes: Any, device: str, effort: Effort) -> Iterator[dict[str, An
             for row in rows:
                 moved = BYTES.get(row["contender"])
                 share = moved and moved[mode] / BYTES[FAST]["inference"] * copy["median"] / row["median"]
-                yield {**row, "bandwidth_share": share}
+                yield {
+                    **row,
+                    "bandwidth_share": share,
+                    "peak_bytes": _peak(functions[row["contender"]], device),
+                }
         if torch.device(device).type == "cuda":
             torch.cuda.empty_cache()
+
+
+def _peak(run: Callable[[], Any], device: str) -> int | None:
+    """Peak of the bytes that a run takes on a GPU, None elsewhere."""
+    if torch.device(device).type != "cuda":
+        return None
+    torch.cuda.reset_peak_memory_stats(device)
+    peak = memory_meter(torch.device(device))
+    run()
+    return peak()
 
 
 def _all_models(size: tuple[int, ...], device: str, effort: Effort) -> Iterator[dict[str, Any]]:
@@ -252,12 +275,13 @@ def _force_path(path: str) -> None:
 
 
 def _table(rows: list[dict[str, Any]]) -> Table:
-    table = Table("part", "case", "mode", "contender", "ms", "of bandwidth", "µs per step")
+    table = Table("part", "case", "mode", "contender", "ms", "of bandwidth", "µs per step", "peak MiB")
     for row in rows:
-        share, step = row.get("bandwidth_share"), row.get("per_step")
+        share, step, peak = (row.get(key) for key in ("bandwidth_share", "per_step", "peak_bytes"))
         table.add_row(
             row["part"], row["case"], row["mode"], row["contender"], f"{1e3 * row['median']:.4g}",
             "" if share is None else f"{100 * share:.0f} %", "" if step is None else f"{1e6 * step:.3g}",
+            "" if peak is None else f"{peak / 2**20:.0f}",
         )  # fmt: skip
     return table
 
