@@ -138,12 +138,10 @@ def _spikingjelly(device: str) -> dict[str, Run]:
 
         return run
 
-    backends = neuron.LIFNode(step_mode="m").supported_backends
-    if torch.device(device).type != "cuda":
-        backends = ("torch",)
-    return {
-        f"{SPIKINGJELLY} {backend}": make(backend) for backend in backends if backend != "torch" or len(backends) == 1
-    }
+    backends = ["torch"]
+    if torch.device(device).type == "cuda":
+        backends = [name for name in neuron.LIFNode(step_mode="m").supported_backends if name != "torch"]
+    return {f"{SPIKINGJELLY} {backend}": make(backend) for backend in backends}
 
 
 def _rows(part: str, case: str, mode: str, functions: dict[str, Callable[[], Any]], effort: Effort, **more: Any) -> Any:
