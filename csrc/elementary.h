@@ -1,6 +1,6 @@
 #pragma once
 // Branch-free elementary functions that compilers vectorise on every instruction set, and that give the same bits on
-// every device because they are built from operations that IEEE 754 rounds exactly.
+// all devices that have fused multiply-adds, because they are built from operations that IEEE 754 rounds exactly.
 
 #include <cmath>
 #include <cstdint>
@@ -40,13 +40,23 @@ NORSE_FAST_INLINE T relu(T x) {
   return keep_if(!(x < T(0)), x);
 }
 
+/// a b + c, rounded once where the instruction set has such an operation, as nearly all have, and else twice.
+template <class T>
+NORSE_FAST_INLINE T multiply_add(T a, T b, T c) {
+#if defined(__FP_FAST_FMA) || defined(__CUDA_ARCH__)
+  return std::fma(a, b, c);
+#else
+  return a * b + c;
+#endif
+}
+
 namespace detail {
 
 // exp(x) = 2^k exp(r) with k = round(x / ln 2) and |r| <= ln(2)/2. k is found by adding 1.5 * 2^(mantissa bits), which
 // rounds to nearest without an instruction that the baseline lacks; twice the exponent's bias on top of it makes the
 // last bits of the sum, and half of them, ready exponents. 2^k is applied as two factors so that results near overflow
 // and among the denormals come out right. The range reduction follows J.-M. Muller, Elementary Functions, 3rd ed.,
-// chapter 11. The steps are apart because the CPU takes each over a row of its own.
+// chapter 11.
 template <class T>
 struct ExpConstants;
 
@@ -78,43 +88,28 @@ template <class T, int kFirst>
 NORSE_FAST_INLINE T exp_series(T square) {
   constexpr T kCoefficient = ExpConstants<T>::kSeries[kFirst];
   if constexpr (kFirst + 2 < static_cast<int>(std::size(ExpConstants<T>::kSeries))) {
-    return kCoefficient + square * exp_series<T, kFirst + 2>(square);
+    return multiply_add(square, exp_series<T, kFirst + 2>(square), kCoefficient);
   } else {
     return kCoefficient;
   }
 }
 
-/// x as k ln 2 + r. `shifted` holds k plus twice the exponent's bias in its last bits.
+/// exp of x clamped to [min, max].
 template <class T>
-struct Reduced {
-  T shifted, r;
-};
-
-template <class T>
-NORSE_FAST_INLINE Reduced<T> reduce_exponent(T x, T min, T max) {
-  using C = ExpConstants<T>;
-  const T clamped_low = x < min ? min : x;
-  const T clamped = clamped_low > max ? max : clamped_low;
-  const T shifted = clamped * T(1.4426950408889634074) + C::kRound;
-  const T k = shifted - C::kRound;
-  return {shifted, (clamped - k * C::kLn2High) - k * C::kLn2Low};
-}
-
-/// exp(r) - 1
-template <class T>
-NORSE_FAST_INLINE T exp_minus_one(T r) {
-  const T square = r * r;
-  return r + square * (exp_series<T, 0>(square) + r * exp_series<T, 1>(square));
-}
-
-/// (1 + e) 2^k
-template <class T>
-NORSE_FAST_INLINE T scale_exp(T shifted, T e) {
+NORSE_FAST_INLINE T exp_between(T x, T min, T max) {
   using C = ExpConstants<T>;
   using Bits = typename C::Bits;
+  const T clamped_low = x < min ? min : x;
+  const T clamped = clamped_low > max ? max : clamped_low;
+  const T shifted = multiply_add(clamped, T(1.4426950408889634074), T(C::kRound));
+  const T k = shifted - C::kRound;
+  const T r = multiply_add(-k, T(C::kLn2Low), multiply_add(-k, T(C::kLn2High), clamped));
+  const T square = r * r;
+  const T exp_minus_one = multiply_add(square, multiply_add(r, exp_series<T, 1>(square), exp_series<T, 0>(square)), r);
   const Bits bits = bit_cast<Bits>(shifted);
   const Bits half = bits >> 1;
-  return (T(1) + e) * bit_cast<T>(half << C::kMantissaBits) * bit_cast<T>((bits - half) << C::kMantissaBits);
+  const T scale = bit_cast<T>(half << C::kMantissaBits);
+  return multiply_add(exp_minus_one, scale, scale) * bit_cast<T>((bits - half) << C::kMantissaBits);
 }
 
 }  // namespace detail
@@ -123,8 +118,7 @@ NORSE_FAST_INLINE T scale_exp(T shifted, T e) {
 template <class T>
 NORSE_FAST_INLINE T exp(T x) {
   using C = detail::ExpConstants<T>;
-  const auto [shifted, r] = detail::reduce_exponent(x, C::kMin, C::kMax);
-  return detail::scale_exp(shifted, detail::exp_minus_one(r));
+  return detail::exp_between(x, T(C::kMin), T(C::kMax));
 }
 
 /// tanh(x)^2, the only form in which a surrogate needs tanh.

@@ -79,17 +79,8 @@ void BlockRows<Isa, T>::exp(int64_t n, T* row) {
 template <class Isa, class T>
 void BlockRows<Isa, T>::exp_between(int64_t n, T* row, T min, T max) {
   const int64_t whole = whole_groups(n);
-  alignas(64) T shifted[kBlock];
 #pragma omp simd
-  for (int64_t l = 0; l < whole; ++l) {
-    const auto reduced = detail::reduce_exponent(row[l], min, max);
-    shifted[l] = reduced.shifted;
-    row[l] = reduced.r;
-  }
-#pragma omp simd
-  for (int64_t l = 0; l < whole; ++l) row[l] = detail::exp_minus_one(row[l]);
-#pragma omp simd
-  for (int64_t l = 0; l < whole; ++l) row[l] = detail::scale_exp(shifted[l], row[l]);
+  for (int64_t l = 0; l < whole; ++l) row[l] = detail::exp_between(row[l], min, max);
 }
 
 template <class Isa, class T>

@@ -41,7 +41,6 @@ struct BlockRows {
   static void surrogate(Surrogate surrogate, const T* alpha, int64_t n, T* row);
 
  private:
-  // In three passes: in one, the chain of operations that wait for each other is longer than a processor looks ahead.
   // The limits are arguments, hidden from the optimiser, which would make selects between constants of what follows a
   // clamp.
   [[gnu::noipa]] static void exp_between(int64_t n, T* row, T min, T max);
