@@ -1,0 +1,560 @@
+// The recurrent CPU driver: one thread's piece of a layer, step after step. The currents from the spikes of the step
+// before are sums of the weights' columns of those neurons that spiked; then the rows of the model run, a block of
+// lanes at a time. It is compiled for no model: see ModelRows.
+
+#include <cstring>
+
+#include "buffer.h"
+#include "model_rows.h"
+#include "products.h"
+#include "tasks.h"
+
+namespace norse_fast::cpu {
+namespace {
+
+template <class T>
+NORSE_FAST_INLINE void add_rows(const T* a, const T* b, int64_t n, T* sum) {
+#pragma omp simd
+  for (int64_t l = 0; l < n; ++l) sum[l] = a[l] + b[l];
+}
+
+/// The nonzero elements of a few rows, most often spikes, as lists of their indices, in order.
+template <class Isa, class T>
+class Events {
+ public:
+  /// For so many rows at most.
+  Events(int64_t rows, int64_t width)
+      : width_(width), from_(rows), begins_(rows), counts_(rows), done_(rows), lists_(rows * width + kListRoom) {}
+
+  void clear() { rows_ = total_ = 0; }
+
+  /// Lists those of further rows, of which z is the first.
+  void collect(const Products<T>& products, const T* z, int64_t rows) {
+    for (; rows > 0; --rows, z += width_, ++rows_) {
+      from_[rows_] = z;
+      begins_[rows_] = total_;
+      counts_[rows_] = products.collect(z, width_, list(rows_));
+      total_ += counts_[rows_];
+    }
+  }
+
+  int64_t rows() const { return rows_; }
+
+  /// What part of all elements they are.
+  double rate() const { return static_cast<double>(total_) / (rows_ * width_); }
+
+  /// Whether all of them are 1.
+  bool binary() const {
+    for (int64_t r = 0; r < rows_; ++r) {
+      for (int64_t k = 0; k < counts_[r]; ++k) {
+        if (from_[r][list(r)[k]] != T(1)) return false;
+      }
+    }
+    return true;
+  }
+
+  /// Adds to row r of `sums`, kPanel wide, the rows of the panel that list r names, times the elements themselves if
+  /// not all are 1.
+  void add_rows(const Products<T>& products, const T* panel, bool binary, T* sums) {
+    // Where they are used often, as many rows of the panel as fit the L1 cache serve all lists before the next ones do;
+    // else it would take longer to cut the lists than to sum.
+    const int64_t reach = rate() > 0.2 ? 128 : width_;
+    for (int64_t r = 0; r < rows_; ++r) done_[r] = 0;
+    for (int64_t end = reach; end < width_ + reach; end += reach) {
+      for (int64_t r = 0; r < rows_; ++r) {
+        const int32_t* events = list(r) + done_[r];
+        const int64_t left = counts_[r] - done_[r];
+        int64_t count = end < width_ ? 0 : left;
+        while (count < left && events[count] < end) ++count;
+        done_[r] += count;
+        products.sum_rows(panel, kPanel<T>, events, count, binary ? nullptr : from_[r], sums + r * kPanel<T>);
+      }
+    }
+  }
+
+ private:
+  // One after the other, so that few events touch little memory.
+  int32_t* list(int64_t row) const { return lists_.data() + begins_[row]; }
+
+  const int64_t width_;
+  int64_t rows_ = 0, total_ = 0;
+  Buffer<Isa, const T*> from_;
+  Buffer<Isa, int64_t> begins_, counts_, done_;
+  Buffer<Isa, int32_t> lists_;
+};
+
+/// What forward and backward share: where the lanes of a piece are, and how they advance by one step.
+template <class Isa, class T>
+class RecurrentPiece {
+ protected:
+  /// Steps of which the input is projected at once: the rows of its weights are used more often while they are in the
+  /// L2 cache, which they share with the recurrent ones.
+  static constexpr int64_t kInputSteps = 8;
+  using Block = cpu::Block<T>;
+  using StoredRows = cpu::StoredRows<Isa, T>;
+
+  /// Some rows for each run.
+  class Blocks {
+   public:
+    Blocks(int64_t runs, int64_t rows) : rows_(rows), memory_(runs * rows) {}
+    Block* operator[](int64_t run) const { return memory_.data() + run * rows_; }
+
+   private:
+    const int64_t rows_;
+    Buffer<Isa, Block> memory_;
+  };
+
+  /// Lanes that are computed together: those of `n` neurons from `neuron` on. Where a piece has all neurons, a run goes
+  /// on into the next row of the batch.
+  struct Run {
+    int64_t index, batch, neuron, n;
+  };
+
+  /// The currents of this piece, or their gradients, in memory (step, row of the batch, channel, neuron).
+  template <class Element>
+  struct Currents {
+    Element* data;        // of the piece's first row and neuron
+    int64_t step, row, channel;  // from one to the next
+
+    Element* at(int64_t s, int64_t r, int64_t c) const { return data + s * step + r * row + c * channel; }
+    operator Currents<const Element>() const { return {data, step, row, channel}; }
+  };
+
+  RecurrentPiece(const ModelRows<T>& model, const Problem<T>& problem, const Coupling<T>& coupling, const Piece& piece,
+                 bool share_params)
+      : model_(model),
+        problem_(problem),
+        coupling_(coupling),
+        piece_(piece),
+        rows_(piece.batch_end - piece.batch_begin),
+        width_(piece.neuron_end - piece.neuron_begin),
+        channels_(model.recurrence.channels),
+        whole_(channels_ == 1 && width_ == coupling.neurons),
+        run_count_(whole_ ? block_count(rows_ * width_) : rows_ * block_count(width_)),
+        step_size_(rows_ * channels_ * width_),
+        input_steps_(problem.steps < kInputSteps ? problem.steps : kInputSteps),
+        products_(products_of<Isa, T>()),
+        spike_events_(rows_, coupling.neurons),
+        recurrent_(step_size_),
+        sums_(rows_ * input_steps_ * kPanel<T>),
+        share_params_(share_params && are_shared(model, problem)),
+        params_((share_params_ ? 1 : run_count_) * model.params_size) {
+    for_each_run([&](const Run& run) {
+      if (share_params_ && run.index > 0) return;
+      model.make_params(problem, lane(run), run.n, share_params_, params(run));
+    });
+    BlockRows<Isa, T>::fill(T(0), kBlock, no_input_);
+  }
+
+  static int64_t block_count(int64_t lanes) { return (lanes + kBlock - 1) / kBlock; }
+
+  template <class F>
+  void for_each_run(F f) const {
+    const int64_t rows = whole_ ? 1 : rows_;
+    const int64_t length = whole_ ? rows_ * width_ : width_;
+    int64_t index = 0;
+    for (int64_t r = 0; r < rows; ++r) {
+      for (int64_t c = 0; c < length; c += kBlock) {
+        f(Run{index++, piece_.batch_begin + r, piece_.neuron_begin + c, length - c < kBlock ? length - c : kBlock});
+      }
+    }
+  }
+
+  void* params(const Run& run) const { return &params_[share_params_ ? 0 : run.index * model_.params_size]; }
+
+  int64_t lane(const Run& run) const { return run.batch * coupling_.neurons + run.neuron; }
+
+  /// Those of the steps from t on in a tensor of the whole layer.
+  template <class Element>
+  Currents<Element> currents_in(Element* data, int64_t t) const {
+    const int64_t neurons = coupling_.neurons;
+    return {data + (t * problem_.lanes + piece_.batch_begin * neurons) * channels_ + piece_.neuron_begin,
+            problem_.lanes * channels_, neurons * channels_, neurons};
+  }
+
+  /// Those of step t, where the input is the currents.
+  Currents<const T> given_currents(int64_t t) const {
+    return currents_in(static_cast<const T*>(problem_.input.data), t);
+  }
+
+  /// Currents of one or a few steps in memory of this piece.
+  Currents<T> currents_of(const Buffer<Isa, T>& own) const {
+    return {own.data(), step_size_, channels_ * width_, width_};
+  }
+
+  template <class Element>
+  Element* at(const Currents<Element>& currents, const Run& run, int channel) const {
+    return currents.at(0, run.batch - piece_.batch_begin, channel) + run.neuron - piece_.neuron_begin;
+  }
+
+  /// All currents of step t: those of the input, and those of the spikes of the step before.
+  void sum_currents(int64_t t, Currents<const T> input, const T* output) {
+    input_ = input;
+    const T* z = t == 0 ? coupling_.spikes : output + (t - 1) * problem_.lanes;
+    spike_events_.clear();
+    spike_events_.collect(products_, z + piece_.batch_begin * coupling_.neurons, rows_);
+    const bool binary = t > 0 || spike_events_.binary();
+    for (int c = 0; c < channels_; ++c) {
+      sum_events(spike_events_, coupling_.neurons, piece_.recurrent_weights[c], binary, c, currents_of(recurrent_));
+    }
+  }
+
+  /// The currents of the input of a few steps, kInputSteps at most.
+  void project(int64_t first, int64_t steps, Events<Isa, T>& events, Currents<T> to) {
+    const int64_t inputs = coupling_.inputs;
+    const auto input_of = [&](int64_t s) {
+      const int64_t row = (first + s) * (problem_.lanes / coupling_.neurons) + piece_.batch_begin;
+      return static_cast<const T*>(problem_.input.data) + row * inputs;
+    };
+    events.clear();
+    for (int64_t s = 0; s < steps; ++s) events.collect(products_, input_of(s), rows_);
+    for (int c = 0; c < channels_; ++c) {
+      if (events.rate() < 0.3) {
+        sum_events(events, inputs, piece_.input_weights[c], false, c, to);
+        continue;
+      }
+      for (int64_t s = 0; s < steps; ++s) {
+        multiply(input_of(s), inputs, piece_.input_weights[c], to.at(s, 0, c), to.row);
+      }
+    }
+  }
+
+  /// The product of rows of `depth` elements each and panels.
+  void multiply(const T* a, int64_t depth, const void* panels, T* out, int64_t out_stride) const {
+    for_each_panel([&](int64_t panel, int64_t first, int64_t columns) {
+      products_.multiply(a, depth, 1, rows_, depth, static_cast<const T*>(panels) + panel * depth * kPanel<T>,
+                         out + first, out_stride, columns, false);
+    });
+  }
+
+  /// Calls f(panel, first column in this piece, columns) for the panels of the piece's neurons.
+  template <class F>
+  void for_each_panel(F f) const {
+    for (int64_t first = 0; first < width_; first += kPanel<T>) {
+      const int64_t columns = width_ - first < kPanel<T> ? width_ - first : kPanel<T>;
+      f((piece_.neuron_begin + first) / kPanel<T>, first, columns);
+    }
+  }
+
+  /// What joins the state before the step joins it. Returns the step's input.
+  const T* arrive(const Run& run, Block* state, T* joined) const {
+    if (model_.recurrence.arrival == Arrival::kBefore) join(run, state);
+    if (model_.recurrence.arrival == Arrival::kWith) {
+      add_rows(at(input_, run, 0), at(currents_of(recurrent_), run, 0), run.n, joined);
+      return joined;
+    }
+    return no_input_;
+  }
+
+  void arrive_late(const Run& run, Block* state) const {
+    if (model_.recurrence.arrival == Arrival::kAfter) join(run, state);
+  }
+
+  const ModelRows<T>& model_;
+  const Problem<T>& problem_;
+  const Coupling<T>& coupling_;
+  const Piece& piece_;
+  const int64_t rows_, width_;
+  const int channels_;
+  const bool whole_;
+  const int64_t run_count_, step_size_, input_steps_;
+  const Products<T> products_;
+  Events<Isa, T> spike_events_;
+  Buffer<Isa, T> recurrent_, sums_;
+  Currents<const T> input_;  // those of the current step
+  alignas(64) Block no_input_;
+
+ private:
+  static bool are_shared(const ModelRows<T>& model, const Problem<T>& problem) {
+    for (int k = 0; k < model.params; ++k) {
+      if (!problem.params[k].is_shared()) return false;
+    }
+    return true;
+  }
+
+  void sum_events(Events<Isa, T>& events, int64_t depth, const void* panels, bool binary, int channel, Currents<T> to) {
+    for_each_panel([&](int64_t panel, int64_t first, int64_t columns) {
+      std::memset(sums_.data(), 0, events.rows() * kPanel<T> * sizeof(T));
+      events.add_rows(products_, static_cast<const T*>(panels) + panel * depth * kPanel<T>, binary, sums_.data());
+      const T* sums = sums_.data();
+      for (int64_t s = 0; s * rows_ < events.rows(); ++s) {
+        for (int64_t r = 0; r < rows_; ++r, sums += kPanel<T>) copy_row(sums, columns, to.at(s, r, channel) + first);
+      }
+    });
+  }
+
+  void join(const Run& run, Block* state) const {
+    for (int c = 0; c < channels_; ++c) {
+      join_row(at(input_, run, c), at(currents_of(recurrent_), run, c), run.n, state[model_.recurrence.receiver[c]]);
+    }
+  }
+
+  [[gnu::noinline]] static void join_row(const T* x, const T* r, int64_t n, T* row) {
+#pragma omp simd
+    for (int64_t l = 0; l < n; ++l) row[l] = (row[l] + x[l]) + r[l];
+  }
+
+  const bool share_params_;  // of all lanes: in one block
+  Buffer<Isa, char> params_;
+};
+
+template <class Isa, class T>
+class RecurrentForwardTask final : public Task, RecurrentPiece<Isa, T> {
+  using Base = RecurrentPiece<Isa, T>;
+  using Base::kInputSteps;
+  using Base::model_;
+  using typename Base::Block;
+  using typename Base::Run;
+  using typename Base::StoredRows;
+
+ public:
+  RecurrentForwardTask(const ModelRows<T>& model, const RecurrentForward<T>& f, const Piece& piece)
+      : Base(model, f, f, piece, true),
+        f_(f),
+        events_(Base::rows_ * Base::input_steps_, f.input_weights ? f.inputs : 0),
+        inputs_(f.input_weights ? Base::step_size_ * Base::input_steps_ : 0),
+        states_(Base::run_count_, model.states) {
+    this->for_each_run([&](const Run& run) {
+      for (int k = 0; k < model.states; ++k)
+        BlockRows<Isa, T>::load(f.state[k] + this->lane(run), run.n, states_[run.index][k]);
+    });
+  }
+
+  void step(Pass, int64_t t) override {
+    T* output = static_cast<T*>(f_.output);
+    this->sum_currents(t, f_.input_weights ? projected(t) : this->given_currents(t), output);
+    this->for_each_run([&](const Run& run) {
+      Block* state = states_[run.index];
+      const int64_t lane = this->lane(run), offset = t * f_.lanes + lane;
+      const T* x = this->arrive(run, state, joined_);
+      T* out = StoredRows::target(f_.storage, output, offset, run.n, output_);
+      model_.step(this->params(run), run.n, x, state, out);
+      StoredRows::finish(f_.storage, output_, run.n, output, offset);
+      this->arrive_late(run, state);
+      if (f_.trace[0]) write(run, f_.trace, offset);
+      const int64_t done = t + 1;
+      if (f_.checkpoints[0] && done % kRecurrentSegment == 0 && done < f_.steps) {
+        write(run, f_.checkpoints, (done / kRecurrentSegment - 1) * f_.lanes + lane);
+      }
+    });
+  }
+
+  void finish() override {
+    this->for_each_run([&](const Run& run) { write(run, f_.final_state, this->lane(run)); });
+  }
+
+ private:
+  /// The currents of the input of step t, which are projected with those of the steps that follow.
+  auto projected(int64_t t) {
+    auto currents = this->currents_of(inputs_);
+    const int64_t s = t % kInputSteps, left = f_.steps - t;
+    if (s == 0) this->project(t, left < kInputSteps ? left : kInputSteps, events_, currents);
+    currents.data = currents.at(s, 0, 0);
+    return currents;
+  }
+
+  void write(const Run& run, T* const* to, int64_t offset) const {
+    for (int k = 0; k < model_.states; ++k) copy_row(states_[run.index][k], run.n, to[k] + offset);
+  }
+
+  const RecurrentForward<T>& f_;
+  Events<Isa, T> events_;  // of the input
+  Buffer<Isa, T> inputs_;
+  typename Base::Blocks states_;
+  alignas(64) Block joined_, output_;
+};
+
+/// Between segments, the gradients of the states are in grad_state, because the states take their place meanwhile.
+/// Before the gradients of the currents are there, their memory has the currents of the input, and then, of the first
+/// channel, the first row of the tape.
+template <class Isa, class T>
+class RecurrentBackwardTask final : public Task, RecurrentPiece<Isa, T> {
+  using Base = RecurrentPiece<Isa, T>;
+  using Base::channels_;
+  using Base::kInputSteps;
+  using Base::model_;
+  using typename Base::Block;
+  using typename Base::Blocks;
+  using typename Base::Run;
+  using typename Base::StoredRows;
+
+ public:
+  RecurrentBackwardTask(const ModelRows<T>& model, const RecurrentBackward<T>& b, const Piece& piece)
+      : Base(model, b, b, piece, on_the_fly(b)),
+        b_(b),
+        on_the_fly_(on_the_fly(b)),
+        further_(model.tape - 1),
+        segment_(Base::run_count_ * (b.steps < kRecurrentSegment ? b.steps : kRecurrentSegment),
+                 further_ + (b.grad_params ? model.states + 1 : 0)),
+        states_(Base::run_count_, model.states),
+        alpha_(on_the_fly_ ? 0 : Base::run_count_, 1),
+        grad_params_(b.grad_params ? Base::run_count_ : 0, model.params),
+        tape_(model.tape),
+        derivative_(model.thresholds) {
+    this->for_each_run([&](const Run& run) {
+      const int64_t lane = this->lane(run), whole = whole_groups(run.n);
+      if (!on_the_fly_) BlockRows<Isa, T>::spread(b.alpha, false, b.dt, lane, run.n, alpha_[run.index][0]);
+      for (int k = 0; b.grad_params && k < model.params; ++k)
+        BlockRows<Isa, T>::fill(T(0), whole, grad_params_[run.index][k]);
+    });
+  }
+
+  void step(Pass pass, int64_t t) override {
+    if (pass == Pass::kProject) project_segment(t);
+    if (pass == Pass::kRecompute) recompute(t);
+    if (pass == Pass::kBack) back(t);
+  }
+
+  void finish() override {
+    this->for_each_run([&](const Run& run) {
+      const int64_t lane = this->lane(run);
+      // Where there was no step; else the last one back left them there.
+      for (int k = 0; b_.steps == 0 && k < model_.states; ++k) {
+        load_grad(b_.grad_final_state[k], run, states_[run.index][k]);
+        copy_row(states_[run.index][k], run.n, b_.grad_state[k] + lane);
+      }
+      for (int k = 0; b_.grad_params && k < model_.params; ++k) {
+        const T scale = k < model_.rates ? static_cast<T>(b_.dt) : T(1);
+        const T* from = grad_params_[run.index][k];
+        T* to = b_.grad_params + k * b_.lanes + lane;
+#pragma omp simd
+        for (int64_t l = 0; l < run.n; ++l) to[l] = from[l] * scale;
+      }
+    });
+  }
+
+ private:
+  /// Whether derivatives of the default surrogate are computed within the vjp.
+  static bool on_the_fly(const RecurrentBackward<T>& b) {
+    return !b.grad_params && b.surrogate == Surrogate::kSuper && b.alpha.is_shared();
+  }
+
+  auto grad_currents(int64_t t) const { return this->currents_in(static_cast<T*>(b_.grad_input), t); }
+
+  /// The currents of the input of the segment that begins with this step.
+  void project_segment(int64_t first) {
+    static_assert(kRecurrentSegment % kInputSteps == 0);
+    const int64_t end = b_.steps - first < kRecurrentSegment ? b_.steps : first + kRecurrentSegment;
+    Events<Isa, T> events(this->rows_ * this->input_steps_, b_.inputs);
+    for (int64_t t = first; t < end; t += kInputSteps) {
+      this->project(t, end - t < kInputSteps ? end - t : kInputSteps, events, grad_currents(t));
+    }
+  }
+
+  /// Step t again: its tape and, for the gradients of parameters, the state before it and its input.
+  void recompute(int64_t t) {
+    const int64_t s = t % kRecurrentSegment, segment = t / kRecurrentSegment;
+    this->sum_currents(t, b_.input_weights ? grad_currents(t) : this->given_currents(t), b_.output);
+    this->for_each_run([&](const Run& run) {
+      Block* state = states_[run.index];
+      for (int k = 0; s == 0 && k < model_.states; ++k) {
+        const T* from = segment == 0 ? b_.state[k] : b_.checkpoints[k] + (segment - 1) * b_.lanes;
+        BlockRows<Isa, T>::load(from + this->lane(run), run.n, state[k]);
+      }
+      Block* kept = this->kept(s, run);
+      const T* x = this->arrive(run, state, output_);
+      if (b_.grad_params) {
+        for (int k = 0; k < model_.states; ++k) copy_row(state[k], whole_groups(run.n), kept[further_ + k]);
+        copy_row(x, whole_groups(run.n), kept[further_ + model_.states]);
+      }
+      model_.record(this->params(run), run.n, x, state, tape_.data());
+      this->arrive_late(run, state);
+      copy_row(tape_[0], run.n, this->at(grad_currents(t), run, 0));
+      for (int k = 0; k < further_; ++k) copy_row(tape_[k + 1], whole_groups(run.n), kept[k]);
+    });
+  }
+
+  void back(int64_t t) {
+    const int64_t s = t % kRecurrentSegment;
+    gather_grad_spikes(t);
+    this->for_each_run([&](const Run& run) {
+      const Block* kept = this->kept(s, run);
+      BlockRows<Isa, T>::load(this->at(grad_currents(t), run, 0), run.n, tape_[0]);
+      for (int k = 0; k < further_; ++k) copy_row(kept[k], whole_groups(run.n), tape_[k + 1]);
+      Block* grad = states_[run.index];
+      const int64_t lane = this->lane(run);
+      const bool last = t + 1 == b_.steps;
+      for (int k = 0; (last || s + 1 == kRecurrentSegment) && k < model_.states; ++k) {
+        load_grad(last ? b_.grad_final_state[k] : b_.grad_state[k], run, grad[k]);
+      }
+      const T* later = this->recurrent_.data() + (run.batch - this->piece_.batch_begin) * this->width_ + run.neuron -
+                       this->piece_.neuron_begin;
+      add_rows(later, StoredRows::read(b_.storage, b_.grad_output, t, lane, run.n, output_), run.n,
+               grad_output_);
+      for (int k = 0; b_.grad_trace[0] && k < model_.states; ++k) {
+        BlockRows<Isa, T>::add(b_.grad_trace[k] + t * b_.lanes + lane, run.n, grad[k]);
+      }
+      const void* params = this->params(run);
+      if (on_the_fly_) {
+        model_.vjp(params, run.n, tape_.data(), b_.alpha.shared, grad_output_, grad, output_);
+      } else {
+        model_.surrogate(params, b_.surrogate, alpha_[run.index][0], run.n, tape_.data(), derivative_.data());
+        const auto vjp = b_.grad_params ? model_.vjp_with_params : model_.vjp_with_surrogate;
+        vjp(params, run.n, kept[further_ + model_.states], kept + further_, tape_.data(), derivative_.data(),
+            grad_output_, grad, b_.grad_params ? grad_params_[run.index] : nullptr, output_);
+      }
+      for (int c = 0; c < channels_; ++c) {
+        const bool before = model_.recurrence.arrival == Arrival::kBefore;
+        copy_row(before ? grad[model_.recurrence.receiver[c]] : output_, run.n, this->at(grad_currents(t), run, c));
+      }
+      for (int k = 0; s == 0 && k < model_.states; ++k) copy_row(grad[k], run.n, b_.grad_state[k] + lane);
+    });
+  }
+
+  void load_grad(const T* from, const Run& run, T* to) const {
+    from ? BlockRows<Isa, T>::load(from + this->lane(run), run.n, to)
+         : BlockRows<Isa, T>::fill(T(0), whole_groups(run.n), to);
+  }
+
+  /// To the memory of the recurrent currents: the gradient of the spikes of step t through the currents of step t + 1.
+  void gather_grad_spikes(int64_t t) {
+    const int64_t neurons = b_.neurons, stride = channels_ * neurons;
+    if (t + 1 < b_.steps) {
+      const T* grad_currents =
+          static_cast<const T*>(b_.grad_input) + (t + 1) * channels_ * b_.lanes + this->piece_.batch_begin * stride;
+      this->multiply(grad_currents, stride, this->piece_.plain_weights, this->recurrent_.data(), this->width_);
+      return;
+    }
+    for (int64_t r = 0; r < this->rows_; ++r) {
+      T* row = this->recurrent_.data() + r * this->width_;
+      const int64_t lane = (this->piece_.batch_begin + r) * neurons + this->piece_.neuron_begin;
+      if (b_.grad_spikes) {
+        copy_row(b_.grad_spikes + lane, this->width_, row);
+      } else {
+        std::memset(row, 0, this->width_ * sizeof(T));
+      }
+    }
+  }
+
+  Block* kept(int64_t s, const Run& run) const { return segment_[s * Base::run_count_ + run.index]; }
+
+  const RecurrentBackward<T>& b_;
+  const bool on_the_fly_;
+  const int further_;  // rows of the tape
+  Blocks segment_, states_, alpha_, grad_params_;
+  Buffer<Isa, Block> tape_, derivative_;
+  alignas(64) Block grad_output_, output_;
+};
+
+}  // namespace
+
+template <class Isa, class T>
+std::unique_ptr<Task> make_task(const ModelRows<T>& model, const RecurrentForward<T>& f, const Piece& piece) {
+  return std::make_unique<RecurrentForwardTask<Isa, T>>(model, f, piece);
+}
+
+template <class Isa, class T>
+std::unique_ptr<Task> make_task(const ModelRows<T>& model, const RecurrentBackward<T>& b, const Piece& piece) {
+  return std::make_unique<RecurrentBackwardTask<Isa, T>>(model, b, piece);
+}
+
+template std::unique_ptr<Task> make_task<NORSE_FAST_ISA>(const ModelRows<float>&, const RecurrentForward<float>&,
+                                                         const Piece&);
+template std::unique_ptr<Task> make_task<NORSE_FAST_ISA>(const ModelRows<double>&, const RecurrentForward<double>&,
+                                                         const Piece&);
+template std::unique_ptr<Task> make_task<NORSE_FAST_ISA>(const ModelRows<float>&, const RecurrentBackward<float>&,
+                                                         const Piece&);
+template std::unique_ptr<Task> make_task<NORSE_FAST_ISA>(const ModelRows<double>&, const RecurrentBackward<double>&,
+                                                         const Piece&);
+
+}  // namespace norse_fast::cpu
