@@ -103,7 +103,7 @@ class _NoSecondDerivative(torch.autograd.Function):
 
 def _backward(ctx: Any, grad_output: Any, *grads: Any) -> Any:
     neuron, surrogate, dt, sequence, record, output, constants, versions = ctx.call
-    states, params = len(neuron.state), len(neuron.params)
+    states, params = len(neuron.state), len(neuron.kernel_params)
     needs = ctx.needs_input_grad
     saved = ctx.saved_tensors
     if constants:

@@ -6,6 +6,7 @@ A :class:`Neuron` describes one model of csrc/neurons to Python. Calling it runs
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from operator import attrgetter
 from typing import Any, NoReturn
 
@@ -17,9 +18,10 @@ from ._ops import register_fakes, register_recurrent_fakes, register_shared_fake
 from ._outputs import BYTES, NUMBERS, Outputs, finish
 from .functional.threshold import surrogate_index, threshold
 
-__all__ = ["SEQUENCES", "Neuron", "descend"]
+__all__ = ["SEQUENCES", "Neuron", "descend", "reset_variants"]
 
 _HALF = (torch.float16, torch.bfloat16)
+_PLAIN = (torch.Tensor, torch.nn.Parameter)
 _STORABLE = (torch.float32, torch.float64, *_HALF)
 _READABLE = (*_STORABLE, torch.int64)  # some of the reference's default parameters are integers
 
@@ -62,7 +64,8 @@ class Neuron:
         pack: builds the user's state tuple from the state variables.
         step: the pure-PyTorch step, in the reference's order of operations.
         surrogate: field prefix of ``method`` and ``alpha`` in the parameters; None for models without spikes.
-        coefficients: where the kernel wants others than the user's parameters, makes them from those and dt.
+        coefficients: where kernel and step want others than the user's parameters, makes them from those and dt.
+        kernel_params: the names of those, where they are others.
     """
 
     def __init__(
@@ -74,19 +77,20 @@ class Neuron:
         step: Step,
         surrogate: str | None = "",
         coefficients: Callable[[tuple[Any, ...], float], tuple[Any, ...]] | None = None,
+        kernel_params: tuple[str, ...] | None = None,
     ) -> None:
         self.name, self.state, self.params, self.pack, self.step = name, state, params, pack, step
         self.surrogate = () if surrogate is None else (f"{surrogate}method", f"{surrogate}alpha")
         self._state_readers, self._p_readers = _readers(state), _readers((*params, *self.surrogate))
-        self.coefficients = coefficients
+        self.coefficients, self.kernel_params = coefficients, kernel_params or params
         self.model: int | None = None
         if name is not None and has_kernels("cpu"):
-            register_fakes(name, len(state), len(params))
+            register_fakes(name, len(state), len(self.kernel_params))
             self.forward_op = getattr(torch.ops.norse_fast, f"{name}_forward").default
             self.backward_op = getattr(torch.ops.norse_fast, f"{name}_backward").default
             self.model = native_model(name)
             if hasattr(torch.ops.norse_fast, f"{name}_recurrent_forward"):
-                register_recurrent_fakes(name, len(state), len(params))
+                register_recurrent_fakes(name, len(state), len(self.kernel_params))
                 self.recurrent_forward_op = getattr(torch.ops.norse_fast, f"{name}_recurrent_forward").default
                 self.recurrent_backward_op = getattr(torch.ops.norse_fast, f"{name}_recurrent_backward").default
 
@@ -161,9 +165,11 @@ class Neuron:
         method, alpha = "super", _NO_ALPHA
         if self.surrogate:
             params, method, alpha = params[:-2], params[-2], params[-1]
-        if self.coefficients is not None:
-            params = self.coefficients(params, dt)
-        return state_values, params, method, alpha
+        return state_values, self.make_coefficients(params, dt), method, alpha
+
+    def make_coefficients(self, params: tuple[Any, ...], dt: float) -> tuple[Any, ...]:
+        """The parameters that kernel and step want, from the user's."""
+        return params if self.coefficients is None else self.coefficients(params, dt)
 
     def prepare(self, example: torch.Tensor, state: Any, p: Any, dt: float) -> tuple[int, Any, Any, Any, Any]:
         """Surrogate, ``example``, state, parameters and alpha as the operators take them, for an input like ``example``."""
@@ -221,7 +227,7 @@ class Neuron:
         shape = input.shape[1:] if sequence else input.shape
 
         state = tuple(self.as_state(f"state.{n}", s, input, shape) for n, s in zip(self.state, state))
-        params = tuple(self._as_parameter(f"p.{n}", v, input, shape) for n, v in zip(self.params, params))
+        params = tuple(self._as_parameter(f"p.{n}", v, input, shape) for n, v in zip(self.kernel_params, params))
         if isinstance(alpha, torch.Tensor) and alpha.dim():
             alpha = self._as_parameter("p.alpha", alpha, input, shape)
         wide = torch.float64
@@ -349,3 +355,29 @@ def _check_broadcast(name: str, value: torch.Tensor, shape: torch.Size, fix: str
 
 if has_kernels("cpu"):
     register_shared_fakes()
+
+
+def reset_variants(
+    name: str, state: tuple[str, ...], params: tuple[str, ...], pack: Callable[..., Any], step: Callable[..., Any]
+) -> tuple[Neuron, Neuron]:
+    """A neuron, and the same with a reset that is detached from the gradient.
+
+    The kernel's last parameter, ``detach_reset``, tells it which; the PyTorch step has an argument of that name.
+    """
+
+    def variant(detach: bool) -> Neuron:
+        flag = torch.tensor(float(detach))
+
+        def coefficients(values: tuple[Any, ...], dt: float) -> tuple[Any, ...]:
+            first = values[0]
+            if type(first) in _PLAIN or not isinstance(first, torch.Tensor):
+                return (*values, flag)
+            # Fake tensors and the like suffer no plain one among them.
+            return (*values, first.detach().new_full((), float(detach)))
+
+        detached = partial(step, detach_reset=detach)
+        return Neuron(
+            name, state, params, pack, detached, coefficients=coefficients, kernel_params=(*params, "detach_reset")
+        )
+
+    return variant(False), variant(True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
@@ -25,6 +26,7 @@ def _checkpoint_count(steps: Any, segment: int) -> Any:
     return (steps + segment - 1) // segment - (1 if steps > 0 else 0)
 
 
+@functools.cache  # neurons may share a kernel
 def register_fakes(name: str, states: int, params: int) -> None:
     """Register the fake kernels of a model's two operators."""
 
@@ -56,6 +58,7 @@ def register_fakes(name: str, states: int, params: int) -> None:
     torch.library.register_fake(f"norse_fast::{name}_backward", backward)
 
 
+@functools.cache
 def register_recurrent_fakes(name: str, states: int, params: int) -> None:
     """Register the fake kernels of the two operators of a model's recurrent layer."""
 

@@ -140,7 +140,7 @@ class FusedRecurrence(torch.autograd.Function):
 
 def _backward(ctx: Any, grad_output: Any, grad_z: Any, *grads: Any) -> Any:
     neuron, surrogate, dt, record, _ = ctx.call
-    states, params = len(neuron.state), len(neuron.params)
+    states, params = len(neuron.state), len(neuron.kernel_params)
     x, input_weights, z, *rest = ctx.saved_tensors
     operands, (output, *checkpoints) = rest[: states + params + 2], rest[states + params + 2 :]
     recurrent_weights = operands[states]

@@ -46,7 +46,7 @@ def make_sequence(model: Model, generator, dtype=torch.float32, steps=75, shape=
 def run_sequence(model: Model, x, state, p, kind="all"):
     """Output, final state and all gradients, on the CPU."""
     output, final = model.neuron(x, state, p, 0.001, sequence=True, kind=kind)
-    leaves = [x, *fields(state).values(), *fields_of(p)]
+    leaves = [v for v in (x, *fields(state).values(), *fields_of(p)) if v.requires_grad]
     generator = torch.Generator().manual_seed(1)
     results = [v for v in (output, *fields(final).values()) if v.requires_grad]
     weights = [torch.randn(v.shape, generator=generator).to(v) for v in results]
@@ -119,11 +119,14 @@ def test_edges_of_segments_and_blocks(steps: int, shape: tuple[int, ...], genera
 
 @pytest.mark.parametrize("lanes", [94, 141, 32 * 1024])
 @pytest.mark.parametrize("width", ["1", "2", ""])
+@pytest.mark.parametrize("learned", [False, True], ids=["fixed", "learned"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
-def test_lanes_per_thread(dtype: torch.dtype, width: str, lanes: int, monkeypatch, generator):
+def test_lanes_per_thread(dtype: torch.dtype, learned: bool, width: str, lanes: int, monkeypatch, generator):
     """Neither one lane per thread nor pairs, nor the choice between them, change a bit; NaN and inf included."""
     model = FEED_FORWARD[0]
     x, state, p = make_sequence(model, generator, dtype, steps=35, shape=(lanes,))
+    for value in fields_of(p):
+        value.requires_grad_(learned)
     with torch.no_grad():
         x[3, :3] = torch.tensor([torch.nan, torch.inf, -torch.inf])
     expected, expected_final, expected_grads = run_sequence(model, x, state, p)

@@ -38,15 +38,7 @@ def library():
 
 
 def emulated(neuron) -> bool:
-    return neuron.name in (
-        "lif",
-        "lif_detached",
-        "lsnn_detached",
-        "izhikevich",
-        "coba_lif",
-        "lif_refrac_detached",
-        "li",
-    )
+    return neuron.name in ("lif", "lsnn", "izhikevich", "coba_lif", "lif_refrac", "li")
 
 
 RECURRENT_MODELS = [m for m in MODELS if m.kind == "rec" and emulated(layer_of(m).neuron)]
@@ -111,7 +103,7 @@ def test_sequences_equal_those_of_the_cpu(
             results.append((output, final, gradients(output, final, leaves, torch.Generator().manual_seed(1))))
     # A float32 is paired in backward alone.
     assert (forward_threads < output[0].numel()) == (width == 2 and dtype != torch.float32)
-    assert (library.threads() < output[0].numel()) == (width == 2)
+    assert (library.threads() < output[0].numel()) == (width == 2 and not learned)
     (expected, expected_final, expected_grads), (actual, final, grads) = results
     assert torch.equal(actual, expected)
     assert_same(final, expected_final)
@@ -177,13 +169,13 @@ def test_pairs_where_memory_has_them(
     results = []
     for context in (torch.enable_grad(), on_gpu(model.neuron, width=2)):
         with context:
-            output, final = model.neuron(x, state, p, 0.001, sequence=True, record=True)
+            output, final = model.neuron(x, state, p, 0.001, sequence=True, record=learned)
             forward_width = library.lanes_per_thread(x.detach(), True, False)
             results.append((output, final, torch.autograd.grad((output, *final), leaves, (grad, *final))))
+    # One block, of 128 lanes in backward.
     forward_paired = dtype != torch.float32 and (paired or (of == "gradient" and layout != "odd"))
     assert forward_width == (2 if forward_paired else 1)
-    # One block, of 128 lanes in backward.
-    assert library.threads() == (64 if paired else 128)
+    assert library.threads() == (64 if paired and not learned else 128)
     (expected, expected_final, expected_grads), (actual, final, grads) = results
     assert torch.equal(actual, expected)
     assert_same(final, expected_final)

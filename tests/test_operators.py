@@ -24,8 +24,7 @@ def forward_arguments(
     state = fields(random_state(model, shape, compute, generator)).values()
     p = random_params(model, shape[-1:] if per_neuron else (), compute, generator)
     params = attrgetter(*model.neuron.params)(p)
-    if model.neuron.coefficients is not None:
-        params = model.neuron.coefficients(params, 0.001)
+    params = model.neuron.make_coefficients(params, 0.001)
     return (x, *state, *(torch.as_tensor(v) for v in params), 0.001, sequence, checkpoint, record, output)
 
 
@@ -52,7 +51,7 @@ def check_backward(model: Model, arguments, sequence: bool, want_input: bool, wa
     torch.library.opcheck(
         model.neuron.backward_op,
         (
-            *arguments[: 1 + states + len(model.neuron.params)],
+            *arguments[: 1 + states + len(model.neuron.kernel_params)],
             torch.tensor(10.0),
             rest[states],
             torch.ones_like(output) if output.is_floating_point() else None,

@@ -319,12 +319,12 @@ using Backend = cpu::NORSE_FAST_ISA;
 
 template <class Isa, class Model>
 void Kernels<Isa, Model>::run(const Forward<float>& f, Where lanes) {
-  cpu::Driver<Isa, StepOf<Model>, float>::forward(f, lanes.begin, lanes.end);
+  cpu::Driver<Isa, Model, float>::forward(f, lanes.begin, lanes.end);
 }
 
 template <class Isa, class Model>
 void Kernels<Isa, Model>::run(const Forward<double>& f, Where lanes) {
-  cpu::Driver<Isa, StepOf<Model>, double>::forward(f, lanes.begin, lanes.end);
+  cpu::Driver<Isa, Model, double>::forward(f, lanes.begin, lanes.end);
 }
 
 template <class Isa, class Model>

@@ -113,7 +113,7 @@ class RecurrentPiece {
   /// The currents of this piece, or their gradients, in memory (step, row of the batch, channel, neuron).
   template <class Element>
   struct Currents {
-    Element* data;        // of the piece's first row and neuron
+    Element* data;               // of the piece's first row and neuron
     int64_t step, row, channel;  // from one to the next
 
     Element* at(int64_t s, int64_t r, int64_t c) const { return data + s * step + r * row + c * channel; }
@@ -479,8 +479,7 @@ class RecurrentBackwardTask final : public Task, RecurrentPiece<Isa, T> {
       }
       const T* later = this->recurrent_.data() + (run.batch - this->piece_.batch_begin) * this->width_ + run.neuron -
                        this->piece_.neuron_begin;
-      add_rows(later, StoredRows::read(b_.storage, b_.grad_output, t, lane, run.n, output_), run.n,
-               grad_output_);
+      add_rows(later, StoredRows::read(b_.storage, b_.grad_output, t, lane, run.n, output_), run.n, grad_output_);
       for (int k = 0; b_.grad_trace[0] && k < model_.states; ++k) {
         BlockRows<Isa, T>::add(b_.grad_trace[k] + t * b_.lanes + lane, run.n, grad[k]);
       }

@@ -60,12 +60,12 @@ namespace norse_fast {
 
 template <class Isa, class Model>
 auto RecurrentKernels<Isa, Model>::make(const RecurrentForward<float>& f, const cpu::Piece& piece) -> Made {
-  return cpu::make_task<Isa>(cpu::rows_of<Isa, StepOf<Model>, float>(), f, piece);
+  return cpu::make_task<Isa>(cpu::rows_of<Isa, Model, float>(), f, piece);
 }
 
 template <class Isa, class Model>
 auto RecurrentKernels<Isa, Model>::make(const RecurrentForward<double>& f, const cpu::Piece& piece) -> Made {
-  return cpu::make_task<Isa>(cpu::rows_of<Isa, StepOf<Model>, double>(), f, piece);
+  return cpu::make_task<Isa>(cpu::rows_of<Isa, Model, double>(), f, piece);
 }
 
 template <class Isa, class Model>

@@ -39,6 +39,21 @@ struct RecurrentGrid {
   const T* grad_spikes = nullptr;
 };
 
+template <class Launch>
+using Kernel = void (*)(const Launch& launch, void* stream);
+
+template <class Launch, class T>
+using RecurrentKernel = void (*)(const Launch& launch, const RecurrentGrid<T>& grid, void* stream);
+
+/// Launches a kernel on the current stream; defined in gpu.h, which sees tensors.
+template <class Launch>
+void run_lanes(Kernel<Launch> kernel, const Launch& launch, DeviceId device);
+
+/// Launches that of a recurrent layer, as often as it takes; defined there, too.
+template <template <class> class Launch, class T>
+void run_layer(RecurrentKernel<Launch<T>, T> kernel, int channels, int states, const Launch<T>& launch,
+               DeviceId device);
+
 /// Words between the counters of two groups, which then do not share a cache line.
 inline constexpr int kArrivalStride = 32;
 

@@ -6,8 +6,8 @@
 #include <cstdlib>
 
 #include "../recurrent_operators.h"
+#include "backend.h"
 #include "lane_plan.h"
-#include "table.h"
 
 namespace norse_fast::cuda {
 

@@ -421,19 +421,23 @@ void dispatch_lanes(Storage storage, int width, F f) {
 
 template <class Model, class T>
 void launch_forward(const Forward<T>& f, void* stream) {
-  const int lanes = lanes_per_thread(f.storage, false, f.lanes, {f.input});
+  const bool plain = f.kind == Output::kAll && !f.trace[0];
+  // What is rarer has a lane per thread, and so half the code.
+  const int lanes = plain ? lanes_per_thread(f.storage, false, f.lanes, {f.input}) : 1;
   dispatch_lanes<T, false>(f.storage, lanes, [&](auto stored, auto width) {
     using Stored = decltype(stored);
     constexpr int kWidth = decltype(width)::value;
-    auto kernel = f.kind == Output::kAll && !f.trace[0] ? forward_kernel<Model, T, Stored, kWidth, true>
-                                                        : forward_kernel<Model, T, Stored, kWidth, false>;
+    auto kernel = forward_kernel<Model, T, Stored, kWidth, true>;
+    if constexpr (kWidth == 1) {
+      if (!plain) kernel = forward_kernel<Model, T, Stored, kWidth, false>;
+    }
     launch_lanes(kernel, f, kWidth, kThreads, 0, stream, Model::kName);
   });
 }
 
 template <class Model, class T>
 void launch_backward(const Backward<T>& b, void* stream) {
-  const int lanes = lanes_per_thread(b.storage, true, b.lanes, {b.input, b.grad_output});
+  const int lanes = b.grad_params ? 1 : lanes_per_thread(b.storage, true, b.lanes, {b.input, b.grad_output});
   dispatch_lanes<T, true>(b.storage, lanes, [&](auto stored, auto width) {
     using Stored = decltype(stored);
     constexpr int kWidth = decltype(width)::value;
@@ -443,7 +447,10 @@ void launch_backward(const Backward<T>& b, void* stream) {
       launch_lanes(backward_kernel<Model, T, Stored, kWidth, kWithParams>, b, kWidth, Kept::kThreads, Kept::kBytes,
                    stream, Model::kName);
     };
-    b.grad_params ? launch(std::true_type{}) : launch(std::false_type{});
+    if constexpr (kWidth == 1) {
+      if (b.grad_params) return launch(std::true_type{});
+    }
+    launch(std::false_type{});
   });
 }
 
@@ -455,12 +462,12 @@ using Backend = cuda::Cuda;
 
 template <class Cuda, class Model>
 void Kernels<Cuda, Model>::run(const Forward<float>& f, Where stream) {
-  cuda::launch_forward<StepOf<Model>>(f, stream);
+  cuda::launch_forward<Model>(f, stream);
 }
 
 template <class Cuda, class Model>
 void Kernels<Cuda, Model>::run(const Forward<double>& f, Where stream) {
-  cuda::launch_forward<StepOf<Model>>(f, stream);
+  cuda::launch_forward<Model>(f, stream);
 }
 
 template <class Cuda, class Model>

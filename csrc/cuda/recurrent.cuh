@@ -545,13 +545,13 @@ namespace norse_fast {
 template <class Cuda, class Model>
 void RecurrentKernels<Cuda, Model>::run(const RecurrentForward<float>& f, const cuda::RecurrentGrid<float>& grid,
                                         void* stream) {
-  cuda::launch_recurrent(cuda::recurrent_forward_kernel<StepOf<Model>, float>, f, grid, stream, Model::kName);
+  cuda::launch_recurrent(cuda::recurrent_forward_kernel<Model, float>, f, grid, stream, Model::kName);
 }
 
 template <class Cuda, class Model>
 void RecurrentKernels<Cuda, Model>::run(const RecurrentForward<double>& f, const cuda::RecurrentGrid<double>& grid,
                                         void* stream) {
-  cuda::launch_recurrent(cuda::recurrent_forward_kernel<StepOf<Model>, double>, f, grid, stream, Model::kName);
+  cuda::launch_recurrent(cuda::recurrent_forward_kernel<Model, double>, f, grid, stream, Model::kName);
 }
 
 template <class Cuda, class Model>

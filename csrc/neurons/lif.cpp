@@ -2,7 +2,5 @@
 
 #include "../instantiate.h"
 
-template struct norse_fast::Kernels<norse_fast::Backend, norse_fast::LIF<false>>;
-template struct norse_fast::Kernels<norse_fast::Backend, norse_fast::LIF<true>>;
-template struct norse_fast::RecurrentKernels<norse_fast::Backend, norse_fast::LIF<false>>;
-template struct norse_fast::RecurrentKernels<norse_fast::Backend, norse_fast::LIF<true>>;
+template struct norse_fast::Kernels<norse_fast::Backend, norse_fast::LIF>;
+template struct norse_fast::RecurrentKernels<norse_fast::Backend, norse_fast::LIF>;

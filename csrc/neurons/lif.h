@@ -8,19 +8,18 @@
 //   v' = (1 - z) vd + z v_reset
 //
 // W. Gerstner, W. Kistler, R. Naud, L. Paninski: Neuronal Dynamics, 2014, chapter 1.3. The reset is detached from the
-// gradient in the recurrent step of Norse (kDetachReset): the voltage then sends no gradient into the spike.
+// gradient in the recurrent step of Norse: where detach_reset is not 0, the voltage sends no gradient into the spike.
 
 #include "../elementary.h"
 #include "model.h"
 
 namespace norse_fast {
 
-template <bool kDetachReset>
 struct LIF {
-  using Step = LIF<false>;
-  static constexpr const char* kName = kDetachReset ? "lif_detached" : "lif";
+  static constexpr const char* kName = "lif";
   static constexpr const char* kStateNames[] = {"v", "i"};
-  static constexpr const char* kParamNames[] = {"tau_syn_inv", "tau_mem_inv", "v_leak", "v_th", "v_reset"};
+  static constexpr const char* kParamNames[] = {"tau_syn_inv", "tau_mem_inv", "v_leak",
+                                                "v_th",        "v_reset",     "detach_reset"};
   static constexpr int kRates = 2;
   static constexpr int kThresholds = 1;
   static constexpr Recurrence kRecurrence{Arrival::kBefore, 1, {1}};
@@ -32,7 +31,7 @@ struct LIF {
 
   template <class T>
   struct Params {
-    T dt_tau_syn, dt_tau_mem, v_leak, v_th, v_reset;
+    T dt_tau_syn, dt_tau_mem, v_leak, v_th, v_reset, detach_reset;
   };
 
   template <class T>
@@ -57,7 +56,7 @@ struct LIF {
     const T j = s.i + x;
     const T u = tape.vd - p.v_th;
     const T z = heaviside(u);
-    const T grad_z = kDetachReset ? grad_out : grad_out + grad.v * (p.v_reset - tape.vd);
+    const T grad_z = grad_out + keep_if(p.detach_reset == T(0), grad.v * (p.v_reset - tape.vd));
     const T grad_u = grad_z * surrogate(0, u);
     const T grad_vd = grad.v * (T(1) - z) + grad_u;
     const T grad_drive = grad_vd * p.dt_tau_mem;

@@ -2,7 +2,5 @@
 
 #include "../instantiate.h"
 
-template struct norse_fast::Kernels<norse_fast::Backend, norse_fast::LSNN<false>>;
-template struct norse_fast::Kernels<norse_fast::Backend, norse_fast::LSNN<true>>;
-template struct norse_fast::RecurrentKernels<norse_fast::Backend, norse_fast::LSNN<false>>;
-template struct norse_fast::RecurrentKernels<norse_fast::Backend, norse_fast::LSNN<true>>;
+template struct norse_fast::Kernels<norse_fast::Backend, norse_fast::LSNN>;
+template struct norse_fast::RecurrentKernels<norse_fast::Backend, norse_fast::LSNN>;

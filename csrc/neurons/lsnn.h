@@ -11,20 +11,19 @@
 //
 // G. Bellec, D. Salaj, A. Subramoney, R. Legenstein, W. Maass: Long short-term memory and learning-to-learn in networks
 // of spiking neurons, 2018. As in Norse, b is the whole threshold, which relaxes to v_th. The reset and the adaptation
-// are detached from the gradient in the recurrent step (kDetachReset): v' and b' then send no gradient into the spike.
+// are detached from the gradient in the recurrent step: where detach_reset is not 0, v' and b' send no gradient into
+// the spike.
 
 #include "../elementary.h"
 #include "model.h"
 
 namespace norse_fast {
 
-template <bool kDetachReset>
 struct LSNN {
-  using Step = LSNN<false>;
-  static constexpr const char* kName = kDetachReset ? "lsnn_detached" : "lsnn";
+  static constexpr const char* kName = "lsnn";
   static constexpr const char* kStateNames[] = {"v", "i", "b"};
   static constexpr const char* kParamNames[] = {"tau_syn_inv", "tau_mem_inv", "tau_adapt_inv", "v_leak",
-                                                "v_th",        "v_reset",     "beta"};
+                                                "v_th",        "v_reset",     "beta",          "detach_reset"};
   static constexpr int kRates = 3;
   static constexpr int kThresholds = 1;
   static constexpr Recurrence kRecurrence{Arrival::kAfter, 1, {1}};
@@ -36,7 +35,7 @@ struct LSNN {
 
   template <class T>
   struct Params {
-    T dt_tau_syn, dt_tau_mem, dt_tau_adapt, v_leak, v_th, v_reset, beta;
+    T dt_tau_syn, dt_tau_mem, dt_tau_adapt, v_leak, v_th, v_reset, beta, detach_reset;
   };
 
   template <class T>
@@ -61,7 +60,7 @@ struct LSNN {
                                  T grad_out, State<T>& grad, Params<T>& grad_params) {
     const T u = tape.vd - tape.bd;
     const T z = heaviside(u);
-    const T grad_z = kDetachReset ? grad_out : grad_out + grad.v * (p.v_reset - tape.vd) + grad.b * p.beta;
+    const T grad_z = grad_out + keep_if(p.detach_reset == T(0), grad.v * (p.v_reset - tape.vd) + grad.b * p.beta);
     const T grad_u = grad_z * surrogate(0, u);
     const T grad_vd = grad.v * (T(1) - z) + grad_u;
     const T grad_bd = grad.b - grad_u;

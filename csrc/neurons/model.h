@@ -17,9 +17,7 @@
 //   gradient of the old state, and adds to the gradients of the parameters;
 // - exponent: only if a step needs exp(exponent(s, p)) of the state before it; the step finds that in the first
 //   member of its tape;
-// - kRecurrence: only if it also comes as a recurrent layer; how input and recurrent spikes arrive;
-// - Step: only if another model makes the same step and differs in vjp alone: that model, whose forward kernels serve
-//   both.
+// - kRecurrence: only if it also comes as a recurrent layer; how input and recurrent spikes arrive.
 //
 // vjp is also given the state before the step and the input, but only for the gradients of the parameters: where those
 // are not wanted, the CPU keeps nothing but the tape, and of a linear model nothing at all.
@@ -52,19 +50,6 @@ template <class Model, class = void>
 inline constexpr bool kIsRecurrent = false;
 template <class Model>
 inline constexpr bool kIsRecurrent<Model, std::void_t<decltype(Model::kRecurrence)>> = true;
-
-template <class Model, class = void>
-struct SharedStep {
-  using Of = Model;
-};
-template <class Model>
-struct SharedStep<Model, std::void_t<typename Model::Step>> {
-  using Of = typename Model::Step;
-};
-
-/// The model whose forward kernels a model has.
-template <class Model>
-using StepOf = typename SharedStep<Model>::Of;
 
 template <class Model>
 inline constexpr int kStateCount = static_cast<int>(std::size(Model::kStateNames));

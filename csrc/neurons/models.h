@@ -29,11 +29,9 @@ struct ModelList {
 };
 
 using AllModels = ModelList<  //
-    LIF<false>,               //
-    LIF<true>,                //
+    LIF,                      //
     LI,                       //
-    LSNN<false>,              //
-    LSNN<true>,               //
+    LSNN,                     //
     Izhikevich,               //
     CobaLIF,                  //
     LIBox,                    //
@@ -42,8 +40,7 @@ using AllModels = ModelList<  //
     LIFBox<true>,             //
     LIFEx,                    //
     LIFAdEx,                  //
-    Refrac<LIF<false>>,       //
-    Refrac<LIF<true>>,        //
+    Refrac<LIF>,              //
     Refrac<LIFAdEx>,          //
     LIFMCRefrac>;
 

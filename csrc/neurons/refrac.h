@@ -17,23 +17,19 @@
 namespace norse_fast {
 
 // Declared only, so that a change to one of them recompiles its own variants: refrac_<inner>.cpp.
-template <bool kDetachReset>
 struct LIF;
 struct LIFAdEx;
 
 template <class Inner>
 inline constexpr const char* kRefracName = nullptr;
 template <>
-inline constexpr const char* kRefracName<LIF<false>> = "lif_refrac";
-template <>
-inline constexpr const char* kRefracName<LIF<true>> = "lif_refrac_detached";
+inline constexpr const char* kRefracName<LIF> = "lif_refrac";
 template <>
 inline constexpr const char* kRefracName<LIFAdEx> = "lif_adex_refrac";
 
 template <class Inner>
 struct Refrac {
   static_assert(Inner::kThresholds == 1);
-  using Step = Refrac<StepOf<Inner>>;
   static constexpr const char* kName = kRefracName<Inner>;
   static constexpr auto kStateNames = append_name(Inner::kStateNames, "rho");
   static constexpr auto kParamNames = append_name(Inner::kParamNames, "rho_reset");

@@ -42,5 +42,11 @@ def refractory(name: str, field: str, neuron: Neuron, pack: Callable[..., Any]) 
         return z, (v, *others, rho_new)
 
     states = (*(f"{field}.{state}" for state in neuron.state), "rho")
-    params = (*(f"{field}.{param}" for param in neuron.params), "rho_reset")
-    return Neuron(name, states, params, pack_nested(pack, neuron.pack), step, surrogate=f"{field}.")
+    params, kernel_params = (
+        (*(f"{field}.{param}" for param in names), "rho_reset") for names in (neuron.params, neuron.kernel_params)
+    )
+
+    def coefficients(values: tuple[Any, ...], dt: float) -> tuple[Any, ...]:
+        return (*neuron.make_coefficients(values[:-1], dt), values[-1])
+
+    return Neuron(name, states, params, pack_nested(pack, neuron.pack), step, f"{field}.", coefficients, kernel_params)

@@ -20,12 +20,11 @@ Source: W. Gerstner, W. Kistler, R. Naud, L. Paninski, *Neuronal Dynamics*, Camb
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
 
-from .._neuron import SEQUENCES, Neuron
+from .._neuron import SEQUENCES, reset_variants
 from .._recurrent import RECURRENT, Recurrent
 from ..utils.pytree import StateTuple
 from .parameter import default_bio_parameters
@@ -120,7 +119,7 @@ def _step(
     x: torch.Tensor, state: Any, p: Any, spike: Callable[[torch.Tensor], torch.Tensor], dt: float, detach_reset: bool
 ) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
     v, i = state
-    tau_syn_inv, tau_mem_inv, v_leak, v_th, v_reset = p
+    tau_syn_inv, tau_mem_inv, v_leak, v_th, v_reset, _ = p
     i_jump = i + x
     v_decayed = v + dt * tau_mem_inv * ((v_leak - v) + i_jump)
     i_new = i_jump - dt * tau_syn_inv * i_jump
@@ -131,8 +130,7 @@ def _step(
 
 _STATE = ("v", "i")
 _PARAMS = ("tau_syn_inv", "tau_mem_inv", "v_leak", "v_th", "v_reset")
-_lif = Neuron("lif", _STATE, _PARAMS, LIFFeedForwardState, partial(_step, detach_reset=False))
-_lif_detached = Neuron("lif_detached", _STATE, _PARAMS, LIFFeedForwardState, partial(_step, detach_reset=True))
+_lif, _lif_detached = reset_variants("lif", _STATE, _PARAMS, LIFFeedForwardState, _step)
 _layer_detached = Recurrent(_lif_detached, LIFState)
 _layer_sparse = Recurrent(_lif, LIFState, sparse=True)
 

@@ -89,7 +89,7 @@ class LIFRefracFeedForwardState(NamedTuple):
 
 
 _refrac = refractory("lif_refrac", "lif", _lif, LIFRefracFeedForwardState)
-_refrac_detached = refractory("lif_refrac_detached", "lif", _lif_detached, LIFRefracFeedForwardState)
+_refrac_detached = refractory("lif_refrac", "lif", _lif_detached, LIFRefracFeedForwardState)
 _pack = pack_nested(LIFRefracState, LIFState)
 _layer_detached = Recurrent(_refrac_detached, _pack, receivers=("lif.i",), spikes="lif.z")
 _layer_sparse = Recurrent(_refrac, _pack, receivers=("lif.i",), spikes="lif.z", sparse=True)

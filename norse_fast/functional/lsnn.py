@@ -16,12 +16,11 @@ networks of spiking neurons*, NeurIPS 2018.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 
-from .._neuron import SEQUENCES, Neuron
+from .._neuron import SEQUENCES, reset_variants
 from .._recurrent import RECURRENT, Recurrent, check_weights
 from .parameter import default_bio_parameters
 from .threshold import threshold
@@ -120,7 +119,7 @@ def _step(
     x: torch.Tensor, state: Any, p: Any, spike: Callable[[torch.Tensor], torch.Tensor], dt: float, detach_reset: bool
 ) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
     v, i, b = state
-    tau_syn_inv, tau_mem_inv, tau_adapt_inv, v_leak, v_th, v_reset, beta = p
+    tau_syn_inv, tau_mem_inv, tau_adapt_inv, v_leak, v_th, v_reset, beta, _ = p
     v_decayed = v + dt * tau_mem_inv * ((v_leak - v) + i)
     i_decayed = i - dt * tau_syn_inv * i
     b_decayed = b + dt * tau_adapt_inv * (v_th - b)
@@ -131,8 +130,7 @@ def _step(
 
 _STATE = ("v", "i", "b")
 _PARAMS = ("tau_syn_inv", "tau_mem_inv", "tau_adapt_inv", "v_leak", "v_th", "v_reset", "beta")
-_lsnn = Neuron("lsnn", _STATE, _PARAMS, LSNNFeedForwardState, partial(_step, detach_reset=False))
-_lsnn_detached = Neuron("lsnn_detached", _STATE, _PARAMS, LSNNFeedForwardState, partial(_step, detach_reset=True))
+_lsnn, _lsnn_detached = reset_variants("lsnn", _STATE, _PARAMS, LSNNFeedForwardState, _step)
 
 
 def lsnn_feed_forward_step(

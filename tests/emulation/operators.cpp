@@ -1,6 +1,7 @@
 // The operators of the CUDA library on the emulated GPU, for tensors on the CPU, in a namespace of their own.
 
 #include "cuda/gpu.h"
+#include "cuda/table.h"
 
 extern "C" {
 // What torch without CUDA lacks, or has no device for.
@@ -22,7 +23,7 @@ extern int64_t threads;
 
 namespace norse_fast {
 
-using EmulatedModels = ModelList<LIF<false>, LIF<true>, LSNN<true>, Izhikevich, CobaLIF, Refrac<LIF<true>>, LI>;
+using EmulatedModels = ModelList<LIF, LSNN, Izhikevich, CobaLIF, Refrac<LIF>, LI>;
 
 const KernelTable& kernel_table() { return table_of<cuda::Runners>(EmulatedModels{}); }
 
