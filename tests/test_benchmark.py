@@ -1,11 +1,14 @@
 import json
+import os
 import sys
 
 import pytest
+import torch
 
 import norse_fast as nf
 from norse_fast.benchmark.models import MODELS, import_norse
 from norse_fast.benchmark.networks import NETWORKS
+from norse_fast.benchmark.timing import alone
 
 for package in ("matplotlib", "sklearn"):
     pytest.importorskip(package)
@@ -75,6 +78,11 @@ def test_gpu_benchmark_runs_on_any_device(tmp_path):
     assert {row["contender"] for row in results["rows"] if row["part"] == "model"} == set(MODELS)
     assert all(row["median"] > 0 for row in results["rows"])
     assert results["versions"]["torch"]
+
+
+def test_a_process_of_its_own():
+    assert alone(os.getpid) != os.getpid()
+    assert alone(torch.initial_seed) == 0
 
 
 def test_wrong_size_names_it(capsys):

@@ -10,7 +10,7 @@ import platform
 import shlex
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ from .tables import (
     time_table,
     train_table,
 )
-from .timing import Effort
+from .timing import Effort, alone
 from .train import Training, check_equal, run_training
 
 SIZES = [(1000, 32, 1024), (100, 32, 512), (1, 10), (32, 512)]
@@ -158,6 +158,15 @@ def _progress(console: Console) -> Progress:
     return Progress(*columns, TimeRemainingColumn(), console=console)
 
 
+def _call(function: Callable[..., Any], *arguments: Any) -> Any:
+    return function(*arguments)
+
+
+def _measure_with(arguments: argparse.Namespace) -> Callable[..., Any]:
+    """How a case is measured: in a process of its own, but where only whether it runs is of interest."""
+    return _call if arguments.quick else alone
+
+
 def _train(arguments: argparse.Namespace, training: Training, console: Console) -> dict[str, Any]:
     training = training._replace(threads=arguments.threads)
     if arguments.quick:
@@ -178,6 +187,7 @@ def _train(arguments: argparse.Namespace, training: Training, console: Console) 
 
 
 def _neurons(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
+    measure = _measure_with(arguments)
     effort = Effort(arguments.threads, rounds=5, seconds=0.1)
     sizes, lengths, memory_size = arguments.sizes or SIZES, LENGTHS, MEMORY
     if arguments.quick:
@@ -197,7 +207,7 @@ def _neurons(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
         task = progress.add_task("neurons", total=len(cases) + len(variants) * len(WITH_DETAILS))
         for case in cases:
             progress.update(task, description=str(case))
-            case_checks, case_times = run_case(case, effort)
+            case_checks, case_times = measure(run_case, case, effort)
             checks += case_checks
             times += case_times
             progress.advance(task)
@@ -209,6 +219,7 @@ def _neurons(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
 
 
 def _models(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
+    measure = _measure_with(arguments)
     effort, sizes = Effort(arguments.threads, rounds=5, seconds=0.1), MODEL_SIZES
     if arguments.quick:
         effort, sizes = Effort(arguments.threads, rounds=2, seconds=0.002), ((20, 4, 32), (10, 4, 32))
@@ -222,7 +233,7 @@ def _models(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
         for model, dtype, device in variants:
             long, short = (Case("model", model, size, dtype, device) for size in sizes)
             progress.update(task, description=str(long))
-            model_checks, model_times = run_model(long, short, effort)
+            model_checks, model_times = measure(run_model, long, short, effort)
             checks += model_checks
             times += model_times
             progress.advance(task)
@@ -230,6 +241,7 @@ def _models(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
 
 
 def _networks(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
+    measure = _measure_with(arguments)
     # Turns of several training steps each, as in training, where a step finds the memory of the one before.
     effort = Effort(arguments.threads, rounds=5, seconds=2.0)
     if arguments.quick:
@@ -239,7 +251,7 @@ def _networks(arguments: argparse.Namespace, console: Console) -> dict[str, Any]
         task = progress.add_task("networks", total=len(NETWORKS))
         for name in NETWORKS:
             progress.update(task, description=name)
-            check, network_times, network_profiles = run_network(name, effort, arguments.quick)
+            check, network_times, network_profiles = measure(run_network, name, effort, arguments.quick)
             checks.append(check)
             times += network_times
             profiles += network_profiles
@@ -248,6 +260,7 @@ def _networks(arguments: argparse.Namespace, console: Console) -> dict[str, Any]
 
 
 def _recurrent(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
+    measure = _measure_with(arguments)
     effort, models, rates = Effort(arguments.threads, rounds=5, seconds=0.1), RECURRENT_MODELS, RECURRENT_RATES
     size, long, sizes = RECURRENT_SIZE, RECURRENT_LONG, RECURRENT_SIZES
     if arguments.quick:
@@ -275,15 +288,15 @@ def _recurrent(arguments: argparse.Namespace, console: Console) -> dict[str, Any
 
             for model in models:
                 for rate in rates:
-                    add(run_recurrent(case("rates", model, size), rate, effort))
+                    add(measure(run_recurrent, case("rates", model, size), rate, effort))
                 for long_size in long:
-                    add(run_recurrent_long(case("long", model, long_size), RECURRENT_RATE, few))
+                    add(measure(run_recurrent_long, case("long", model, long_size), RECURRENT_RATE, few))
                 for memory_size in (size, *long):
                     case_ = case("memory", model, memory_size)
                     results["memory"] += run_recurrent_memory(case_, RECURRENT_RATE, arguments.threads)
                 progress.advance(task)
             for other in sizes:
-                add(run_recurrent(case("sizes", models[0], other), RECURRENT_RATE, few))
+                add(measure(run_recurrent, case("sizes", models[0], other), RECURRENT_RATE, few))
     return results
 
 

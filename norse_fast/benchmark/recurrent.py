@@ -7,10 +7,8 @@ step by step with dense products.
 from __future__ import annotations
 
 import math
-import multiprocessing
 import time
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from typing import Any, NamedTuple
 
 import torch
@@ -20,7 +18,7 @@ import norse_fast
 from .._recurrent import RECURRENT
 from .models import MODELS, import_norse
 from .neurons import FAST, NORSE, QUADRATIC_STEPS, Case, Run, check_runs, count_saved_bytes, time_runs
-from .timing import Effort, malloc_trim
+from .timing import Effort, alone, malloc_trim
 from .train import memory_meter, round_weights
 
 __all__ = ["RNN", "STEPPED", "run_recurrent", "run_recurrent_long", "run_recurrent_memory"]
@@ -157,6 +155,8 @@ def run_recurrent_long(case: Case, rate: float, effort: Effort) -> tuple[list[di
     times = list(time_runs(case, "training", runs, x, g, effort, clone=False))
     if norse is not None:
         leaf = x.requires_grad_()
+        torch.set_num_threads(effort.threads)
+        malloc_trim(0)
         start = time.perf_counter()
         norse(leaf).backward(g)
         seconds = time.perf_counter() - start
@@ -209,8 +209,7 @@ def run_recurrent_memory(case: Case, rate: float, threads: int) -> Iterator[dict
         contender = _build(name, case, weights)
         saved = count_saved_bytes(contender.run, x, contender.weights)
         arrays = [weight.cpu().numpy() for weight in weights]
-        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as executor:
-            peak = executor.submit(_measure_peak, name, case, arrays, threads).result()
+        peak = alone(_measure_peak, name, case, arrays, threads)
         yield {
             **case._asdict(),
             "rate": rate,

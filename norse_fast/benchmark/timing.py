@@ -1,16 +1,20 @@
-"""Times contenders side by side."""
+"""Times contenders side by side, and cases apart."""
 
 from __future__ import annotations
 
 import ctypes
+import multiprocessing
 import os
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch.utils.benchmark import Timer
 
-__all__ = ["Effort", "compare", "malloc_trim"]
+__all__ = ["Effort", "alone", "compare", "malloc_trim"]
+
+Result = TypeVar("Result")
 
 
 class Effort(NamedTuple):
@@ -29,6 +33,24 @@ class Effort(NamedTuple):
 
 # glibc's function that hands freed memory back to the system; other C libraries have none.
 malloc_trim = getattr(None if os.name == "nt" else ctypes.CDLL(None), "malloc_trim", lambda pad: 0)
+
+
+def alone(function: Callable[..., Result], *arguments: Any) -> Result:
+    """Call a function in a process of its own, where random numbers start from seed 0.
+
+    What it measures then does not depend on the memory that others before it left to the allocators of the process.
+
+    Args:
+        function: a function of a module.
+        arguments: its arguments; they and the result are pickled.
+    """
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as executor:
+        return executor.submit(_call_with_seed, function, arguments).result()
+
+
+def _call_with_seed(function: Callable[..., Result], arguments: tuple[Any, ...]) -> Result:
+    torch.manual_seed(0)
+    return function(*arguments)
 
 
 def compare(contenders: dict[str, Callable[[], Any]], effort: Effort) -> dict[str, dict[str, Any]]:
