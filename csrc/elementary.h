@@ -94,16 +94,27 @@ NORSE_FAST_INLINE T exp_series(T square) {
   }
 }
 
-/// exp of x clamped to [min, max].
+/// x, clamped to [min, max], as k ln 2 + r. `shifted` holds k plus twice the exponent's bias in its last bits.
 template <class T>
-NORSE_FAST_INLINE T exp_between(T x, T min, T max) {
+struct Reduced {
+  T shifted, r;
+};
+
+template <class T>
+NORSE_FAST_INLINE Reduced<T> reduce_exponent(T x, T min, T max) {
   using C = ExpConstants<T>;
-  using Bits = typename C::Bits;
   const T clamped_low = x < min ? min : x;
   const T clamped = clamped_low > max ? max : clamped_low;
   const T shifted = multiply_add(clamped, T(1.4426950408889634074), T(C::kRound));
   const T k = shifted - C::kRound;
-  const T r = multiply_add(-k, T(C::kLn2Low), multiply_add(-k, T(C::kLn2High), clamped));
+  return {shifted, multiply_add(-k, T(C::kLn2Low), multiply_add(-k, T(C::kLn2High), clamped))};
+}
+
+/// 2^k exp(r)
+template <class T>
+NORSE_FAST_INLINE T exp_reduced(T shifted, T r) {
+  using C = ExpConstants<T>;
+  using Bits = typename C::Bits;
   const T square = r * r;
   const T exp_minus_one = multiply_add(square, multiply_add(r, exp_series<T, 1>(square), exp_series<T, 0>(square)), r);
   const Bits bits = bit_cast<Bits>(shifted);
@@ -118,7 +129,8 @@ NORSE_FAST_INLINE T exp_between(T x, T min, T max) {
 template <class T>
 NORSE_FAST_INLINE T exp(T x) {
   using C = detail::ExpConstants<T>;
-  return detail::exp_between(x, T(C::kMin), T(C::kMax));
+  const auto [shifted, r] = detail::reduce_exponent(x, T(C::kMin), T(C::kMax));
+  return detail::exp_reduced(shifted, r);
 }
 
 /// tanh(x)^2, the only form in which a surrogate needs tanh.

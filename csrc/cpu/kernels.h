@@ -99,12 +99,19 @@ struct Driver {
   template <bool kForward>
   [[gnu::noinline]] static void step_row(const BlockParams& params, int64_t n, const T* x, const Block* from, Block* to,
                                          Block* tape, T* out, const Ahead& ahead) {
-    alignas(64) T exps[kHasExponent<Model> ? kBlock : 1];
+    // exp takes two passes: in one, the chain of operations that wait for each other is longer than a processor looks
+    // ahead.
+    alignas(64) T reduced[2][kHasExponent<Model> ? kBlock : 1];
+    T* const exps = reduced[1];
     if constexpr (kHasExponent<Model>) {
-      for_each_lane(params, n, {}, [&](int64_t l, const Params& p) __attribute__((always_inline)) {
-        exps[l] = Model::exponent(load_state(from, l), p);
-      });
-      BlockRows::exp(n, exps);
+      const auto [min, max] = BlockRows::exp_limits();
+      for_each_lane(params, n, {},
+                    [&, min = min, max = max](int64_t l, const Params& p) __attribute__((always_inline)) {
+                      const auto x = detail::reduce_exponent(Model::exponent(load_state(from, l), p), min, max);
+                      reduced[0][l] = x.shifted;
+                      reduced[1][l] = x.r;
+                    });
+      BlockRows::exp(n, reduced);
     }
     for_each_lane(params, n, ahead, [&](int64_t l, const Params& p) __attribute__((always_inline)) {
       State s = load_state(from, l);

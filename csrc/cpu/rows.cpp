@@ -71,16 +71,15 @@ void BlockRows<Isa, T>::spread(const Parameter<T>& p, bool rate, double dt, int6
 }
 
 template <class Isa, class T>
-void BlockRows<Isa, T>::exp(int64_t n, T* row) {
-  using C = detail::ExpConstants<T>;
-  exp_between(n, row, C::kMin, C::kMax);
+auto BlockRows<Isa, T>::exp_limits() -> Limits {
+  return {detail::ExpConstants<T>::kMin, detail::ExpConstants<T>::kMax};
 }
 
 template <class Isa, class T>
-void BlockRows<Isa, T>::exp_between(int64_t n, T* row, T min, T max) {
+void BlockRows<Isa, T>::exp(int64_t n, T (*reduced)[kBlock]) {
   const int64_t whole = whole_groups(n);
 #pragma omp simd
-  for (int64_t l = 0; l < whole; ++l) row[l] = detail::exp_between(row[l], min, max);
+  for (int64_t l = 0; l < whole; ++l) reduced[1][l] = detail::exp_reduced(reduced[0][l], reduced[1][l]);
 }
 
 template <class Isa, class T>

@@ -34,16 +34,18 @@ struct BlockRows {
   /// Spreads a parameter over the lanes [begin, begin + n).
   static void spread(const Parameter<T>& p, bool rate, double dt, int64_t begin, int64_t n, T* to);
 
-  /// row = exp(row)
-  static void exp(int64_t n, T* row);
+  /// Where exp clamps its argument. Hidden from the optimiser, which would make selects between constants of what
+  /// follows a clamp.
+  struct Limits {
+    T min, max;
+  };
+  [[gnu::noipa]] static Limits exp_limits();
+
+  /// Replaces the second of two rows by exp of what detail::reduce_exponent made them of.
+  static void exp(int64_t n, T (*reduced)[kBlock]);
 
   /// row = the surrogate derivative at row, with the alpha of each lane.
   static void surrogate(Surrogate surrogate, const T* alpha, int64_t n, T* row);
-
- private:
-  // The limits are arguments, hidden from the optimiser, which would make selects between constants of what follows a
-  // clamp.
-  [[gnu::noipa]] static void exp_between(int64_t n, T* row, T min, T max);
 };
 
 /// What the next step reads and writes. A row asks for it group by group while it is computed: rows of neighbouring
