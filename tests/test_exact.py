@@ -41,6 +41,26 @@ def test_lengths_and_widths(model: Model, steps: int, dtype: torch.dtype, genera
         assert output.shape == x.shape
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("model", FEED_FORWARD, ids=model_id)
+def test_large_results_equal_those_of_their_halves(model: Model, dtype: torch.dtype, generator):
+    """From 4 MiB on, results go past the caches."""
+    x = 3 * torch.rand(70, 32, 512, generator=generator, dtype=dtype)
+    g = torch.randn(x.shape, generator=generator, dtype=dtype)
+    values = {name: torch.rand(x.shape[1:], generator=generator, dtype=dtype) for name in model.neuron.state}
+
+    def run(rows: slice) -> tuple[torch.Tensor, torch.Tensor]:
+        leaf = x[:, rows].clone().requires_grad_()
+        state = model.pack(model.state, {name: value[rows] for name, value in values.items()})
+        output, _ = model.neuron(leaf, state, model.defaults(), 0.001, sequence=True)
+        return output.detach(), torch.autograd.grad(output, leaf, g[:, rows])[0]
+
+    part = slice(0, 14)
+    assert x[:, part].nbytes < 2**22 < x.nbytes
+    for whole, expected in zip(run(slice(None)), run(part)):
+        assert torch.equal(whole[:, part], expected)
+
+
 @pytest.mark.parametrize("shape", [(), (13,), (4, 13), (1, 13), (4, 1), (3, 1, 1), (3, 4, 13)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("model", FEED_FORWARD, ids=model_id)

@@ -182,18 +182,19 @@ struct Driver {
     const int64_t end = segment_end(f, first);
     alignas(64) Block state[kStates], tape[1];
     alignas(64) Block input_buffer, output_buffer;
-    const Rows outputs{f.kind == Output::kAll ? f.output : nullptr, f.lanes};
+    const bool streamed = f.kind == Output::kAll && StoredRows::are_streamed(f.storage, f.output, f.steps, f.lanes);
+    const Rows outputs{f.kind == Output::kAll && !streamed ? f.output : nullptr, f.lanes};
     for (int k = 0; k < kStates; ++k)
       BlockRows::load((first == 0 ? f.state[k] : f.final_state[k]) + begin, n, state[k]);
 
     for (int64_t t = first; t < end; ++t) {
       const int64_t offset = t * f.lanes + begin;
       const T* x = StoredRows::read(f.storage, f.input, t, begin, n, input_buffer);
-      T* out = OutputRows::target(f, t, begin, n, output_buffer);
+      T* out = OutputRows::target(f, t, begin, n, output_buffer, streamed);
       Ahead ahead;
       if (t + 1 < end) ahead = StoredRows::ahead(f.storage, f.input, outputs, t + 1, begin);
       step_row<true>(params, n, x, state, state, tape, out, ahead);
-      OutputRows::finish(f, output_buffer, n, t, begin);
+      OutputRows::finish(f, output_buffer, n, t, begin, streamed);
       if (f.trace[0]) {
         for (int k = 0; k < kStates; ++k) copy_row(state[k], n, f.trace[k] + offset);
       }
@@ -213,7 +214,8 @@ struct Driver {
     const bool last = first + length == b.steps;
     alignas(64) Block grad[kStates], derivative[Model::kThresholds + 1], grad_params[kWithParams ? kParams : 1];
     alignas(64) Block alpha, input_buffer, grad_output_buffer, grad_input_buffer;
-    const Rows grad_inputs{b.grad_input, b.lanes};
+    const bool streamed = StoredRows::are_streamed(b.storage, b.grad_input, b.steps, b.lanes);
+    const Rows grad_inputs{streamed ? nullptr : b.grad_input, b.lanes};
     if (!on_the_fly) BlockRows::spread(b.alpha, false, b.dt, begin, n, alpha);
     for (int k = 0; k < kStates; ++k) {
       const T* later = last ? b.grad_final_state[k] : b.grad_state[k];
@@ -236,7 +238,7 @@ struct Driver {
       }
       const T* x = kWithParams ? StoredRows::read(b.storage, b.input, t, begin, n, input_buffer) : nullptr;
       const T* grad_output = OutputRows::read_gradient(b, t, begin, n, grad_output_buffer);
-      T* grad_input = StoredRows::target(b.storage, b.grad_input, offset, n, grad_input_buffer);
+      T* grad_input = StoredRows::target(b.storage, b.grad_input, offset, n, grad_input_buffer, streamed);
       Ahead ahead;
       if (s > 0) ahead = StoredRows::ahead(b.storage, b.grad_output, grad_inputs, t - 1, begin);
       if (on_the_fly) {
@@ -246,7 +248,7 @@ struct Driver {
         vjp_row<kWithParams>(params, n, x, tape + kTape, tape, derivative, grad_output, grad, grad_params, grad_input,
                              ahead);
       }
-      StoredRows::finish(b.storage, grad_input_buffer, n, b.grad_input, offset);
+      StoredRows::finish(b.storage, grad_input_buffer, n, b.grad_input, offset, streamed);
     }
 
     for (int k = 0; k < kStates; ++k) copy_row(grad[k], n, b.grad_state[k] + begin);
@@ -298,6 +300,7 @@ struct Driver {
       for_each_block(begin, end, [&](int64_t b, int64_t n) { forward_block(f, first, b, n); });
       first += kSegment;
     } while (first < f.steps);
+    BlockRows::flush();
   }
 
   static void backward(const Backward<T>& b, int64_t begin, int64_t end) {
@@ -315,6 +318,7 @@ struct Driver {
       for_each_block(begin, end, [&](int64_t l, int64_t n) { backward_block<kWithParams>(b, first, l, n, kept); });
     }
     std::free(kept);
+    BlockRows::flush();
   }
 };
 

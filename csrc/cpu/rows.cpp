@@ -2,6 +2,10 @@
 
 #include "dispatch.h"
 
+#if defined(__SSE2__)
+#include <immintrin.h>
+#endif
+
 namespace norse_fast::cpu {
 namespace {
 
@@ -36,6 +40,26 @@ bool in_place(Storage storage, const void* data, int64_t n) {
   return data && !is_half<T>(storage) && n == whole_groups(n);
 }
 
+// From this size of a result on, streaming is faster: with less, whoever reads the result finds it in a cache.
+constexpr int64_t kStreamed = int64_t{1} << 22;
+
+#if defined(__SSE2__)
+constexpr bool kStreams = true;
+#else
+constexpr bool kStreams = false;
+#endif
+
+#if defined(__AVX512F__)
+using Line = __m512i;
+void stream_line(Line* to, const Line* from) { _mm512_stream_si512(to, *from); }
+#elif defined(__AVX2__)
+using Line = __m256i;
+void stream_line(Line* to, const Line* from) { _mm256_stream_si256(to, *from); }
+#elif defined(__SSE2__)
+using Line = __m128i;
+void stream_line(Line* to, const Line* from) { _mm_stream_si128(to, *from); }
+#endif
+
 }  // namespace
 
 template <class Isa, class T>
@@ -55,6 +79,24 @@ template <class Isa, class T>
 void BlockRows<Isa, T>::add(const T* from, int64_t n, T* to) {
 #pragma omp simd
   for (int64_t l = 0; l < n; ++l) to[l] += from[l];
+}
+
+template <class Isa, class T>
+void BlockRows<Isa, T>::stream(const T* from, int64_t n, T* to) {
+#if defined(__SSE2__)
+  constexpr int64_t kLanes = sizeof(Line) / sizeof(T);
+  for (int64_t l = 0; l < n; l += kLanes)
+    stream_line(reinterpret_cast<Line*>(to + l), reinterpret_cast<const Line*>(from + l));
+#else
+  copy_row(from, n, to);
+#endif
+}
+
+template <class Isa, class T>
+void BlockRows<Isa, T>::flush() {
+#if defined(__SSE2__)
+  _mm_sfence();
+#endif
 }
 
 template <class Isa, class T>
@@ -122,25 +164,36 @@ Ahead StoredRows<Isa, T>::ahead(Storage storage, const Rows& read, const Rows& w
 }
 
 template <class Isa, class T>
-T* StoredRows<Isa, T>::target(Storage storage, void* data, int64_t offset, int64_t n, T* buffer) {
-  return in_place<T>(storage, data, n) ? static_cast<T*>(data) + offset : buffer;
+bool StoredRows<Isa, T>::are_streamed(Storage storage, const void* data, int64_t steps, int64_t lanes) {
+  // Whole groups are whole cache lines.
+  const bool aligned = reinterpret_cast<uintptr_t>(data) % 64 == 0 && lanes % kGroup == 0;
+  return kStreams && in_place<T>(storage, data, kGroup) && aligned &&
+         steps * lanes >= kStreamed / static_cast<int64_t>(sizeof(T));
 }
 
 template <class Isa, class T>
-void StoredRows<Isa, T>::finish(Storage storage, const T* buffer, int64_t n, void* data, int64_t offset) {
+T* StoredRows<Isa, T>::target(Storage storage, void* data, int64_t offset, int64_t n, T* buffer, bool streamed) {
+  return in_place<T>(storage, data, n) && !streamed ? static_cast<T*>(data) + offset : buffer;
+}
+
+template <class Isa, class T>
+void StoredRows<Isa, T>::finish(Storage storage, const T* buffer, int64_t n, void* data, int64_t offset,
+                                bool streamed) {
+  if (streamed) return BlockRows<Isa, T>::stream(buffer, n, static_cast<T*>(data) + offset);
   if (!data || in_place<T>(storage, data, n)) return;
   if (!is_half<T>(storage)) return copy_row(buffer, n, static_cast<T*>(data) + offset);
   storage == Storage::kHalf ? narrow<Half>(buffer, n, data, offset) : narrow<BFloat16>(buffer, n, data, offset);
 }
 
 template <class Isa, class T>
-T* OutputRows<Isa, T>::target(const Forward<T>& f, int64_t t, int64_t begin, int64_t n, T* buffer) {
+T* OutputRows<Isa, T>::target(const Forward<T>& f, int64_t t, int64_t begin, int64_t n, T* buffer, bool streamed) {
   if (f.kind != Output::kAll) return buffer;
-  return StoredRows<Isa, T>::target(f.storage, f.output, t * f.lanes + begin, n, buffer);
+  return StoredRows<Isa, T>::target(f.storage, f.output, t * f.lanes + begin, n, buffer, streamed);
 }
 
 template <class Isa, class T>
-void OutputRows<Isa, T>::finish(const Forward<T>& f, const T* buffer, int64_t n, int64_t t, int64_t begin) {
+void OutputRows<Isa, T>::finish(const Forward<T>& f, const T* buffer, int64_t n, int64_t t, int64_t begin,
+                                bool streamed) {
   const int64_t offset = t * f.lanes + begin;
   T* reduced = static_cast<T*>(f.output) + begin;
   switch (f.kind) {
@@ -153,7 +206,7 @@ void OutputRows<Isa, T>::finish(const Forward<T>& f, const T* buffer, int64_t n,
       if (t == f.steps - 1) copy_row(buffer, n, reduced);
       return;
     default:
-      return StoredRows<Isa, T>::finish(f.storage, buffer, n, f.output, offset);
+      return StoredRows<Isa, T>::finish(f.storage, buffer, n, f.output, offset, streamed);
   }
 }
 

@@ -31,6 +31,11 @@ struct BlockRows {
 
   static void add(const T* from, int64_t n, T* to);
 
+  /// Copies whole groups to aligned memory past the caches, where there are instructions for it. Other threads see them
+  /// after flush.
+  static void stream(const T* from, int64_t n, T* to);
+  static void flush();
+
   /// Spreads a parameter over the lanes [begin, begin + n).
   static void spread(const Parameter<T>& p, bool rate, double dt, int64_t begin, int64_t n, T* to);
 
@@ -76,20 +81,24 @@ struct StoredRows {
   /// Row t of what is read and of what is written, from lane `begin` on.
   static Ahead ahead(Storage storage, const Rows& read, const Rows& write, int64_t t, int64_t begin);
 
+  /// Whether rows are to be streamed: such as are too many for the caches, which would read every line before it is
+  /// written, and drop others for it.
+  static bool are_streamed(Storage storage, const void* data, int64_t steps, int64_t lanes);
+
   /// Where to compute a row of n lanes that starts at `offset`: in place, or in the buffer, from where `finish` stores
   /// it.
-  static T* target(Storage storage, void* data, int64_t offset, int64_t n, T* buffer);
+  static T* target(Storage storage, void* data, int64_t offset, int64_t n, T* buffer, bool streamed = false);
 
-  static void finish(Storage storage, const T* buffer, int64_t n, void* data, int64_t offset);
+  static void finish(Storage storage, const T* buffer, int64_t n, void* data, int64_t offset, bool streamed = false);
 };
 
 /// The rows of outputs, as target and finish of StoredRows, and of their gradients, as its read: `t` is the step.
 template <class Isa, class T>
 struct OutputRows {
-  static T* target(const Forward<T>& f, int64_t t, int64_t begin, int64_t n, T* buffer);
+  static T* target(const Forward<T>& f, int64_t t, int64_t begin, int64_t n, T* buffer, bool streamed);
 
   /// A row that is a sum over time waits in the output between the steps.
-  static void finish(const Forward<T>& f, const T* buffer, int64_t n, int64_t t, int64_t begin);
+  static void finish(const Forward<T>& f, const T* buffer, int64_t n, int64_t t, int64_t begin, bool streamed);
 
   static const T* read_gradient(const Backward<T>& b, int64_t t, int64_t begin, int64_t n, T* buffer);
 };
