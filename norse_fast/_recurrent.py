@@ -152,9 +152,8 @@ def _backward(ctx: Any, grad_output: Any, grad_z: Any, *grads: Any) -> Any:
 
     want_params = True in needs[states + 1 : -1]
     grad_x = x.new_empty(x.shape) if needs_x else None
-    # The gradients of weights are summed transposed: a row per input, or neuron that spiked.
-    grad_input_weights = x.new_zeros(input_weights.shape[::-1]) if needs_input_weights else None
-    grad_recurrent_weights = x.new_zeros(recurrent_weights.shape[::-1]) if needs[states] else None
+    grad_input_weights = x.new_zeros(input_weights.shape) if needs_input_weights else None
+    grad_recurrent_weights = x.new_zeros(recurrent_weights.shape) if needs[states] else None
     grad_params: Any = None
     # A part of the steps after the other, so that few of the currents' gradients are in memory at once.
     steps = x.shape[0]
@@ -191,9 +190,6 @@ def _backward(ctx: Any, grad_output: Any, grad_z: Any, *grads: Any) -> Any:
         if want_params:
             grad_params = part_params if grad_params is None else grad_params + part_params
         del grad_currents, flat  # before the next part needs as much
-    grad_input_weights, grad_recurrent_weights = (
-        None if grad is None else grad.t().contiguous() for grad in (grad_input_weights, grad_recurrent_weights)
-    )
     found = [None, grad_x, grad_input_weights, grad_z if needs_z else None, *grads, grad_recurrent_weights]
     found += [None] * (params + 1)
     for k in range(params):
@@ -213,7 +209,7 @@ def _product(out: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> None:
 
 
 def _add_spike_product(sum: torch.Tensor, x: torch.Tensor, grads: torch.Tensor) -> None:
-    """Add ``x.T @ grads`` over all steps and rows of the batch, quick where x is spikes, and few."""
+    """Add ``grads.T @ x`` over all steps and rows of the batch, quick where x is spikes, and few."""
     torch.ops.norse_fast.add_spike_product.default(sum, x.reshape(-1, x.shape[-1]), grads)
 
 

@@ -228,11 +228,11 @@ def test_add_spike_product(rows, width, columns, rate, binary, dtype, seed):
     if not binary:
         z = z * torch.randn(rows, width, generator=generator).to(dtype)
     grads = torch.randn(rows, columns, generator=generator).to(dtype)
-    before = torch.randn(width, columns, generator=generator).to(dtype)
+    before = torch.randn(columns, width, generator=generator).to(dtype)
     total = before.clone()
     torch.ops.norse_fast.add_spike_product(total, z, grads)
     tolerance = 1e-5 if dtype == torch.float32 else 1e-13
-    torch.testing.assert_close(total, before + z.t() @ grads, rtol=tolerance, atol=tolerance)
+    torch.testing.assert_close(total, before + grads.t() @ z, rtol=tolerance, atol=tolerance)
 
 
 @needs_kernels

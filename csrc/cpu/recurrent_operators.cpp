@@ -3,6 +3,7 @@
 
 #include "../recurrent_operators.h"
 
+#include <algorithm>
 #include <memory>
 
 #include "buffer.h"
@@ -275,22 +276,31 @@ void add_spike_product_as(Tensor& sum, const Tensor& spikes, const Tensor& grads
   const int64_t width = z.columns, columns = matrix.columns;
   const Products<T> products = cpu::products<T>();
   const Columns lists(products, z.data, z.rows, width);
-  if (lists.begin.empty()) return multiply(products, z.transposed(), matrix, sum, true);
+  if (lists.begin.empty()) return multiply(products, matrix.transposed(), z, sum, true);
   const int64_t whole = columns / kPanel<T>;
   // The columns that fill no panel, in one.
   const Scratch<T> rest(whole < matrix.panels() ? matrix.panel_size() : 0);
   if (whole < matrix.panels()) pack_panel(products, matrix, whole, rest.data());
-  parallel(matrix.panels() * width, [&](int64_t k) {
-    const int64_t panel = k / width, h = k % width, first = panel * kPanel<T>;
-    const int64_t from = lists.begin[h], count = lists.begin[h + 1] - from;
-    const int32_t* events = lists.rows.get() + from;
-    T* const out = static_cast<T*>(sum.data_ptr()) + h * columns + first;
-    if (panel < whole) return products.sum_rows(matrix.data + first, columns, events, count, nullptr, out);
-    const int64_t found = columns - first;
-    T sums[kPanel<T>] = {};
-    std::copy_n(out, found, sums);
-    products.sum_rows(rest.data(), kPanel<T>, events, count, nullptr, sums);
-    std::copy_n(sums, found, out);
+  // Sums lie as a panel needs them, and then, a cache line of every column together, as the result does.
+  constexpr int64_t kTile = 64 / sizeof(T);
+  const int64_t tiles = (width + kTile - 1) / kTile;
+  parallel(matrix.panels() * tiles, [&](int64_t k) {
+    const int64_t panel = k / tiles, first = panel * kPanel<T>, begin = k % tiles * kTile;
+    const int64_t rows = std::min(width - begin, kTile), found = matrix.columns_in(panel);
+    T* const out = static_cast<T*>(sum.data_ptr()) + first * width + begin;
+    T sums[kTile][kPanel<T>] = {};
+    for (int64_t c = 0; c < found; ++c) {
+      for (int64_t h = 0; h < rows; ++h) sums[h][c] = out[c * width + h];
+    }
+    for (int64_t h = 0; h < rows; ++h) {
+      const int64_t from = lists.begin[begin + h], count = lists.begin[begin + h + 1] - from;
+      const int32_t* events = lists.rows.get() + from;
+      panel < whole ? products.sum_rows(matrix.data + first, columns, events, count, nullptr, sums[h])
+                    : products.sum_rows(rest.data(), kPanel<T>, events, count, nullptr, sums[h]);
+    }
+    for (int64_t c = 0; c < found; ++c) {
+      for (int64_t h = 0; h < rows; ++h) out[c * width + h] = sums[h][c];
+    }
   });
 }
 
@@ -317,14 +327,14 @@ void product(Tensor out, const Tensor& a, const Tensor& b) {
 }
 
 void add_spike_product(Tensor sum, const Tensor& spikes, const Tensor& grads) {
-  with_matrices(sum, {spikes.size(1), grads.size(1)}, spikes, 0, grads, "add_spike_product",
+  with_matrices(sum, {grads.size(1), spikes.size(1)}, spikes, 0, grads, "add_spike_product",
                 [&](auto zero, const Tensor& x, const Tensor& y) { add_spike_product_as<decltype(zero)>(sum, x, y); });
 }
 
 }  // namespace
 
 STABLE_TORCH_LIBRARY_FRAGMENT(norse_fast, m) {
-  // out = a @ b, and sum += spikes.T @ grads, which is quick where there are few spikes. Unlike torch's own, they give
+  // out = a @ b, and sum += grads.T @ spikes, which is quick where there are few spikes. Unlike torch's own, they give
   // the same result for any number of threads.
   m.def("product(Tensor(a!) out, Tensor a, Tensor b) -> ()");
   m.def("add_spike_product(Tensor(a!) sum, Tensor spikes, Tensor grads) -> ()");

@@ -23,7 +23,7 @@ namespace {
 void product(Tensor out, const Tensor& a, const Tensor& b) { torch::stable::copy_(out, torch::stable::matmul(a, b)); }
 
 void add_spike_product(Tensor sum, const Tensor& spikes, const Tensor& grads) {
-  const Tensor product = torch::stable::matmul(torch::stable::transpose(spikes, 0, 1), grads);
+  const Tensor product = torch::stable::matmul(torch::stable::transpose(grads, 0, 1), spikes);
   torch::stable::copy_(sum, torch::stable::subtract(sum, product, -1.0));  // the stable ABI has no addition
 }
 
