@@ -49,4 +49,13 @@ def refractory(name: str, field: str, neuron: Neuron, pack: Callable[..., Any]) 
     def coefficients(values: tuple[Any, ...], dt: float) -> tuple[Any, ...]:
         return (*neuron.make_coefficients(values[:-1], dt), values[-1])
 
-    return Neuron(name, states, params, pack_nested(pack, neuron.pack), step, f"{field}.", coefficients, kernel_params)
+    return Neuron(
+        name,
+        states,
+        params,
+        pack_nested(pack, neuron.pack),
+        step,
+        surrogate=f"{field}.",
+        coefficients=None if neuron.coefficients is None else coefficients,
+        kernel_params=kernel_params,
+    )
