@@ -48,7 +48,7 @@ struct Driver {
   using BlockRows = cpu::BlockRows<Isa, T>;
   using StoredRows = cpu::StoredRows<Isa, T>;
   using OutputRows = cpu::OutputRows<Isa, T>;
-  using Block = T[kBlock];
+  using Block = cpu::Block<T>;
 
   /// What backward keeps of a step: its tape, and if gradients of the parameters are wanted, the state before it.
   template <bool kWithParams>

@@ -2,7 +2,6 @@
 // The rows of a model as plain functions: all that the recurrent driver knows of it. So that driver is compiled once,
 // and not for every model.
 
-#include <cstddef>
 #include <memory>
 
 #include "../neurons/model.h"
@@ -10,9 +9,6 @@
 #include "tasks.h"
 
 namespace norse_fast::cpu {
-
-template <class T>
-using Block = T[kBlock];
 
 /// Functions of a block of n lanes; `params` are those that make_params made. See Driver for what they do.
 template <class T>

@@ -45,19 +45,22 @@ constexpr int64_t kStreamed = int64_t{1} << 22;
 
 #if defined(__SSE2__)
 constexpr bool kStreams = true;
-#else
-constexpr bool kStreams = false;
-#endif
-
+void flush_lines() { _mm_sfence(); }
 #if defined(__AVX512F__)
 using Line = __m512i;
 void stream_line(Line* to, const Line* from) { _mm512_stream_si512(to, *from); }
 #elif defined(__AVX2__)
 using Line = __m256i;
 void stream_line(Line* to, const Line* from) { _mm256_stream_si256(to, *from); }
-#elif defined(__SSE2__)
+#else
 using Line = __m128i;
 void stream_line(Line* to, const Line* from) { _mm_stream_si128(to, *from); }
+#endif
+#else
+constexpr bool kStreams = false;
+void flush_lines() {}
+using Line = uint64_t;
+void stream_line(Line* to, const Line* from) { *to = *from; }
 #endif
 
 }  // namespace
@@ -83,20 +86,14 @@ void BlockRows<Isa, T>::add(const T* from, int64_t n, T* to) {
 
 template <class Isa, class T>
 void BlockRows<Isa, T>::stream(const T* from, int64_t n, T* to) {
-#if defined(__SSE2__)
   constexpr int64_t kLanes = sizeof(Line) / sizeof(T);
   for (int64_t l = 0; l < n; l += kLanes)
     stream_line(reinterpret_cast<Line*>(to + l), reinterpret_cast<const Line*>(from + l));
-#else
-  copy_row(from, n, to);
-#endif
 }
 
 template <class Isa, class T>
 void BlockRows<Isa, T>::flush() {
-#if defined(__SSE2__)
-  _mm_sfence();
-#endif
+  flush_lines();
 }
 
 template <class Isa, class T>
@@ -118,7 +115,7 @@ auto BlockRows<Isa, T>::exp_limits() -> Limits {
 }
 
 template <class Isa, class T>
-void BlockRows<Isa, T>::exp(int64_t n, T (*reduced)[kBlock]) {
+void BlockRows<Isa, T>::exp(int64_t n, Block<T>* reduced) {
   const int64_t whole = whole_groups(n);
 #pragma omp simd
   for (int64_t l = 0; l < whole; ++l) reduced[1][l] = detail::exp_reduced(reduced[0][l], reduced[1][l]);

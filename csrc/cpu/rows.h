@@ -10,6 +10,10 @@ namespace norse_fast::cpu {
 /// Lanes that share a block.
 inline constexpr int64_t kBlock = 512;
 
+/// A row of a block.
+template <class T>
+using Block = T[kBlock];
+
 /// Rows of a block are computed in whole groups of lanes, whatever the number n of lanes in use; a multiple of every
 /// vector width.
 inline constexpr int64_t kGroup = 16;
@@ -47,7 +51,7 @@ struct BlockRows {
   [[gnu::noipa]] static Limits exp_limits();
 
   /// Replaces the second of two rows by exp of what detail::reduce_exponent made them of.
-  static void exp(int64_t n, T (*reduced)[kBlock]);
+  static void exp(int64_t n, Block<T>* reduced);
 
   /// row = the surrogate derivative at row, with the alpha of each lane.
   static void surrogate(Surrogate surrogate, const T* alpha, int64_t n, T* row);
