@@ -28,6 +28,7 @@ struct Signature {
   Names state, params;
   int rates;
   int channels;  // of the currents of its recurrent layer; 0: there is none
+  bool linear;   // backward needs nothing of the steps, unless for gradients of parameters
 };
 
 /// Runs a kernel on all lanes of a launch, with the threads that pay, or on the current stream of a GPU.

@@ -44,8 +44,8 @@ def test_lengths_and_widths(model: Model, steps: int, dtype: torch.dtype, genera
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("model", FEED_FORWARD, ids=model_id)
 def test_large_results_equal_those_of_a_part(model: Model, dtype: torch.dtype, generator):
-    """From 4 MiB on, results go past the caches."""
-    x = 3 * torch.rand(70, 32, 512, generator=generator, dtype=dtype)
+    """From 8 MiB on, results go past the caches."""
+    x = 3 * torch.rand(140, 32, 512, generator=generator, dtype=dtype)
     g = torch.randn(x.shape, generator=generator, dtype=dtype)
     values = {name: torch.rand(x.shape[1:], generator=generator, dtype=dtype) for name in model.neuron.state}
 
@@ -56,7 +56,7 @@ def test_large_results_equal_those_of_a_part(model: Model, dtype: torch.dtype, g
         return output.detach(), torch.autograd.grad(output, leaf, g[:, rows])[0]
 
     part = slice(0, 14)
-    assert x[:, part].nbytes < 2**22 < x.nbytes
+    assert x[:, part].nbytes < 2**23 < x.nbytes
     for whole, expected in zip(run(slice(None)), run(part)):
         assert torch.equal(whole[:, part], expected)
 

@@ -139,6 +139,16 @@ def test_initial_states_are_independent(model: Model):
     assert voltage(first).is_leaf
 
 
+@pytest.mark.parametrize("model", CELLS, ids=model_id)
+def test_initial_states_take_no_part_where_the_input_does(model: Model):
+    x = make_input(model, 3)
+    cell = make(model, True)
+    assert voltage(cell.initial_state(x)).requires_grad
+    assert not voltage(cell.initial_state(x.requires_grad_())).requires_grad
+    output, _ = cell(x)
+    assert output.requires_grad
+
+
 @pytest.mark.parametrize(("model", "cell"), MODULES)
 def test_copies(model: Model, cell: bool):
     module = make(model, cell)

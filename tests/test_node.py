@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 import norse_fast as nf
 from norse_fast import _autograd, _extension
+from norse_fast.benchmark.neurons import count_saved_bytes
 
 from .models import FEED_FORWARD, Model, fields, is_fused, model_id, random_params, random_state
 from .test_gradients import leaves_of, requiring_grad
@@ -169,6 +170,17 @@ def test_nothing_stays_alive():
     assert alive() is not None  # for the graph of the state
     del state
     assert alive() is None
+
+
+@pytest.mark.parametrize("learned", [False, True], ids=["fixed", "learned"])
+def test_linear_models_keep_no_states(learned: bool):
+    """Their gradients depend on the states only where a parameter has one."""
+    x = torch.randn(100, 2, 3, requires_grad=True)
+    p = nf.LIBoxParameters(tau_mem_inv=torch.tensor(100.0, requires_grad=learned))
+    layer = nf.LIBox(p)
+    kept = count_saved_bytes(lambda x: layer(x)[0], x, besides=(*p, *layer.initial_state(x)))
+    checkpoints = 3 * 2 * 3 * 4
+    assert kept < checkpoints if not learned else kept >= checkpoints
 
 
 def test_long_chains_are_freed_without_recursion():

@@ -307,7 +307,8 @@ Results run(const Model& model, ForwardArguments a, const Tensor& alpha, int64_t
   if (at::GradMode::is_enabled() &&
       (a.input.requires_grad() || any_requires_grad(a.state) || any_requires_grad(a.params))) {
     node = make_node<FusedBackward>(model, a, alpha, surrogate);
-    a.checkpoint = a.sequence && a.input.size(0) > kSegment;
+    const bool recompute = any_requires_grad(a.params) || !model.signature().linear;
+    a.checkpoint = recompute && a.sequence && a.input.size(0) > kSegment;
   }
   const at::AutoGradMode no_grad(false);
   spread_states(a, true);

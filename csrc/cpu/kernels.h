@@ -15,6 +15,10 @@
 namespace norse_fast::cpu {
 
 /// The parameters of a block: in registers where all lanes share them and it is `share`, else one L1 row each.
+/// Lanes that share a block of a model: as many as leave room in L1 for the rows of a step. Linear models have few.
+template <class Model>
+inline constexpr int64_t kLanes = kTapeCount<Model> > 0 ? kBlock : 2 * kBlock;
+
 template <class Isa, class Model, class T>
 struct BlockParams {
   static constexpr int kParams = kParamCount<Model>;
@@ -22,7 +26,7 @@ struct BlockParams {
 
   bool shared;
   Params values;
-  alignas(64) T rows[kParams][kBlock];
+  alignas(64) T rows[kParams][kLanes<Model>];
 
   BlockParams(const Problem<T>& problem, int64_t begin, int64_t n, bool share = true) : shared(share) {
     for (int k = 0; k < kParams; ++k) shared = shared && problem.params[k].is_shared();
@@ -48,7 +52,7 @@ struct Driver {
   using BlockRows = cpu::BlockRows<Isa, T>;
   using StoredRows = cpu::StoredRows<Isa, T>;
   using OutputRows = cpu::OutputRows<Isa, T>;
-  using Block = cpu::Block<T>;
+  using Block = T[kLanes<Model>];
 
   /// What backward keeps of a step: its tape, and if gradients of the parameters are wanted, the state before it.
   template <bool kWithParams>
@@ -176,10 +180,36 @@ struct Driver {
     });
   }
 
+  /// One segment of one block, of the blocks up to lane `end`.
+  struct Segment {
+    int64_t first, length;  // steps
+    int64_t begin, n, end;  // lanes
+
+    Segment(const Problem<T>& problem, int64_t first_step, int64_t begin_lane, int64_t end_lane)
+        : first(first_step),
+          length(problem.steps - first < kSegment ? problem.steps - first : kSegment),
+          begin(begin_lane),
+          n(end_lane - begin < kLanes<Model> ? end_lane - begin : kLanes<Model>),
+          end(end_lane) {}
+
+    /// What to ask for in the s-th step of a walk through the segment, or back through it: the rows of a later step,
+    /// or, after the last, of the next block.
+    Ahead ahead(Storage storage, const Rows& read, const Rows& write, int64_t s, bool back = false) const {
+      s += Ahead::kSteps;
+      int64_t lane = begin;
+      if (s >= length) {
+        s -= length;
+        lane += kLanes<Model>;
+        if (s >= length || lane >= end) return {};
+      }
+      return StoredRows::ahead(storage, read, write, first + (back ? length - 1 - s : s), lane);
+    }
+  };
+
   /// Runs the steps of one segment on one block. The state waits in `final_state` between segments.
-  static void forward_block(const Forward<T>& f, int64_t first, int64_t begin, int64_t n) {
+  static void forward_block(const Forward<T>& f, const Segment& segment) {
+    const auto [first, length, begin, n, end] = segment;
     const BlockParams params(f, begin, n);
-    const int64_t end = segment_end(f, first);
     alignas(64) Block state[kStates], tape[1];
     alignas(64) Block input_buffer, output_buffer;
     const bool streamed = f.kind == Output::kAll && StoredRows::are_streamed(f.storage, f.output, f.steps, f.lanes);
@@ -187,19 +217,18 @@ struct Driver {
     for (int k = 0; k < kStates; ++k)
       BlockRows::load((first == 0 ? f.state[k] : f.final_state[k]) + begin, n, state[k]);
 
-    for (int64_t t = first; t < end; ++t) {
+    for (int64_t s = 0; s < length; ++s) {
+      const int64_t t = first + s;
       const int64_t offset = t * f.lanes + begin;
       const T* x = StoredRows::read(f.storage, f.input, t, begin, n, input_buffer);
       T* out = OutputRows::target(f, t, begin, n, output_buffer, streamed);
-      Ahead ahead;
-      if (t + 1 < end) ahead = StoredRows::ahead(f.storage, f.input, outputs, t + 1, begin);
-      step_row<true>(params, n, x, state, state, tape, out, ahead);
+      step_row<true>(params, n, x, state, state, tape, out, segment.ahead(f.storage, f.input, outputs, s));
       OutputRows::finish(f, output_buffer, n, t, begin, streamed);
       if (f.trace[0]) {
         for (int k = 0; k < kStates; ++k) copy_row(state[k], n, f.trace[k] + offset);
       }
     }
-    if (f.checkpoints[0] && end < f.steps) {
+    if (f.checkpoints[0] && first + length < f.steps) {
       for (int k = 0; k < kStates; ++k) copy_row(state[k], n, f.checkpoints[k] + first / kSegment * f.lanes + begin);
     }
     for (int k = 0; k < kStates; ++k) copy_row(state[k], n, f.final_state[k] + begin);
@@ -207,10 +236,10 @@ struct Driver {
 
   /// Goes back through the steps of one segment on one block. Gradients wait in the output arrays between segments.
   template <bool kWithParams>
-  static void backward_block(const Backward<T>& b, int64_t first, int64_t begin, int64_t n, Block* kept) {
+  static void backward_block(const Backward<T>& b, const Segment& segment, Block* kept) {
+    const auto [first, length, begin, n, end] = segment;
     const bool on_the_fly = !kWithParams && b.surrogate == Surrogate::kSuper && b.alpha.is_shared();
     const BlockParams params(b, begin, n, on_the_fly);
-    const int64_t length = segment_end(b, first) - first;
     const bool last = first + length == b.steps;
     alignas(64) Block grad[kStates], derivative[Model::kThresholds + 1], grad_params[kWithParams ? kParams : 1];
     alignas(64) Block alpha, input_buffer, grad_output_buffer, grad_input_buffer;
@@ -227,7 +256,7 @@ struct Driver {
         last ? BlockRows::fill(T(0), n, grad_params[k]) : BlockRows::load(later, n, grad_params[k]);
       }
     }
-    if constexpr (kKept<kWithParams> > 0) recompute<kWithParams>(b, params, first, length, begin, n, kept);
+    if constexpr (kKept<kWithParams> > 0) recompute<kWithParams>(b, params, segment, kept);
 
     for (int64_t s = length - 1; s >= 0; --s) {
       const int64_t t = first + s;
@@ -239,8 +268,7 @@ struct Driver {
       const T* x = kWithParams ? StoredRows::read(b.storage, b.input, t, begin, n, input_buffer) : nullptr;
       const T* grad_output = OutputRows::read_gradient(b, t, begin, n, grad_output_buffer);
       T* grad_input = StoredRows::target(b.storage, b.grad_input, offset, n, grad_input_buffer, streamed);
-      Ahead ahead;
-      if (s > 0) ahead = StoredRows::ahead(b.storage, b.grad_output, grad_inputs, t - 1, begin);
+      const Ahead ahead = segment.ahead(b.storage, b.grad_output, grad_inputs, length - 1 - s, true);
       if (on_the_fly) {
         vjp_row(params, n, tape, b.alpha.shared, grad_output, grad, grad_input, ahead);
       } else {
@@ -257,7 +285,7 @@ struct Driver {
         const T scale = first == 0 && k < Model::kRates ? static_cast<T>(b.dt) : T(1);
         T* row = grad_params[k];
 #pragma omp simd
-        for (int64_t l = 0; l < kBlock; ++l) row[l] *= scale;
+        for (int64_t l = 0; l < kLanes<Model>; ++l) row[l] *= scale;
         copy_row(row, n, b.grad_params + k * b.lanes + begin);
       }
     }
@@ -265,8 +293,8 @@ struct Driver {
 
   /// Repeats the steps of one segment on one block, from its checkpoint, and keeps what backward needs.
   template <bool kWithParams>
-  static void recompute(const Backward<T>& b, const BlockParams& params, int64_t first, int64_t length, int64_t begin,
-                        int64_t n, Block* kept) {
+  static void recompute(const Backward<T>& b, const BlockParams& params, const Segment& segment, Block* kept) {
+    const auto [first, length, begin, n, end] = segment;
     alignas(64) Block running[kStates], input_buffer;
     Block* state = kWithParams ? kept + kTape : running;
     for (int k = 0; k < kStates; ++k) {
@@ -275,21 +303,11 @@ struct Driver {
     }
     for (int64_t s = 0; s < length; ++s) {
       const T* x = StoredRows::read(b.storage, b.input, first + s, begin, n, input_buffer);
-      Ahead ahead;
-      if (s + 1 < length) ahead = StoredRows::ahead(b.storage, b.input, {}, first + s + 1, begin);
+      const Ahead ahead = segment.ahead(b.storage, b.input, {}, s);
       Block* next = kWithParams && s + 1 < length ? state + kKept<kWithParams> : running;
       step_row<false>(params, n, x, state, next, kept + s * kKept<kWithParams>, nullptr, ahead);
       state = next;
     }
-  }
-
-  static int64_t segment_end(const Problem<T>& problem, int64_t first) {
-    return problem.steps - first < kSegment ? problem.steps : first + kSegment;
-  }
-
-  template <class F>
-  NORSE_FAST_INLINE static void for_each_block(int64_t begin, int64_t end, F f) {
-    for (int64_t b = begin; b < end; b += kBlock) f(b, end - b < kBlock ? end - b : kBlock);
   }
 
   // All blocks pass one segment before any enters the next: the rows of a step are then written together, page by page.
@@ -297,7 +315,7 @@ struct Driver {
   static void forward(const Forward<T>& f, int64_t begin, int64_t end) {
     int64_t first = 0;
     do {
-      for_each_block(begin, end, [&](int64_t b, int64_t n) { forward_block(f, first, b, n); });
+      for (int64_t lane = begin; lane < end; lane += kLanes<Model>) forward_block(f, {f, first, lane, end});
       first += kSegment;
     } while (first < f.steps);
     BlockRows::flush();
@@ -315,7 +333,8 @@ struct Driver {
     auto* kept = static_cast<Block*>(std::aligned_alloc(64, (length * kKept<kWithParams> + 1) * sizeof(Block)));
     if (!kept) std::abort();
     for (int64_t first = checkpoint_count(b.steps) * kSegment; first >= 0; first -= kSegment) {
-      for_each_block(begin, end, [&](int64_t l, int64_t n) { backward_block<kWithParams>(b, first, l, n, kept); });
+      for (int64_t lane = begin; lane < end; lane += kLanes<Model>)
+        backward_block<kWithParams>(b, {b, first, lane, end}, kept);
     }
     std::free(kept);
     BlockRows::flush();

@@ -40,8 +40,9 @@ bool in_place(Storage storage, const void* data, int64_t n) {
   return data && !is_half<T>(storage) && n == whole_groups(n);
 }
 
-// From this size of a result on, streaming is faster: with less, whoever reads the result finds it in a cache.
-constexpr int64_t kStreamed = int64_t{1} << 22;
+// From this size of a result on, streaming is faster. Smaller ones stay in the caches, where whoever reads them finds
+// them.
+constexpr int64_t kStreamed = int64_t{1} << 23;
 
 #if defined(__SSE2__)
 constexpr bool kStreams = true;

@@ -57,9 +57,13 @@ struct BlockRows {
   static void surrogate(Surrogate surrogate, const T* alpha, int64_t n, T* row);
 };
 
-/// What the next step reads and writes. A row asks for it group by group while it is computed: rows of neighbouring
-/// steps lie so far apart that no processor expects the next one. Null is not asked for.
+/// What a later step reads and writes. A row asks for it group by group while it is computed: rows of neighbouring
+/// steps lie so far apart that no processor expects the next one. It is asked into L2: in L1 it would take the place of
+/// the rows in use, and hold one of the few buffers for misses until it arrives. Null is not asked for.
 struct Ahead {
+  /// How many steps later.
+  static constexpr int64_t kSteps = 4;
+
   const char* read = nullptr;
   const char* write = nullptr;
   int64_t size = 0;  // of an element
@@ -67,10 +71,10 @@ struct Ahead {
   /// Asks for the group from lane l of the row on, where lanes are computed as T.
   template <class T>
   NORSE_FAST_INLINE void fetch(int64_t l) const {
-    constexpr int kLines = kGroup * sizeof(T) / 64;
+    constexpr int kLines = kGroup * sizeof(T) / 64, kInL2 = 2;
     for (int k = 0; k < kLines; ++k) {
-      if (read) __builtin_prefetch(read + l * size + k * 64);
-      if (write) __builtin_prefetch(write + l * size + k * 64, 1);
+      if (read) __builtin_prefetch(read + l * size + k * 64, 0, kInL2);
+      if (write) __builtin_prefetch(write + l * size + k * 64, 0, kInL2);
     }
   }
 };

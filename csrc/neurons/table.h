@@ -25,7 +25,8 @@ ModelKernels model_kernels() {
   static_assert(kStateCount<Model> <= kMaxStates && kParamCount<Model> <= kMaxParams,
                 "raise kMaxStates or kMaxParams in launch.h");
   ModelKernels kernels{
-      {Model::kName, names_of(Model::kStateNames), names_of(Model::kParamNames), Model::kRates, channels_of<Model>()},
+      {Model::kName, names_of(Model::kStateNames), names_of(Model::kParamNames), Model::kRates, channels_of<Model>(),
+       kTapeCount<Model> == 0},
       {&Runners::template run<Model, Forward<float>>, &Runners::template run<Model, Forward<double>>,
        &Runners::template run<Model, Backward<float>>, &Runners::template run<Model, Backward<double>>},
       {}};

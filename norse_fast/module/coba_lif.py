@@ -14,20 +14,20 @@ from ..functional.coba_lif import (
     coba_lif_feed_forward_step,
     coba_lif_step,
 )
-from .snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell, filled, leaf, zeros
+from .snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell, initial_voltage, leaf, zeros
 
 __all__ = ["CobaLIF", "CobaLIFCell", "CobaLIFFeedForwardCell", "CobaLIFRecurrent"]
 
 
 def _initial_state(p: CobaLIFParameters, shape: tuple[int, ...], input_tensor: torch.Tensor) -> CobaLIFFeedForwardState:
     return CobaLIFFeedForwardState(
-        v=leaf(filled(p.v_rest, shape, input_tensor)), g_e=zeros(shape, input_tensor), g_i=zeros(shape, input_tensor)
+        v=initial_voltage(p.v_rest, input_tensor, shape), g_e=zeros(shape, input_tensor), g_i=zeros(shape, input_tensor)
     )
 
 
 def _initial_recurrent_state(shape: tuple[int, ...], input_tensor: torch.Tensor) -> CobaLIFState:
     z, v, g_e, g_i = (zeros(shape, input_tensor) for _ in CobaLIFState._fields)
-    return CobaLIFState(z, leaf(v), g_e, g_i)
+    return CobaLIFState(z, leaf(v, input_tensor), g_e, g_i)
 
 
 def _with_weights(input_size: int, hidden_size: int, arguments: dict[str, Any]) -> dict[str, Any]:

@@ -13,13 +13,13 @@ from ..functional.izhikevich import (
     izhikevich_feed_forward_step,
     izhikevich_recurrent_step,
 )
-from .snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell, copied, filled, leaf, zeros
+from .snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell, copied, filled, initial_voltage, zeros
 
 __all__ = ["Izhikevich", "IzhikevichCell", "IzhikevichRecurrent", "IzhikevichRecurrentCell"]
 
 
 def _initial_state(rest: IzhikevichState, input_tensor: torch.Tensor) -> IzhikevichState:
-    return IzhikevichState(v=leaf(copied(rest.v, input_tensor)), u=copied(rest.u, input_tensor))
+    return IzhikevichState(v=initial_voltage(rest.v, input_tensor), u=copied(rest.u, input_tensor))
 
 
 def _initial_recurrent_state(
@@ -27,7 +27,7 @@ def _initial_recurrent_state(
 ) -> IzhikevichRecurrentState:
     return IzhikevichRecurrentState(
         z=zeros(shape, input_tensor),
-        v=leaf(filled(rest.v, shape, input_tensor)),
+        v=initial_voltage(rest.v, input_tensor, shape),
         u=filled(rest.u, shape, input_tensor),
     )
 

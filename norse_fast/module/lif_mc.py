@@ -10,7 +10,7 @@ import torch
 from .._recurrent import check_weights
 from ..functional.lif import LIFParameters, LIFState
 from ..functional.lif_mc import lif_mc_step
-from .snn import Activation, SNNRecurrentCell, check_weight, filled, leaf, zeros
+from .snn import Activation, SNNRecurrentCell, check_weight, initial_voltage, zeros
 
 __all__ = ["LIFMCRecurrentCell"]
 
@@ -60,7 +60,7 @@ class CoupledCell(SNNRecurrentCell):
         """The state of LIF neurons before the first step."""
         shape = (*input_tensor.shape[:-1], int(self.hidden_size))
         return LIFState(
-            z=zeros(shape, input_tensor), v=leaf(filled(p.v_leak, shape, input_tensor)), i=zeros(shape, input_tensor)
+            z=zeros(shape, input_tensor), v=initial_voltage(p.v_leak, input_tensor, shape), i=zeros(shape, input_tensor)
         )
 
 

@@ -13,7 +13,7 @@ from ..functional.lsnn import (
     lsnn_feed_forward_step,
     lsnn_step,
 )
-from .snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell, copied, filled, leaf, zeros
+from .snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell, copied, filled, initial_voltage, zeros
 
 __all__ = ["LSNN", "LSNNCell", "LSNNRecurrent", "LSNNRecurrentCell"]
 
@@ -29,7 +29,7 @@ def _reject_adjoint(adjoint: bool) -> None:
 def _initial_recurrent_state(p: LSNNParameters, shape: tuple[int, ...], input_tensor: torch.Tensor) -> LSNNState:
     return LSNNState(
         z=zeros(shape, input_tensor),
-        v=leaf(filled(p.v_leak, shape, input_tensor)),
+        v=initial_voltage(p.v_leak, input_tensor, shape),
         i=zeros(shape, input_tensor),
         b=filled(p.v_th, shape, input_tensor),
     )
@@ -66,7 +66,7 @@ class LSNNCell(SNNCell):
     def initial_state(self, input_tensor: torch.Tensor) -> LSNNFeedForwardState:
         """The state before the first step."""
         return LSNNFeedForwardState(
-            v=leaf(filled(self.p.v_leak, input_tensor.shape, input_tensor)),
+            v=initial_voltage(self.p.v_leak, input_tensor, input_tensor.shape),
             i=zeros(input_tensor.shape, input_tensor),
             b=copied(self.p.v_th, input_tensor),
         )

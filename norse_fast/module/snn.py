@@ -22,12 +22,15 @@ __all__ = ["SNN", "SNNCell", "SNNRecurrent", "SNNRecurrentCell"]
 Activation = Callable[..., tuple[torch.Tensor, Any]]
 
 
-def leaf(v: torch.Tensor) -> torch.Tensor:
+def leaf(v: torch.Tensor, input_tensor: torch.Tensor) -> torch.Tensor:
     """An initial membrane potential that requires grad, so that ``z.sum().backward()`` works on a bare neuron.
 
+    Where the input requires grad, it works anyway, and a gradient that nobody asked for would be summed over all neurons.
     Inside torch.compile and torch.func a new tensor cannot require grad, and nothing there needs it to.
     """
-    return v if torch.compiler.is_compiling() or in_transform() else v.requires_grad_()
+    if input_tensor.requires_grad or torch.compiler.is_compiling() or in_transform():
+        return v
+    return v.requires_grad_()
 
 
 def float_dtype(x: torch.Tensor) -> torch.dtype:
@@ -66,10 +69,10 @@ def initial_voltage(
     dtype: torch.dtype | None = None,
     detach: bool = True,
 ) -> torch.Tensor:
-    """An initial membrane potential that requires grad: a parameter :func:`filled`, or without shape :func:`copied`."""
+    """An initial membrane potential, a :func:`leaf`: a parameter :func:`filled`, or without shape :func:`copied`."""
     if shape is None:
-        return leaf(copied(value, input_tensor, detach))
-    return leaf(filled(value, shape, input_tensor, dtype, detach))
+        return leaf(copied(value, input_tensor, detach), input_tensor)
+    return leaf(filled(value, shape, input_tensor, dtype, detach), input_tensor)
 
 
 def _check_time(input_tensor: torch.Tensor) -> None:
