@@ -180,14 +180,17 @@ struct Driver {
     });
   }
 
+  /// Steps of a segment. Where nothing is kept of them, they may be more, and the state is stored less often.
+  static constexpr int64_t segment_steps(bool keeps) { return keeps || kTape > 0 ? kSegment : 2 * kSegment; }
+
   /// One segment of one block, of the blocks up to lane `end`.
   struct Segment {
     int64_t first, length;  // steps
     int64_t begin, n, end;  // lanes
 
-    Segment(const Problem<T>& problem, int64_t first_step, int64_t begin_lane, int64_t end_lane)
+    Segment(int64_t first_step, int64_t end_step, int64_t begin_lane, int64_t end_lane)
         : first(first_step),
-          length(problem.steps - first < kSegment ? problem.steps - first : kSegment),
+          length(end_step - first),
           begin(begin_lane),
           n(end_lane - begin < kLanes<Model> ? end_lane - begin : kLanes<Model>),
           end(end_lane) {}
@@ -313,10 +316,12 @@ struct Driver {
   // All blocks pass one segment before any enters the next: the rows of a step are then written together, page by page.
   // T = 0 is one segment without steps.
   static void forward(const Forward<T>& f, int64_t begin, int64_t end) {
+    const int64_t most = segment_steps(f.checkpoints[0] != nullptr);
     int64_t first = 0;
     do {
-      for (int64_t lane = begin; lane < end; lane += kLanes<Model>) forward_block(f, {f, first, lane, end});
-      first += kSegment;
+      const int64_t next = f.steps - first < most ? f.steps : first + most;
+      for (int64_t lane = begin; lane < end; lane += kLanes<Model>) forward_block(f, {first, next, lane, end});
+      first = next;
     } while (first < f.steps);
     BlockRows::flush();
   }
@@ -329,12 +334,14 @@ struct Driver {
   static void backward_as(const Backward<T>& b, int64_t begin, int64_t end) {
     // What is kept of one segment fits the L2 cache, but not a thread's stack.
     // T = 0 keeps the state that it starts from.
-    const int64_t length = b.steps < 1 ? 1 : b.steps < kSegment ? b.steps : kSegment;
+    constexpr int64_t kMost = segment_steps(kWithParams);
+    const int64_t length = b.steps < 1 ? 1 : b.steps < kMost ? b.steps : kMost;
     auto* kept = static_cast<Block*>(std::aligned_alloc(64, (length * kKept<kWithParams> + 1) * sizeof(Block)));
     if (!kept) std::abort();
-    for (int64_t first = checkpoint_count(b.steps) * kSegment; first >= 0; first -= kSegment) {
+    for (int64_t first = checkpoint_count(b.steps, kMost) * kMost, next = b.steps; first >= 0; first -= kMost) {
       for (int64_t lane = begin; lane < end; lane += kLanes<Model>)
-        backward_block<kWithParams>(b, {b, first, lane, end}, kept);
+        backward_block<kWithParams>(b, {first, next, lane, end}, kept);
+      next = first;
     }
     std::free(kept);
     BlockRows::flush();

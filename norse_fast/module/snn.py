@@ -58,8 +58,8 @@ def filled(
 
 
 def _tensor(value: Any, detach: bool) -> torch.Tensor:
-    v = torch.as_tensor(value)
-    return v.detach() if detach else v
+    v = value if isinstance(value, torch.Tensor) else torch.as_tensor(value)
+    return v.detach() if detach and v.requires_grad else v
 
 
 def initial_voltage(
