@@ -26,6 +26,8 @@ __all__ = [
 ]
 
 FAST, PURE, NORSE, NORSE_CELL, CLONE = "norse_fast", "pure PyTorch", "Norse", "Norse cell", "x.clone()"
+# What it takes to copy the input and, in the backward pass, the gradient: hardly any layer trains faster.
+TRAINED_CLONE = "x.clone(), trained"
 
 # Norse's layer indexes its input at each step, and the backward of each index adds zeros of the shape of the whole
 # input: 1000 steps take minutes.
@@ -273,6 +275,7 @@ def run_model(long: Case, short: Case, effort: Effort) -> tuple[list[dict[str, A
     x, g = short.input(*short.size), short.random(*short.size)
     checks = list(check_runs(short, contenders, x, g))
     del contenders[PURE]
+    contenders[TRAINED_CLONE] = torch.clone
     times = [{**row, "no_norse": reason} for row in time_runs(short, "training", contenders, x, g, effort)]
     x, g = long.input(*long.size), long.random(*long.size)
     # Not the gradients: pure PyTorch keeps gigabytes for them.

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from .neurons import CLONE, FAST, NORSE, NORSE_CELL
+from .neurons import CLONE, FAST, NORSE, NORSE_CELL, TRAINED_CLONE
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -142,17 +142,18 @@ def model_table(times: list[dict[str, Any]]) -> Table:
         for row in (long["inference"], long["training"]):
             cells += [_spread(row), format_number(row["over"][CLONE])]
         if NORSE_CELL in short:
-            cells += [_spread(short[NORSE_CELL]), format_number(1 / short[FAST]["over"][NORSE_CELL])]
+            cells += [_spread(short[NORSE_CELL])]
+            cells += [format_number(1 / short[name]["over"][NORSE_CELL]) for name in (FAST, TRAINED_CLONE)]
         else:
-            cells += [short[FAST]["no_norse"], "-"]
+            cells += [short[FAST]["no_norse"], "-", "-"]
         rows.append(cells)
     columns = (
         "",
         *("inference\nmedian ± IQR", "over\nx.clone()", "training\nmedian ± IQR", "over\nx.clone()"),
-        *("Norse cell,\ntraining", "speed-up\non it"),
+        *("Norse cell,\ntraining", "speed-up\non it", "and that of\nx.clone()"),
     )
     # Each model has the same cases: its first rows are those against Norse, its last the long ones.
-    title = f"All models at {case_name(times[-1])}; Norse cell and the speed-up on it at {case_name(times[0])}"
+    title = f"All models at {case_name(times[-1])}; training against Norse's cell at {case_name(times[0])}"
     return _table(title, columns, rows)
 
 
