@@ -307,7 +307,7 @@ def main(argv: Sequence[str]) -> None:
         argv: arguments of the command line.
     """
     arguments = _parse(argv)
-    console = Console(width=100)
+    console = Console(width=112)
     results: dict[str, Any] = {"machine": _describe_machine(argv, arguments.devices)}
     console.print({key: value for key, value in results["machine"].items() if value})
     if results["machine"]["load"] > BUSY_LOAD:
