@@ -245,7 +245,7 @@ struct BackwardCall {
     }
     if (a.want_input) launch.grad_input = grad_input.data_ptr();
     if (a.want_params) launch.grad_params = static_cast<T*>(grad_params.data_ptr());
-    const bool checkpointed = checkpoint_count(shape.steps) > 0 && (a.want_params || !model.linear);
+    const bool checkpointed = checkpoint_count(shape.steps) > 0 && model.is_recomputed(a.want_params);
     STD_TORCH_CHECK(!checkpointed || a.checkpoints.size() == model.state.size(), "norse_fast: checkpoints are missing");
     const Sizes checkpoint_sizes = with_leading(checkpoint_count(shape.steps), shape.step);
     const Sizes trace_sizes = with_leading(shape.steps, shape.step);

@@ -28,7 +28,10 @@ struct Signature {
   Names state, params;
   int rates;
   int channels;  // of the currents of its recurrent layer; 0: there is none
-  bool linear;   // backward needs nothing of the steps, unless for gradients of parameters
+  bool linear;   // the gradients of the input and the state need nothing of the steps
+
+  /// Whether backward starts from checkpoints.
+  bool is_recomputed(bool want_params) const { return want_params || !linear; }
 };
 
 /// Runs a kernel on all lanes of a launch, with the threads that pay, or on the current stream of a GPU.

@@ -307,8 +307,8 @@ Results run(const Model& model, ForwardArguments a, const Tensor& alpha, int64_t
   if (at::GradMode::is_enabled() &&
       (a.input.requires_grad() || any_requires_grad(a.state) || any_requires_grad(a.params))) {
     node = make_node<FusedBackward>(model, a, alpha, surrogate);
-    const bool recompute = any_requires_grad(a.params) || !model.signature().linear;
-    a.checkpoint = recompute && a.sequence && a.input.size(0) > kSegment;
+    a.checkpoint =
+        a.sequence && a.input.size(0) > kSegment && model.signature().is_recomputed(any_requires_grad(a.params));
   }
   const at::AutoGradMode no_grad(false);
   spread_states(a, true);

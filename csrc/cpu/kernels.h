@@ -14,11 +14,11 @@
 
 namespace norse_fast::cpu {
 
-/// The parameters of a block: in registers where all lanes share them and it is `share`, else one L1 row each.
 /// Lanes that share a block of a model: as many as leave room in L1 for the rows of a step. Linear models have few.
 template <class Model>
 inline constexpr int64_t kLanes = kTapeCount<Model> > 0 ? kBlock : 2 * kBlock;
 
+/// The parameters of a block: in registers where all lanes share them and it is `share`, else one L1 row each.
 template <class Isa, class Model, class T>
 struct BlockParams {
   static constexpr int kParams = kParamCount<Model>;
