@@ -104,6 +104,23 @@ inline void check_operand(const Tensor& t, const Sizes& sizes, ScalarType dtype,
   STD_TORCH_CHECK(locate(t) == shape.device, "norse_fast: ", what, " is on another device than the input");
 }
 
+template <class T>
+constexpr ScalarType kScalarType = sizeof(T) == sizeof(double) ? ScalarType::Double : ScalarType::Float;
+
+/// A tensor of this shape and of the computing type, made contiguous in place.
+template <class T>
+const T* read_operand(Tensor& t, const Sizes& sizes, const Shape& shape, const char* what) {
+  check_operand(t, sizes, kScalarType<T>, shape, what);
+  t = as_contiguous(t);
+  return static_cast<const T*>(t.data_ptr());
+}
+
+template <class T>
+T* keep(std::vector<Tensor>& list, Tensor t) {
+  list.push_back(std::move(t));
+  return static_cast<T*>(list.back().data_ptr());
+}
+
 /// A parameter as the kernels take it. `t` must stay alive until they have run; it is replaced where it is not
 /// contiguous.
 template <class T>
@@ -134,8 +151,18 @@ void set_parameters(Problem<T>& problem, std::vector<Tensor>& params, int rates,
   }
 }
 
+/// The initial state. The host reads values for all lanes where it can; kernels want others in every lane.
 template <class T>
-constexpr ScalarType kScalarType = sizeof(T) == sizeof(double) ? ScalarType::Double : ScalarType::Float;
+void set_state(Problem<T>& problem, std::vector<Tensor>& state, const Signature& model, const Shape& shape) {
+  for (size_t k = 0; k < model.state.size(); ++k) {
+    Tensor& t = state[k];
+    if (t.dim() == 0 && !shape.step.empty() && t.is_cpu()) {
+      problem.start[k] = parameter_of<T>(t, false, problem.dt, shape).shared;
+    } else {
+      problem.state[k] = read_operand<T>(t, shape.step, shape, model.state[k]);
+    }
+  }
+}
 
 /// What an operator is to return of the outputs, from its number.
 inline Output output_of(int64_t number, const Shape& shape) {
@@ -194,23 +221,15 @@ struct ForwardCall {
     launch.input = rows_of(a.input, a.sequence);
     launch.output = output.data_ptr();
     set_parameters(launch, a.params, model.rates, shape);
+    set_state(launch, a.state, model, shape);
     for (size_t k = 0; k < model.state.size(); ++k) {
-      check_operand(a.state[k], shape.step, kScalarType<T>, shape, model.state[k]);
-      a.state[k] = as_contiguous(a.state[k]);
-      launch.state[k] = static_cast<const T*>(a.state[k].data_ptr());
-      launch.final_state[k] = keep(final_state, allocate(shape.step, kScalarType<T>));
+      launch.final_state[k] = keep<T>(final_state, allocate(shape.step, kScalarType<T>));
       if (a.checkpoint) {
         const Sizes sizes = with_leading(checkpoint_count(shape.steps), shape.step);
-        launch.checkpoints[k] = keep(checkpoints, allocate(sizes, kScalarType<T>));
+        launch.checkpoints[k] = keep<T>(checkpoints, allocate(sizes, kScalarType<T>));
       }
-      if (a.record) launch.trace[k] = keep(trace, allocate(with_leading(shape.steps, shape.step), kScalarType<T>));
+      if (a.record) launch.trace[k] = keep<T>(trace, allocate(with_leading(shape.steps, shape.step), kScalarType<T>));
     }
-  }
-
- private:
-  static T* keep(std::vector<Tensor>& list, Tensor t) {
-    list.push_back(std::move(t));
-    return static_cast<T*>(list.back().data_ptr());
   }
 };
 
@@ -231,13 +250,14 @@ struct BackwardCall {
     launch.storage = storage_of(a.input);
     launch.input = rows_of(a.input, a.sequence);
     set_parameters(launch, a.params, model.rates, shape);
+    set_state(launch, a.state, model, shape);
     launch.alpha = parameter_of<T>(a.alpha, false, a.dt, shape);
     STD_TORCH_CHECK(a.surrogate >= 0 && a.surrogate < static_cast<int64_t>(Surrogate::kCount),
                     "norse_fast: surrogate is ", a.surrogate, ", which is none");
     launch.surrogate = static_cast<Surrogate>(a.surrogate);
     const Output kind = output_of(a.output, shape);
     if (a.grad_output && is_reduced(kind)) {
-      launch.grad_reduced = read(*a.grad_output, shape.step, shape, "grad_output");
+      launch.grad_reduced = read_operand<T>(*a.grad_output, shape.step, shape, "grad_output");
       launch.reduced_from = kind == Output::kLast ? shape.steps - 1 : 0;
     } else if (a.grad_output) {
       check_operand(*a.grad_output, sizes_of(a.input), a.input.scalar_type(), shape, "grad_output");
@@ -251,20 +271,15 @@ struct BackwardCall {
     const Sizes trace_sizes = with_leading(shape.steps, shape.step);
     grad_state.reserve(model.state.size());
     for (size_t k = 0; k < model.state.size(); ++k) {
-      launch.state[k] = read(a.state[k], shape.step, shape, model.state[k]);
-      if (checkpointed) launch.checkpoints[k] = read(a.checkpoints[k], checkpoint_sizes, shape, "checkpoint");
-      if (!a.grad_trace.empty()) launch.grad_trace[k] = read(a.grad_trace[k], trace_sizes, shape, "grad_trace");
-      if (a.grad_state[k]) launch.grad_final_state[k] = read(*a.grad_state[k], shape.step, shape, "grad_state");
+      if (checkpointed)
+        launch.checkpoints[k] = read_operand<T>(a.checkpoints[k], checkpoint_sizes, shape, "checkpoint");
+      if (!a.grad_trace.empty())
+        launch.grad_trace[k] = read_operand<T>(a.grad_trace[k], trace_sizes, shape, "grad_trace");
+      if (a.grad_state[k])
+        launch.grad_final_state[k] = read_operand<T>(*a.grad_state[k], shape.step, shape, "grad_state");
       grad_state.push_back(allocate(shape.step, kScalarType<T>));
       launch.grad_state[k] = static_cast<T*>(grad_state.back().data_ptr());
     }
-  }
-
- private:
-  static const T* read(Tensor& t, const Sizes& sizes, const Shape& shape, const char* what) {
-    check_operand(t, sizes, kScalarType<T>, shape, what);
-    t = as_contiguous(t);
-    return static_cast<const T*>(t.data_ptr());
   }
 };
 

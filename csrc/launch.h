@@ -80,8 +80,11 @@ struct Problem {
   double dt = 0;
   Storage storage = Storage::kFloat;
   Rows input;
-  const T* state[kMaxStates] = {};
+  const T* state[kMaxStates] = {};  // before the first step; null: `start` in all lanes
+  T start[kMaxStates] = {};
   Parameter<T> params[kMaxParams];
+
+  NORSE_FAST_INLINE T initial(int k, int64_t lane) const { return state[k] ? state[k][lane] : start[k]; }
 };
 
 /// What forward returns of the outputs over time: those of all steps in the input's type, or, where they are spikes, as

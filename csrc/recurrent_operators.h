@@ -88,20 +88,6 @@ struct RecurrentBackwardArguments {
   }
 };
 
-/// A tensor of this shape and type, made contiguous in place.
-template <class T>
-const T* read_operand(Tensor& t, const Sizes& sizes, const Shape& shape, const char* what) {
-  check_operand(t, sizes, kScalarType<T>, shape, what);
-  t = as_contiguous(t);
-  return static_cast<const T*>(t.data_ptr());
-}
-
-template <class T>
-T* keep(std::vector<Tensor>& list, Tensor t) {
-  list.push_back(std::move(t));
-  return static_cast<T*>(list.back().data_ptr());
-}
-
 /// The shape of a call: T from the input, the rest from the spikes.
 inline Shape recurrent_shape(const Tensor& input, const Tensor& z) {
   STD_TORCH_CHECK(input.dim() == z.dim() + 1 && z.dim() > 0, "norse_fast: the input needs one dimension more than z");

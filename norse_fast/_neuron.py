@@ -239,8 +239,10 @@ class Neuron:
 
     @staticmethod
     def as_state(name: str, value: Any, input: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+        if isinstance(value, (int, float)):
+            value = torch.tensor(float(value), dtype=torch.float64)
         if not isinstance(value, torch.Tensor):
-            raise TypeError(f"{name}: got {type(value).__name__}, expected a tensor; convert it with torch.as_tensor.")
+            raise TypeError(f"{name}: got {type(value).__name__}, expected a tensor or a number.")
         if value.is_sparse:
             value = value.to_dense()
         if value.is_complex():

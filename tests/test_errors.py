@@ -40,10 +40,10 @@ BAD = {
         TypeError,
         r"state: got tuple, expected a tuple with the fields v, i",
     ),
-    "state holds a number": (
-        lambda: step(state=nf.LIFFeedForwardState(0.0, X)),
+    "state holds a string": (
+        lambda: step(state=nf.LIFFeedForwardState("0.0", X)),
         TypeError,
-        r"state\.v: got float, expected a tensor",
+        r"state\.v: got str, expected a tensor or a number",
     ),
     "state is complex": (
         lambda: step(state=nf.LIFFeedForwardState(X + 0j, X)),

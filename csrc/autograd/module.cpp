@@ -54,19 +54,21 @@ class Reader {
     if (arguments.sequence && t->dim() == 0) return false;
     arguments.input = *t;
     step_ = arguments.sequence ? t->sizes().slice(1) : t->sizes();
-    compute_ = t->scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
+    compute_ = compute_type(*t);
     return true;
   }
 
   bool read_state(PyObject* tuple, size_t count) {
     if (!PyTuple_Check(tuple) || PyTuple_GET_SIZE(tuple) != static_cast<Py_ssize_t>(count)) return false;
-    arguments.state.reserve(count);
+    arguments.state.resize(count);
     for (size_t k = 0; k < count; ++k) {
-      const Tensor* t = plain_tensor(PyTuple_GET_ITEM(tuple, k));
-      if (!t || t->device() != arguments.input.device()) return false;
-      const bool shared = t->dim() == 0 && !step_.empty();  // cells start from one value for all neurons
-      if (!shared && (t->scalar_type() != compute_ || t->sizes() != step_)) return false;
-      arguments.state.push_back(*t);
+      Tensor& t = arguments.state[k];
+      if (!read_tensor(PyTuple_GET_ITEM(tuple, k), t)) return false;
+      if (t.dim() == 0 && !step_.empty()) {  // one value that all neurons start from
+        if (!t.is_cpu() && t.device() != arguments.input.device()) return false;
+      } else if (t.scalar_type() != compute_ || t.sizes() != step_ || t.device() != arguments.input.device()) {
+        return false;
+      }
     }
     return true;
   }
@@ -81,17 +83,21 @@ class Reader {
   }
 
   bool read_parameter(PyObject* object, Tensor& parameter) const {
+    return read_tensor(object, parameter) && fits(parameter);
+  }
+
+  /// A tensor, or a number as one.
+  static bool read_tensor(PyObject* object, Tensor& tensor) {
     double number = 0;
     if (read_number(object, number)) {
       // Python numbers enter tensor arithmetic in double precision.
-      parameter = at::detail::empty_cpu({}, ScalarType::Double);
-      *parameter.mutable_data_ptr<double>() = number;
+      tensor = at::detail::empty_cpu({}, ScalarType::Double);
+      *tensor.mutable_data_ptr<double>() = number;
       return true;
     }
     const Tensor* t = plain_tensor(object);
-    if (!t || !fits(*t)) return false;
-    parameter = *t;
-    return true;
+    if (t) tensor = *t;
+    return t;
   }
 
   /// Whether a parameter is one value that the host can read, or values for the trailing dimensions of a step.

@@ -53,21 +53,14 @@ bool is_shared_state(const Arguments& a, size_t k) {
   return a.state[k].dim() == 0 && a.input.dim() > (a.sequence ? 1 : 0);
 }
 
-/// Gives the state variables of which that is so the shape of a step. Kernels want memory for each neuron, operators do
-/// not.
+/// Gives the state variables of which that is so the shape of a step, where it must have that: for operators, and for
+/// kernels where only the device can read the value.
 template <class Arguments>
 void spread_states(Arguments& a, bool plain) {
-  const size_t first = a.sequence ? 1 : 0;
-  const ScalarType compute = a.input.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
   for (size_t k = 0; k < a.state.size(); ++k) {
-    if (!is_shared_state(a, k)) continue;
-    const Tensor value = std::move(a.state[k]);
-    if (plain) {
-      a.state[k] = empty(Sizes(a.input.sizes().begin() + first, a.input.sizes().end()), compute, value.device());
-      a.state[k].fill_(value);
-    } else {
-      a.state[k] = value.to(compute).expand_symint(a.input.sym_sizes().slice(first));
-    }
+    Tensor& value = a.state[k];
+    if (!is_shared_state(a, k) || (plain && value.is_cpu())) continue;
+    value = value.to(a.input.device(), compute_type(a.input)).expand_symint(a.input.sym_sizes().slice(a.sequence));
   }
 }
 
@@ -219,7 +212,8 @@ class FusedBackward : public Node {
     bool traced = false;
     for (size_t k = 1 + states; k < grads.size(); ++k) traced = traced || grads[k].defined();
     for (size_t k = 1 + states; traced && k < grads.size(); ++k) {
-      a.grad_trace.push_back(grads[k].defined() ? grads[k] : a.state[0].new_zeros({}).expand_as(a.input));
+      a.grad_trace.push_back(grads[k].defined() ? grads[k]
+                                                : a.input.new_zeros({}, compute_type(a.input)).expand_as(a.input));
     }
 
     a.surrogate = surrogate_;
@@ -251,7 +245,7 @@ class FusedBackward : public Node {
                        all_plain(a.checkpoints) && all_plain(grads);
     spread_states(a, plain);
     if (!plain) return dispatch_backward(a, model_);
-    return a.input.scalar_type() == ScalarType::Double ? run_backward<double>(a, model_, *kernels)
+    return compute_type(a.input) == ScalarType::Double ? run_backward<double>(a, model_, *kernels)
                                                        : run_backward<float>(a, model_, *kernels);
   }
 
@@ -312,7 +306,7 @@ Results run(const Model& model, ForwardArguments a, const Tensor& alpha, int64_t
   }
   const at::AutoGradMode no_grad(false);
   spread_states(a, true);
-  Results results = a.input.scalar_type() == ScalarType::Double ? run_forward<double>(a, model, kernels)
+  Results results = compute_type(a.input) == ScalarType::Double ? run_forward<double>(a, model, kernels)
                                                                 : run_forward<float>(a, model, kernels);
   if (node) {
     // Bytes have no gradient, but are an output of the node.

@@ -21,6 +21,11 @@ struct Model {
   const Signature& signature() const { return kernels_of(at::kCPU)->models[index].signature; }
 };
 
+/// What a model computes in for such an input.
+inline ScalarType compute_type(const Tensor& input) {
+  return input.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
+}
+
 /// Whether no mode of this thread wants to see operators: torch.func, FakeTensorMode, tracing.
 bool is_plain_thread();
 

@@ -217,8 +217,10 @@ struct Driver {
     alignas(64) Block input_buffer, output_buffer;
     const bool streamed = f.kind == Output::kAll && StoredRows::are_streamed(f.storage, f.output, f.steps, f.lanes);
     const Rows outputs{f.kind == Output::kAll && !streamed ? f.output : nullptr, f.lanes};
-    for (int k = 0; k < kStates; ++k)
-      BlockRows::load((first == 0 ? f.state[k] : f.final_state[k]) + begin, n, state[k]);
+    for (int k = 0; k < kStates; ++k) {
+      first == 0 ? BlockRows::load_initial(f, k, begin, n, state[k])
+                 : BlockRows::load(f.final_state[k] + begin, n, state[k]);
+    }
 
     for (int64_t s = 0; s < length; ++s) {
       const int64_t t = first + s;
@@ -301,8 +303,8 @@ struct Driver {
     alignas(64) Block running[kStates], input_buffer;
     Block* state = kWithParams ? kept + kTape : running;
     for (int k = 0; k < kStates; ++k) {
-      const T* start = first == 0 ? b.state[k] : b.checkpoints[k] + (first / kSegment - 1) * b.lanes;
-      BlockRows::load(start + begin, n, state[k]);
+      first == 0 ? BlockRows::load_initial(b, k, begin, n, state[k])
+                 : BlockRows::load(b.checkpoints[k] + (first / kSegment - 1) * b.lanes + begin, n, state[k]);
     }
     for (int64_t s = 0; s < length; ++s) {
       const T* x = StoredRows::read(b.storage, b.input, first + s, begin, n, input_buffer);

@@ -80,6 +80,12 @@ void BlockRows<Isa, T>::load(const T* from, int64_t n, T* to) {
 }
 
 template <class Isa, class T>
+void BlockRows<Isa, T>::load_initial(const Problem<T>& problem, int variable, int64_t begin, int64_t n, T* to) {
+  const T* from = problem.state[variable];
+  from ? load(from + begin, n, to) : fill(problem.start[variable], n, to);
+}
+
+template <class Isa, class T>
 void BlockRows<Isa, T>::add(const T* from, int64_t n, T* to) {
 #pragma omp simd
   for (int64_t l = 0; l < n; ++l) to[l] += from[l];

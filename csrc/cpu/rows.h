@@ -33,6 +33,9 @@ struct BlockRows {
   /// Copies a row into a block, with zeros up to the end of its last group.
   static void load(const T* from, int64_t n, T* to);
 
+  /// A variable of the state before the first step, likewise.
+  static void load_initial(const Problem<T>& problem, int variable, int64_t begin, int64_t n, T* to);
+
   static void add(const T* from, int64_t n, T* to);
 
   /// Copies whole groups to aligned memory past the caches, where there are instructions for it. Other threads see them

@@ -161,7 +161,7 @@ __global__ void __launch_bounds__(kThreads, 1) forward_kernel(const __grid_const
 #pragma unroll
   for (int l = 0; l < kWidth; ++l) {
     p[l] = params_of_lane<Model, T>(f, lane + l);
-    s[l] = make_state<Model, T>([&](int k) { return f.state[k][lane + l]; });
+    s[l] = make_state<Model, T>([&](int k) { return f.initial(k, lane + l); });
   }
   const Column<Stored, kWidth> input(f.input, lane);
   Pack<T, kWidth> reduced{};
@@ -302,7 +302,7 @@ __global__ void __launch_bounds__(SharedColumn<Model, T, kWidth, kWithParams>::k
 #pragma unroll
       for (int l = 0; l < kWidth; ++l) {
         s[l] = make_state<Model, T>([&](int k) {
-          return segment == 0 ? b.state[k][lane + l] : b.checkpoints[k][(segment - 1) * b.lanes + lane + l];
+          return segment == 0 ? b.initial(k, lane + l) : b.checkpoints[k][(segment - 1) * b.lanes + lane + l];
         });
       }
 #pragma unroll 1

@@ -14,7 +14,7 @@ from ..functional.coba_lif import (
     coba_lif_feed_forward_step,
     coba_lif_step,
 )
-from .snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell, initial_voltage, leaf, zeros
+from .snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell, initial_voltage, leaf, uniform, zeros
 
 __all__ = ["CobaLIF", "CobaLIFCell", "CobaLIFFeedForwardCell", "CobaLIFRecurrent"]
 
@@ -89,6 +89,7 @@ class CobaLIF(SNN):
     def __init__(self, p: CobaLIFParameters = CobaLIFParameters(), **kwargs: Any) -> None:  # noqa: B008
         super().__init__(coba_lif_feed_forward_step, self.initial_state, p, **kwargs)
 
+    @uniform
     def initial_state(self, input_tensor: torch.Tensor) -> CobaLIFFeedForwardState:
         """The state before the first step."""
         return _initial_state(self.p, input_tensor.shape[1:], input_tensor)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from ..functional.iaf import IAFFeedForwardState, IAFParameters, iaf_feed_forward_step
-from .snn import SNN, SNNCell, initial_voltage
+from .snn import SNN, SNNCell, initial_voltage, uniform
 
 __all__ = ["IAF", "IAFCell"]
 
@@ -75,6 +75,7 @@ class IAF(SNN):
     ) -> None:
         super().__init__(iaf_feed_forward_step, self.initial_state, p, dt, **kwargs)
 
+    @uniform
     def initial_state(self, input_tensor: torch.Tensor) -> IAFFeedForwardState:
         """The state before the first step."""
         return _initial_state(self.p, input_tensor)

@@ -13,7 +13,7 @@ from ..functional.izhikevich import (
     izhikevich_feed_forward_step,
     izhikevich_recurrent_step,
 )
-from .snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell, copied, filled, initial_voltage, zeros
+from .snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell, copied, filled, initial_voltage, uniform, zeros
 
 __all__ = ["Izhikevich", "IzhikevichCell", "IzhikevichRecurrent", "IzhikevichRecurrentCell"]
 
@@ -85,6 +85,7 @@ class Izhikevich(SNN):
         super().__init__(izhikevich_feed_forward_step, self.initial_state, spiking_method.p, **kwargs)
         self.spiking_method = spiking_method
 
+    @uniform
     def initial_state(self, input_tensor: torch.Tensor) -> IzhikevichState:
         """The state before the first step."""
         return _initial_state(self.spiking_method.s, input_tensor)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from ..functional.leaky_integrator import LIParameters, LIState, li_feed_forward_step, li_step
-from .snn import SNN, SNNCell, initial_voltage, zeros
+from .snn import SNN, SNNCell, initial_voltage, uniform, zeros
 
 __all__ = ["LI", "LICell", "LILinearCell"]
 
@@ -60,6 +60,7 @@ class LI(SNN):
     def __init__(self, p: LIParameters = LIParameters(), **kwargs: Any) -> None:  # noqa: B008
         super().__init__(li_feed_forward_step, self.initial_state, p, **kwargs)
 
+    @uniform
     def initial_state(self, input_tensor: torch.Tensor) -> LIState:
         """The state before the first step."""
         shape = self._neuron_shape(input_tensor)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from ..functional.leaky_integrator_box import LIBoxParameters, LIBoxState, li_box_feed_forward_step
-from .snn import SNN, SNNCell, initial_voltage
+from .snn import SNN, SNNCell, initial_voltage, uniform
 
 __all__ = ["LIBox", "LIBoxCell"]
 
@@ -66,6 +66,7 @@ class LIBox(SNN):
     ) -> None:
         super().__init__(li_box_feed_forward_step, self.initial_state, p, dt, **kwargs)
 
+    @uniform
     def initial_state(self, input_tensor: torch.Tensor) -> LIBoxState:
         """The state before the first step."""
         return LIBoxState(v=initial_voltage(self.p.v_leak, input_tensor))

@@ -17,7 +17,7 @@ from ..functional.lif import (
     lif_step_sparse,
 )
 from ..functional.threshold import surrogate_index
-from .snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell, initial_voltage, zeros
+from .snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell, initial_voltage, uniform, zeros
 
 __all__ = ["LIF", "LIFCell", "LIFRecurrent", "LIFRecurrentCell"]
 
@@ -98,6 +98,7 @@ class LIF(SNN):
             **kwargs,
         )
 
+    @uniform
     def initial_state(self, input_tensor: torch.Tensor) -> LIFFeedForwardState:
         """The state before the first step."""
         shape = self._neuron_shape(input_tensor)

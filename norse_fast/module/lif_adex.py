@@ -15,7 +15,7 @@ from ..functional.lif_adex import (
     lif_adex_feed_forward_step,
     lif_adex_step,
 )
-from .snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell, initial_voltage, zeros
+from .snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell, initial_voltage, uniform, zeros
 
 __all__ = ["LIFAdEx", "LIFAdExCell", "LIFAdExRecurrent", "LIFAdExRecurrentCell"]
 
@@ -76,6 +76,7 @@ class LIFAdEx(SNN):
     def __init__(self, p: LIFAdExParameters = LIFAdExParameters(), **kwargs: Any) -> None:  # noqa: B008
         super().__init__(lif_adex_feed_forward_step, self.initial_state, p, **kwargs)
 
+    @uniform
     def initial_state(self, input_tensor: torch.Tensor) -> LIFAdExFeedForwardState:
         """The state before the first step."""
         return _initial_state(self.p, self._neuron_shape(input_tensor), input_tensor)

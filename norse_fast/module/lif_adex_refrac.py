@@ -18,7 +18,7 @@ from ..functional.lif_adex_refrac import (
     lif_adex_refrac_feed_forward_step,
     lif_adex_refrac_step,
 )
-from .snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell, initial_voltage, zeros
+from .snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell, initial_voltage, uniform, zeros
 
 __all__ = ["LIFAdExRefrac", "LIFAdExRefracCell", "LIFAdExRefracRecurrent", "LIFAdExRefracRecurrentCell"]
 
@@ -85,6 +85,7 @@ class LIFAdExRefrac(SNN):
     def __init__(self, p: LIFAdExRefracParameters = LIFAdExRefracParameters(), **kwargs: Any) -> None:  # noqa: B008
         super().__init__(lif_adex_refrac_feed_forward_step, self.initial_state, p, **kwargs)
 
+    @uniform
     def initial_state(self, input_tensor: torch.Tensor) -> LIFAdExRefracFeedForwardState:
         """The state before the first step."""
         shape = self._neuron_shape(input_tensor)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from ..functional.lif_box import LIFBoxFeedForwardState, LIFBoxParameters, lif_box_feed_forward_step
-from .snn import SNN, SNNCell, initial_voltage
+from .snn import SNN, SNNCell, initial_voltage, uniform
 
 __all__ = ["LIFBox", "LIFBoxCell"]
 
@@ -68,6 +68,7 @@ class LIFBox(SNN):
     ) -> None:
         super().__init__(lif_box_feed_forward_step, self.initial_state, p, dt, **kwargs)
 
+    @uniform
     def initial_state(self, input_tensor: torch.Tensor) -> LIFBoxFeedForwardState:
         """The state before the first step."""
         return LIFBoxFeedForwardState(v=initial_voltage(self.p.v_leak, input_tensor))

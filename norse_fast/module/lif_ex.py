@@ -14,7 +14,7 @@ from ..functional.lif_ex import (
     lif_ex_feed_forward_step,
     lif_ex_step,
 )
-from .snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell, initial_voltage, zeros
+from .snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell, initial_voltage, uniform, zeros
 
 __all__ = ["LIFEx", "LIFExCell", "LIFExRecurrent", "LIFExRecurrentCell"]
 
@@ -74,6 +74,7 @@ class LIFEx(SNN):
     def __init__(self, p: LIFExParameters = LIFExParameters(), **kwargs: Any) -> None:  # noqa: B008
         super().__init__(lif_ex_feed_forward_step, self.initial_state, p, **kwargs)
 
+    @uniform
     def initial_state(self, input_tensor: torch.Tensor) -> LIFExFeedForwardState:
         """The state before the first step."""
         return _initial_state(self.p, self._neuron_shape(input_tensor), input_tensor)

@@ -17,7 +17,7 @@ from ..functional.lif_refrac import (
     lif_refrac_step_sparse,
 )
 from .lif import as_tensors
-from .snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell, initial_voltage, zeros
+from .snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell, initial_voltage, uniform, zeros
 
 __all__ = ["LIFRefrac", "LIFRefracCell", "LIFRefracRecurrent", "LIFRefracRecurrentCell"]
 
@@ -98,6 +98,7 @@ class LIFRefrac(SNN):
     def __init__(self, p: LIFRefracParameters = LIFRefracParameters(), **kwargs: Any) -> None:  # noqa: B008
         super().__init__(lif_refrac_feed_forward_step, self.initial_state, _as_tensors(p), **kwargs)
 
+    @uniform
     def initial_state(self, input_tensor: torch.Tensor) -> LIFRefracFeedForwardState:
         """The state before the first step."""
         return _initial_state(self.p, self._neuron_shape(input_tensor), input_tensor)

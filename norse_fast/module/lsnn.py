@@ -13,7 +13,7 @@ from ..functional.lsnn import (
     lsnn_feed_forward_step,
     lsnn_step,
 )
-from .snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell, copied, filled, initial_voltage, zeros
+from .snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell, copied, filled, initial_voltage, uniform, zeros
 
 __all__ = ["LSNN", "LSNNCell", "LSNNRecurrent", "LSNNRecurrentCell"]
 
@@ -99,6 +99,7 @@ class LSNN(SNN):
         _reject_adjoint(adjoint)
         super().__init__(lsnn_feed_forward_step, self.initial_state, p, **kwargs)
 
+    @uniform
     def initial_state(self, input_tensor: torch.Tensor) -> LSNNFeedForwardState:
         """The state before the first step."""
         return LSNNFeedForwardState(*_initial_recurrent_state(self.p, input_tensor.shape[1:], input_tensor)[1:])

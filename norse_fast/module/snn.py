@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -20,6 +20,7 @@ from .._recurrent import RECURRENT, check_weights, stack_states
 __all__ = ["SNN", "SNNCell", "SNNRecurrent", "SNNRecurrentCell"]
 
 Activation = Callable[..., tuple[torch.Tensor, Any]]
+Initial = TypeVar("Initial", bound=Callable[..., Any])
 
 
 def leaf(v: torch.Tensor, input_tensor: torch.Tensor) -> torch.Tensor:
@@ -38,28 +39,53 @@ def float_dtype(x: torch.Tensor) -> torch.dtype:
     return x.dtype if x.is_floating_point() else torch.get_default_dtype()
 
 
-def zeros(shape: Sequence[int], input_tensor: torch.Tensor, dtype: torch.dtype | None = None) -> torch.Tensor:
+class _AnyInput:
+    """Stands for the input where all neurons start alike: :func:`zeros`, :func:`filled` and :func:`copied` then return
+    one value for all of them, and make no tensors, which take longer than a small layer."""
+
+    shape = ()
+    requires_grad = True
+    is_sparse = False
+
+
+_ANY_INPUT: Any = _AnyInput()
+_UNIFORM: set[Callable[..., Any]] = set()
+
+
+def uniform(initial_state: Initial) -> Initial:
+    """Marks an ``initial_state`` that makes its tensors by :func:`zeros`, :func:`filled` and :func:`copied` alone."""
+    _UNIFORM.add(initial_state)
+    return initial_state
+
+
+def zeros(shape: Sequence[int], input_tensor: torch.Tensor, dtype: torch.dtype | None = None) -> Any:
     """An initial state variable on the input's device, by default in the input's float dtype."""
+    if input_tensor is _ANY_INPUT:
+        return 0.0
     return torch.zeros(shape, device=input_tensor.device, dtype=dtype or float_dtype(input_tensor))
 
 
-def copied(value: Any, input_tensor: torch.Tensor, detach: bool = True) -> torch.Tensor:
+def copied(value: Any, input_tensor: torch.Tensor, detach: bool = True) -> Any:
     """A parameter, a number or a tensor, without its memory and history, on the device of the input."""
-    v = _tensor(value, detach)
+    v = _without_history(value, detach)
+    if input_tensor is _ANY_INPUT:
+        return v
+    v = torch.as_tensor(v)
     return v.to(input_tensor.device, float_dtype(v), copy=True)
 
 
 def filled(
     value: Any, shape: Sequence[int], input_tensor: torch.Tensor, dtype: torch.dtype | None = None, detach: bool = True
-) -> torch.Tensor:
+) -> Any:
     """A parameter as :func:`copied`, filled to a shape, by default in the float dtype of the input."""
-    v = _tensor(value, detach).to(input_tensor.device, dtype or float_dtype(input_tensor))
-    return v.expand(shape).clone()
+    v = _without_history(value, detach)
+    if input_tensor is _ANY_INPUT:
+        return v
+    return torch.as_tensor(v).to(input_tensor.device, dtype or float_dtype(input_tensor)).expand(shape).clone()
 
 
-def _tensor(value: Any, detach: bool) -> torch.Tensor:
-    v = value if isinstance(value, torch.Tensor) else torch.as_tensor(value)
-    return v.detach() if detach and v.requires_grad else v
+def _without_history(value: Any, detach: bool) -> Any:
+    return value.detach() if detach and isinstance(value, torch.Tensor) and value.requires_grad else value
 
 
 def initial_voltage(
@@ -231,6 +257,16 @@ class SNN(torch.nn.Module):
     def _neuron_shape(self, input_tensor: torch.Tensor) -> Sequence[int]:
         return input_tensor.shape[1:]
 
+    def _starts_alike(self, input_tensor: torch.Tensor) -> bool:
+        """Whether one value for all neurons is as good as an initial state of tensors: nobody sees it, it gets no gradient
+        (see :func:`leaf`), and float32 is what it is computed in."""
+        return (
+            not torch.compiler.is_compiling()
+            and getattr(self.state_fallback, "__func__", None) in _UNIFORM
+            and input_tensor.dtype is torch.float32
+            and (input_tensor.requires_grad or not torch.is_grad_enabled())
+        )
+
     def extra_repr(self) -> str:
         """The parameters, the time step, and the output where it is not that of all steps."""
         shown = f"p={self.p}, dt={self.dt}"
@@ -258,12 +294,13 @@ class SNN(torch.nn.Module):
                 f"input_tensor: got shape {tuple(input_tensor.shape)}, expected at least one time step for "
                 f"output={kind!r}; only the sum of none is defined."
             )
-        if state is None:
-            state = self.state_fallback(input_tensor)
         activation = self.activation
         if self.activation_sparse is not None and input_tensor.is_sparse:
             activation = self.activation_sparse
         neuron = SEQUENCES.get(activation)
+        if state is None:
+            alike = neuron is not None and self._starts_alike(input_tensor)
+            state = self.state_fallback(_ANY_INPUT if alike else input_tensor)
         if neuron is None:
             return _run_steps(lambda x, s: activation(x, s, self.p, self.dt), input_tensor, state, record, kind)
         if empty:
