@@ -131,6 +131,25 @@ def test_outputs_equal_those_of_the_cpu(model: Model, kind: str, dtype: torch.dt
     assert torch.equal(grad, expected_grad)
 
 
+@pytest.mark.parametrize("learned", [False, True], ids=["fixed", "learned"])
+@pytest.mark.parametrize("model", SEQUENCE_MODELS, ids=model_id)
+def test_one_value_for_the_state_of_all_lanes(model: Model, learned: bool, on_gpu, generator):
+    x, grad = torch.rand(2, 75, 3, 94, generator=generator).mul(2).unbind()
+    values = random_state(model, (), torch.float32, generator)
+    results = []
+    for context, shape in ((torch.no_grad(), (3, 94)), (on_gpu(model.neuron), ())):
+        with context:
+            surrogate, _, _, params, alpha = model.neuron.prepare(x[0], values, model.defaults(), 0.001)
+            state = [v.expand(shape) for v in fields(values).values()]
+            operands = [x, *state, *params]
+            *forward, checkpoints, _ = model.neuron.forward_op(*operands, 0.001, True, True, False, 0)
+            arguments = (alpha, checkpoints, grad, *[None] * len(state), [], surrogate, 0, 0.001, True, True, learned)
+            *backward, grad_params = model.neuron.backward_op(*operands, *arguments)
+            results.append((*forward, *backward, grad_params))
+    for expected, actual in zip(*results):
+        assert torch.equal(actual, expected)
+
+
 def layouts(dtype: torch.dtype, steps: int) -> dict[str, tuple[torch.Tensor, bool]]:
     """Rows of 6 lanes or, where they are odd, 5, and whether two neighbours are one aligned word in every row."""
     flat = (2 * torch.rand(8 * steps * 6, generator=torch.Generator().manual_seed(2))).to(dtype)

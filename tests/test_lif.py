@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import io
 import math
@@ -111,6 +112,31 @@ def test_subclass_with_other_initial_state():
             return nf.LIFFeedForwardState(v=torch.full_like(input_tensor, 0.5), i=torch.zeros_like(input_tensor))
 
     assert torch.all(Started()(torch.zeros(2, 3))[1].v > 0)
+
+
+def test_layer_with_other_initial_state():
+    class Started(nf.LIF):
+        def initial_state(self, input_tensor):
+            return nf.LIFFeedForwardState(v=torch.full_like(input_tensor[0], 0.5), i=torch.zeros_like(input_tensor[0]))
+
+    assert torch.all(Started()(torch.zeros(2, 2, 3, requires_grad=True))[1].v > 0)
+
+
+@pytest.mark.parametrize("kernels", [True, False], ids=["kernels", "pytorch"])
+@pytest.mark.parametrize("shape", [(), (3,), (2, 3)], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64], ids=str)
+def test_state_of_numbers(shape, dtype, kernels, generator):
+    """As tensors of one value: numbers enter tensor arithmetic in double precision, so they take on any dtype."""
+    x = torch.randn(shape, generator=generator).to(dtype).requires_grad_()
+    compute = torch.float64 if dtype == torch.float64 else torch.float32
+    tensors = nf.LIFFeedForwardState(torch.full(shape, 0.1, dtype=compute), torch.full(shape, 1.0, dtype=compute))
+    with contextlib.nullcontext() if kernels else nf.kernels_disabled():
+        z, state = nf.lif_feed_forward_step(x, nf.LIFFeedForwardState(0.1, 1), nf.LIFParameters())
+        expected, expected_state = nf.lif_feed_forward_step(x, tensors, nf.LIFParameters())
+    for actual, value in zip((z, *state), (expected, *expected_state)):
+        assert actual.dtype == value.dtype
+        assert torch.equal(actual, value)
+    assert torch.equal(torch.autograd.grad(state.v.sum(), x)[0], torch.autograd.grad(expected_state.v.sum(), x)[0])
 
 
 def custom_step(x, state, p, dt):

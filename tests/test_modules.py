@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import io
 import pickle
@@ -147,6 +148,27 @@ def test_initial_states_take_no_part_where_the_input_does(model: Model):
     assert not voltage(cell.initial_state(x.requires_grad_())).requires_grad
     output, _ = cell(x)
     assert output.requires_grad
+
+
+@pytest.mark.parametrize("kernels", [True, False], ids=["kernels", "pytorch"])
+@pytest.mark.parametrize("shape", [(), (NEURONS,)], ids=["shared", "per_neuron"])
+@pytest.mark.parametrize("model", [model for model in LAYERS if model.kind == "ff"], ids=model_id)
+def test_layers_start_from_their_initial_state(model: Model, shape: tuple[int, ...], kernels: bool):
+    """Without tensors of it, where one value for all neurons does; that changes no bit of a result or gradient."""
+    p = random_params(model, shape, torch.float32, torch.Generator().manual_seed(1))
+    learnt = [v.requires_grad_() for n, v in fields(p).items() if isinstance(v, torch.Tensor) and "alpha" not in n]
+    x = make_input(model, 70, 3).requires_grad_()
+    layer = make(model, False, p=p, record_states=True)
+    results = []
+    with contextlib.nullcontext() if kernels else nf.kernels_disabled():
+        for state in (None, layer.initial_state(x)):
+            output, states = layer(x, state)
+            last = list(fields(states).values())[-1]  # so that other states have no gradient
+            gradients = torch.autograd.grad((output.sum(), last.sum()), [x, *learnt], allow_unused=True)
+            with torch.no_grad():
+                results.append([output, *fields(states).values(), *gradients, layer(x, state)[0]])
+    for actual, expected in zip(*results):
+        assert actual is expected is None or torch.equal(actual, expected)
 
 
 @pytest.mark.parametrize(("model", "cell"), MODULES)

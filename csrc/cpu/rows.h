@@ -65,7 +65,7 @@ struct BlockRows {
 /// the rows in use, and hold one of the few buffers for misses until it arrives. Null is not asked for.
 struct Ahead {
   /// How many steps later.
-  static constexpr int64_t kSteps = 4;
+  static constexpr int64_t kSteps = 3;
 
   const char* read = nullptr;
   const char* write = nullptr;
