@@ -40,8 +40,8 @@ def float_dtype(x: torch.Tensor) -> torch.dtype:
 
 
 class _AnyInput:
-    """Stands for the input where all neurons start alike: :func:`zeros`, :func:`filled` and :func:`copied` then return
-    one value for all of them, and make no tensors, which take longer than a small layer."""
+    """Stands for the input where its shape does not matter: :func:`zeros`, :func:`filled` and :func:`copied` then return
+    what broadcasts to all neurons, and make no tensors, which takes longer than a small layer."""
 
     shape = ()
     requires_grad = True
@@ -257,9 +257,9 @@ class SNN(torch.nn.Module):
     def _neuron_shape(self, input_tensor: torch.Tensor) -> Sequence[int]:
         return input_tensor.shape[1:]
 
-    def _starts_alike(self, input_tensor: torch.Tensor) -> bool:
-        """Whether one value for all neurons is as good as an initial state of tensors: nobody sees it, it gets no gradient
-        (see :func:`leaf`), and float32 is what it is computed in."""
+    def _starts_from_values(self, input_tensor: torch.Tensor) -> bool:
+        """Whether values that broadcast are as good as an initial state of tensors: nobody sees it, it gets no gradient (see
+        :func:`leaf`), and float32 is what it is computed in."""
         return (
             not torch.compiler.is_compiling()
             and getattr(self.state_fallback, "__func__", None) in _UNIFORM
@@ -299,8 +299,8 @@ class SNN(torch.nn.Module):
             activation = self.activation_sparse
         neuron = SEQUENCES.get(activation)
         if state is None:
-            alike = neuron is not None and self._starts_alike(input_tensor)
-            state = self.state_fallback(_ANY_INPUT if alike else input_tensor)
+            values = neuron is not None and self._starts_from_values(input_tensor)
+            state = self.state_fallback(_ANY_INPUT if values else input_tensor)
         if neuron is None:
             return _run_steps(lambda x, s: activation(x, s, self.p, self.dt), input_tensor, state, record, kind)
         if empty:
