@@ -139,6 +139,16 @@ def test_state_of_numbers(shape, dtype, kernels, generator):
     assert torch.equal(torch.autograd.grad(state.v.sum(), x)[0], torch.autograd.grad(expected_state.v.sum(), x)[0])
 
 
+def test_gradient_of_one_recorded_variable_of_a_layer_that_starts_from_numbers(generator):
+    """The others' gradients are zeros in the dtype of the computation, not of the numbers."""
+    x = torch.randn(5, 2, 3, generator=generator).requires_grad_()
+    layer = nf.LIF(record_states=True)
+    for state in (nf.LIFFeedForwardState(0.0, 0.0), None):
+        (grad,) = torch.autograd.grad(layer(x, state)[1].i.sum(), x)
+        expected = torch.autograd.grad(layer(x, layer.initial_state(x))[1].i.sum(), x)[0]
+        assert torch.equal(grad, expected)
+
+
 def custom_step(x, state, p, dt):
     v = state.v + dt * p * (x - state.v)
     return v, nf.LIState(v, state.i)
