@@ -151,12 +151,15 @@ void set_parameters(Problem<T>& problem, std::vector<Tensor>& params, int rates,
   }
 }
 
+/// Whether a state variable is one value for all lanes of a step of so many dimensions.
+inline bool is_shared_state(const Tensor& t, int64_t step_dims) { return t.dim() == 0 && step_dims > 0; }
+
 /// The initial state. The host reads values for all lanes where it can; kernels want others in every lane.
 template <class T>
 void set_state(Problem<T>& problem, std::vector<Tensor>& state, const Signature& model, const Shape& shape) {
   for (size_t k = 0; k < model.state.size(); ++k) {
     Tensor& t = state[k];
-    if (t.dim() == 0 && !shape.step.empty() && t.is_cpu()) {
+    if (is_shared_state(t, shape.step.size()) && t.is_cpu()) {
       problem.start[k] = parameter_of<T>(t, false, problem.dt, shape).shared;
     } else {
       problem.state[k] = read_operand<T>(t, shape.step, shape, model.state[k]);

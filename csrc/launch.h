@@ -80,7 +80,7 @@ struct Problem {
   double dt = 0;
   Storage storage = Storage::kFloat;
   Rows input;
-  const T* state[kMaxStates] = {};  // before the first step; null: `start` in all lanes
+  const T* state[kMaxStates] = {};  // before the first step; null: `start` in all lanes (not in recurrent layers)
   T start[kMaxStates] = {};
   Parameter<T> params[kMaxParams];
 

@@ -122,6 +122,7 @@ void set_coupled(Launch& launch, Arguments& a, const Signature& model, const Sha
   launch.spikes = read_operand<T>(a.z, shape.step, shape, "z");
   launch.weights = read_operand<T>(a.weights, {model.channels * launch.neurons, launch.neurons}, shape, "weights");
   set_parameters(launch, a.params, model.rates, shape);
+  // Not set_state: to choose between values and tensors, the CUDA kernels would spill registers.
   for (size_t k = 0; k < model.state.size(); ++k) {
     launch.state[k] = read_operand<T>(a.state[k], shape.step, shape, model.state[k]);
   }

@@ -239,14 +239,9 @@ class Neuron:
 
     @staticmethod
     def as_state(name: str, value: Any, input: torch.Tensor, shape: torch.Size) -> torch.Tensor:
-        if isinstance(value, (int, float)):
-            value = torch.tensor(float(value), dtype=torch.float64)
-        if not isinstance(value, torch.Tensor):
-            raise TypeError(f"{name}: got {type(value).__name__}, expected a tensor or a number.")
+        value = _as_real_tensor(name, value)
         if value.is_sparse:
             value = value.to_dense()
-        if value.is_complex():
-            raise TypeError(f"{name}: got dtype {value.dtype}, expected a real one; take .real or .abs().")
         _check_broadcast(name, value, shape, "the state of an input of another shape cannot be carried over")
         if value.device != input.device:
             if value.dim():
@@ -259,13 +254,7 @@ class Neuron:
 
     @staticmethod
     def _as_parameter(name: str, value: Any, input: torch.Tensor, shape: torch.Size) -> torch.Tensor:
-        if isinstance(value, (int, float)):
-            # Python numbers enter tensor arithmetic in double precision.
-            return torch.tensor(float(value), dtype=torch.float64)
-        if not isinstance(value, torch.Tensor):
-            raise TypeError(f"{name}: got {type(value).__name__}, expected a number or a tensor.")
-        if value.is_complex():
-            raise TypeError(f"{name}: got dtype {value.dtype}, expected a real one; take .real or .abs().")
+        value = _as_real_tensor(name, value)
         if value.dtype not in _READABLE:
             value = value.to(torch.get_default_dtype())
         if not value.dim() and (value.is_cpu or value.device == input.device):
@@ -341,6 +330,19 @@ def _any_requires_grad(tensors: tuple[torch.Tensor, ...], params: tuple[torch.Te
         if t.requires_grad:
             return True
     return any([p.requires_grad for p in params])
+
+
+def _as_real_tensor(name: str, value: Any) -> torch.Tensor:
+    """A state variable or parameter as a tensor: Python numbers enter tensor arithmetic in double precision."""
+    if isinstance(value, (int, float)):
+        return torch.tensor(float(value), dtype=torch.float64)
+    if not isinstance(value, torch.Tensor):
+        raise TypeError(
+            f"{name}: got {type(value).__name__}, expected a tensor or a number; convert it with torch.as_tensor."
+        )
+    if value.is_complex():
+        raise TypeError(f"{name}: got dtype {value.dtype}, expected a real one; take .real or .abs().")
+    return value
 
 
 def _check_broadcast(name: str, value: torch.Tensor, shape: torch.Size, fix: str) -> None:

@@ -43,7 +43,7 @@ BAD = {
     "state holds a string": (
         lambda: step(state=nf.LIFFeedForwardState("0.0", X)),
         TypeError,
-        r"state\.v: got str, expected a tensor or a number",
+        r"state\.v: got str, expected a tensor or a number; convert it with torch\.as_tensor",
     ),
     "state is complex": (
         lambda: step(state=nf.LIFFeedForwardState(X + 0j, X)),

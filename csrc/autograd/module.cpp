@@ -64,11 +64,9 @@ class Reader {
     for (size_t k = 0; k < count; ++k) {
       Tensor& t = arguments.state[k];
       if (!read_tensor(PyTuple_GET_ITEM(tuple, k), t)) return false;
-      if (t.dim() == 0 && !step_.empty()) {  // one value that all neurons start from
-        if (!t.is_cpu() && t.device() != arguments.input.device()) return false;
-      } else if (t.scalar_type() != compute_ || t.sizes() != step_ || t.device() != arguments.input.device()) {
-        return false;
-      }
+      const bool shared = is_shared_state(t, static_cast<int64_t>(step_.size()));
+      if (t.device() != arguments.input.device() && !(shared && t.is_cpu())) return false;
+      if (!shared && (t.scalar_type() != compute_ || t.sizes() != step_)) return false;
     }
     return true;
   }

@@ -47,13 +47,12 @@ Tensor reduce(const Tensor& grad, const Tensor& param, const Sizes& sizes) {
   return reduced.reshape(sizes).to(param.device(), param.scalar_type());
 }
 
-/// Whether all neurons start from one value of a state variable.
 template <class Arguments>
 bool is_shared_state(const Arguments& a, size_t k) {
-  return a.state[k].dim() == 0 && a.input.dim() > (a.sequence ? 1 : 0);
+  return norse_fast::is_shared_state(a.state[k], a.input.dim() - a.sequence);
 }
 
-/// Gives the state variables of which that is so the shape of a step, where it must have that: for operators, and for
+/// Gives the state variables that are one value the shape of a step, where they must have that: for operators, and for
 /// kernels where only the device can read the value.
 template <class Arguments>
 void spread_states(Arguments& a, bool plain) {

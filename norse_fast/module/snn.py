@@ -45,7 +45,6 @@ class _AnyInput:
 
     shape = ()
     requires_grad = True
-    is_sparse = False
 
 
 _ANY_INPUT: Any = _AnyInput()
