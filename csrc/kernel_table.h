@@ -40,10 +40,10 @@ using Runner = void (*)(const Launch& launch, DeviceId device);
 
 struct ModelKernels {
   Signature signature;
-  std::tuple<Runner<Forward<float>>, Runner<Forward<double>>, Runner<Backward<float>>, Runner<Backward<double>>> own;
-  std::tuple<Runner<RecurrentForward<float>>, Runner<RecurrentForward<double>>, Runner<RecurrentBackward<float>>,
+  std::tuple<Runner<Forward<float>>, Runner<Forward<double>>, Runner<Backward<float>>, Runner<Backward<double>>,
+             Runner<RecurrentForward<float>>, Runner<RecurrentForward<double>>, Runner<RecurrentBackward<float>>,
              Runner<RecurrentBackward<double>>>
-      recurrent;  // null where there is no recurrent layer
+      runners;  // null where there is no recurrent layer
 };
 
 /// Where large outputs of a backend lie.

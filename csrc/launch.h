@@ -3,6 +3,7 @@
 // elements: lanes = B * N.
 
 #include <cstdint>
+#include <type_traits>
 
 #include "storage.h"
 #include "surrogates.h"
@@ -41,6 +42,16 @@ struct Parameter {
   NORSE_FAST_INLINE bool is_shared() const { return values == nullptr; }
 };
 
+/// A rate of a half type times dt, which rounds to that type as in PyTorch.
+template <class Stored>
+NORSE_FAST_INLINE float half_value(const void* values, int64_t index, bool rate, double dt) {
+  const float value = load_stored(static_cast<const Stored*>(values)[index]);
+  if (!rate) return value;
+  Stored rounded;
+  store_rounded(static_cast<float>(dt) * value, rounded);
+  return load_stored(rounded);
+}
+
 /// One value of a parameter in the computing type. A rate is multiplied by dt in its own dtype first, as the expression
 /// `dt * p.tau_mem_inv` is.
 template <class T>
@@ -56,11 +67,9 @@ NORSE_FAST_INLINE T parameter_value(const void* values, Storage type, int64_t in
       own = static_cast<float>(static_cast<const int64_t*>(values)[index]);
       break;
     case Storage::kHalf:
-      own = load_stored(static_cast<const Half*>(values)[index]);
-      break;
+      return static_cast<T>(half_value<Half>(values, index, rate, dt));
     case Storage::kBFloat16:
-      own = load_stored(static_cast<const BFloat16*>(values)[index]);
-      break;
+      return static_cast<T>(half_value<BFloat16>(values, index, rate, dt));
     default:
       own = static_cast<const float*>(values)[index];
       break;
@@ -75,6 +84,8 @@ struct DeviceId {
 
 template <class T>
 struct Problem {
+  using Type = T;
+
   int64_t steps = 0;
   int64_t lanes = 0;
   double dt = 0;
@@ -123,7 +134,8 @@ template <class T>
 struct Coupling {
   int64_t neurons = 0;
   int64_t inputs = 0;
-  const T* input_weights = nullptr;  // (channel, neuron, input); null: the input is the currents
+  bool projects = false;             // whether there are input weights; else the input is the currents
+  const T* input_weights = nullptr;  // (channel, neuron, input)
   const T* spikes = nullptr;         // (batch, neuron): the output of the step before the first
   const T* weights = nullptr;        // (channel, neuron, neuron that spiked)
 };
@@ -136,6 +148,15 @@ struct RecurrentBackward : Backward<T>, Coupling<T> {  // grad_input is that of 
   const T* output = nullptr;                           // of forward
   const T* grad_spikes = nullptr;  // of the last output as part of the final state; null: no gradient
 };
+
+template <class Launch>
+inline constexpr bool kIsCoupled = std::is_base_of_v<Coupling<typename Launch::Type>, Launch>;
+
+/// After how many steps a launch has checkpoints.
+template <class Launch>
+constexpr int64_t segment_of() {
+  return kIsCoupled<Launch> ? kRecurrentSegment : kSegment;
+}
 
 /// The kernels of a model on a backend, which is an instruction set of the CPU, or CUDA. Operators see this
 /// declaration. The definitions are in cpu/kernels.h and cuda/kernels.cuh, and only neurons/<model>.cpp instantiates

@@ -1,35 +1,66 @@
 #pragma once
-// The operators as both backends see them: schemas, how arguments come off the stack, and the tensors they return.
+// The operators as both backends see them: schemas, and how arguments come off the stack and results onto it.
 //
 // Every model has two operators, <name>_forward and <name>_backward, over a whole sequence (T, ...) or one step (...).
-// They are private: norse_fast/_autograd.py gives them gradients and checks what users pass. A model is an entry of the
-// kernel table here and no type, so that all this is compiled once, and not again when a model changes.
+// One with kRecurrence has <name>_recurrent_forward and <name>_recurrent_backward, too, over a sequence (T, ...,
+// inputs); without input weights the sequence is that of the currents, (T, ..., channels * N).
+//
+// They are private: norse_fast/_autograd.py gives them gradients and checks what users pass. None of them writes to an
+// argument, which compilers may copy. A model is an entry of the kernel table here and no type, so that all this is
+// compiled once, and not again when a model changes.
 
 #include <string>
 #include <utility>
 #include <vector>
 
-#include "calls.h"
+#include "recurrent_calls.h"
 
 namespace norse_fast {
 
-/// Hands out the arguments of a boxed call in order. Every argument must be taken, because taking transfers ownership.
-class Stack {
+/// Writes down the types of arguments, with their names, or of results.
+class SchemaWriter {
  public:
-  Stack(StableIValue* values, uint64_t count) : values_(values), count_(count) {}
+  explicit SchemaWriter(bool named) : named_(named) {}
 
   template <class T>
-  T take() {
-    STD_TORCH_CHECK(next_ < count_, "norse_fast: operator called with ", count_, " arguments, which are too few");
-    return torch::stable::detail::to<T>(values_[next_++]);
+  void operator()(const std::string& name, const T&) {
+    text +=
+        std::string(text.empty() ? "" : ", ") + type_name(static_cast<const T*>(nullptr)) + (named_ ? " " + name : "");
   }
 
   template <class T>
-  std::vector<T> take(size_t count) {
-    std::vector<T> values;
-    values.reserve(count);
-    for (size_t k = 0; k < count; ++k) values.push_back(take<T>());
-    return values;
+  void each(const std::string& prefix, const Names& names, const std::vector<T>&) {
+    for (const char* name : names) (*this)(prefix + name, T{});
+  }
+
+  std::string text;
+
+ private:
+  static const char* type_name(const Tensor*) { return "Tensor"; }
+  static const char* type_name(const std::optional<Tensor>*) { return "Tensor?"; }
+  static const char* type_name(const std::vector<Tensor>*) { return "Tensor[]"; }
+  static const char* type_name(const double*) { return "float"; }
+  static const char* type_name(const int64_t*) { return "int"; }
+  static const char* type_name(const bool*) { return "bool"; }
+
+  const bool named_;
+};
+
+/// Takes the arguments of a boxed call in order. Every argument must be taken, because taking transfers ownership.
+class StackReader {
+ public:
+  StackReader(StableIValue* values, uint64_t count) : values_(values), count_(count) {}
+
+  template <class T>
+  void operator()(const char*, T& value) {
+    require(next_ < count_, "operator called with ", count_, " arguments, which are too few");
+    value = torch::stable::detail::to<T>(values_[next_++]);
+  }
+
+  template <class T>
+  void each(const char*, const Names& names, std::vector<T>& values) {
+    values.resize(names.size());
+    for (T& value : values) (*this)("", value);
   }
 
  private:
@@ -38,132 +69,134 @@ class Stack {
   uint64_t next_ = 0;
 };
 
-/// The part of the schema that forward and backward share: the input, the initial state and the parameters.
-inline std::string problem_schema(const Signature& model) {
-  std::string schema = "Tensor input";
-  for (const char* name : model.state) schema += std::string(", Tensor ") + name;
-  for (const char* name : model.params) schema += std::string(", Tensor ") + name;
-  return schema;
+/// Puts the results of a boxed call in order.
+class StackWriter {
+ public:
+  explicit StackWriter(StableIValue* values) : values_(values) {}
+
+  template <class T>
+  void operator()(const char*, const T& value) {
+    values_[next_++] = torch::stable::detail::from(value);
+  }
+
+  template <class T>
+  void each(const char*, const Names&, const std::vector<T>& values) {
+    for (const T& value : values) (*this)("", value);
+  }
+
+ private:
+  StableIValue* values_;
+  uint64_t next_ = 0;
+};
+
+/// The operators of a model by their suffix: what they are told, what they return, and how they run.
+struct ForwardOperator {
+  static constexpr const char* kSuffix = "_forward";
+  static constexpr bool kRecurrent = false;
+  using Arguments = ForwardArguments;
+  using Results = ForwardResults;
+
+  template <class T>
+  static Results run(Arguments& a, const ModelKernels& model, const Memory& memory) {
+    return run_forward<Forward<T>>(a, model, memory);
+  }
+};
+
+struct BackwardOperator {
+  static constexpr const char* kSuffix = "_backward";
+  static constexpr bool kRecurrent = false;
+  using Arguments = BackwardArguments;
+  using Results = BackwardResults;
+
+  template <class T>
+  static Results run(Arguments& a, const ModelKernels& model, const Memory& memory) {
+    return run_backward<Backward<T>>(a, model, memory);
+  }
+};
+
+struct RecurrentForwardOperator {
+  static constexpr const char* kSuffix = "_recurrent_forward";
+  static constexpr bool kRecurrent = true;
+  using Arguments = ForwardArguments;
+  using Results = ForwardResults;
+
+  template <class T>
+  static Results run(Arguments& a, const ModelKernels& model, const Memory& memory) {
+    return run_forward<RecurrentForward<T>>(a, model, memory);
+  }
+};
+
+struct RecurrentBackwardOperator {
+  static constexpr const char* kSuffix = "_recurrent_backward";
+  static constexpr bool kRecurrent = true;
+  using Arguments = BackwardArguments;
+  using Results = BackwardResults;
+
+  template <class T>
+  static Results run(Arguments& a, const ModelKernels& model, const Memory& memory) {
+    return RecurrentBackwardCall<RecurrentBackward<T>>(a, model, memory).run();
+  }
+};
+
+template <class Operator>
+std::string schema_of(const Signature& model) {
+  typename Operator::Arguments arguments;
+  typename Operator::Results results;
+  arguments.recurrent = Operator::kRecurrent;
+  if constexpr (std::is_same_v<typename Operator::Results, BackwardResults>) results.recurrent = Operator::kRecurrent;
+  SchemaWriter told(true), returned(false);
+  arguments.visit(told, model);
+  results.visit(returned, model);
+  return std::string(model.name) + Operator::kSuffix + "(" + told.text + ") -> (" + returned.text + ")";
 }
-
-inline std::string forward_schema(const Signature& model) {
-  std::string schema = std::string(model.name) + "_forward(" + problem_schema(model) +
-                       ", float dt, bool sequence, bool checkpoint, bool record, int output) -> (Tensor";
-  for (size_t k = 0; k < model.state.size(); ++k) schema += ", Tensor";
-  return schema + ", Tensor[], Tensor[])";
-}
-
-inline std::string backward_schema(const Signature& model) {
-  std::string schema = std::string(model.name) + "_backward(" + problem_schema(model) +
-                       ", Tensor alpha, Tensor[] checkpoints, Tensor? grad_output";
-  for (const char* name : model.state) schema += std::string(", Tensor? grad_") + name;
-  schema +=
-      ", Tensor[] grad_trace, int surrogate, int output, float dt, bool sequence, bool want_input, bool want_params)"
-      " -> (Tensor";
-  for (size_t k = 0; k < model.state.size(); ++k) schema += ", Tensor";
-  return schema + ", Tensor)";
-}
-
-inline ForwardArguments take_forward(Stack stack, const Signature& model) {
-  // Braced initialisers are evaluated in order.
-  return {stack.take<Tensor>(),
-          stack.take<Tensor>(model.state.size()),
-          stack.take<Tensor>(model.params.size()),
-          stack.take<double>(),
-          stack.take<bool>(),
-          stack.take<bool>(),
-          stack.take<bool>(),
-          stack.take<int64_t>()};
-}
-
-inline BackwardArguments take_backward(Stack stack, const Signature& model) {
-  return {stack.take<Tensor>(),
-          stack.take<Tensor>(model.state.size()),
-          stack.take<Tensor>(model.params.size()),
-          stack.take<Tensor>(),
-          stack.take<std::vector<Tensor>>(),
-          stack.take<std::optional<Tensor>>(),
-          stack.take<std::optional<Tensor>>(model.state.size()),
-          stack.take<std::vector<Tensor>>(),
-          stack.take<int64_t>(),
-          stack.take<int64_t>(),
-          stack.take<double>(),
-          stack.take<bool>(),
-          stack.take<bool>(),
-          stack.take<bool>()};
-}
-
-template <class T>
-void put(const ForwardCall<T>& call, StableIValue* stack) {
-  using torch::stable::detail::from;
-  int next = 0;
-  stack[next++] = from(call.output);
-  for (const Tensor& t : call.final_state) stack[next++] = from(t);
-  stack[next++] = from(call.checkpoints);
-  stack[next++] = from(call.trace);
-}
-
-template <class T>
-void put(const BackwardCall<T>& call, StableIValue* stack) {
-  using torch::stable::detail::from;
-  int next = 0;
-  stack[next++] = from(call.grad_input);
-  for (const Tensor& t : call.grad_state) stack[next++] = from(t);
-  stack[next++] = from(call.grad_params);
-}
-
-// The operators of a model.
-
-template <template <class> class Call, class Arguments>
-void run_own(const ModelKernels& model, Arguments a, StableIValue* stack) {
-  const auto run = [&](auto zero) { put(run_call<Call<decltype(zero)>>(a, model, kernel_table().memory), stack); };
-  a.input.scalar_type() == ScalarType::Double ? run(0.0) : run(0.0f);
-}
-
-inline void forward(const ModelKernels& model, StableIValue* stack, uint64_t count) {
-  run_own<ForwardCall>(model, take_forward(Stack(stack, count), model.signature), stack);
-}
-
-inline void backward(const ModelKernels& model, StableIValue* stack, uint64_t count) {
-  run_own<BackwardCall>(model, take_backward(Stack(stack, count), model.signature), stack);
-}
-
-using Operator = void (*)(const ModelKernels& model, StableIValue* stack, uint64_t count);
-using Boxed = void (*)(StableIValue* stack, uint64_t count, uint64_t);
 
 /// What is registered gets nothing but the stack, so there is a function for every place in the table.
-template <Operator kOperator, size_t kIndex>
+template <class Operator, size_t kIndex>
 void boxed(StableIValue* stack, uint64_t count, uint64_t) {
-  kOperator(kernel_table().models[kIndex], stack, count);
+  const ModelKernels& model = kernel_table().models[kIndex];
+  typename Operator::Arguments a;
+  a.recurrent = Operator::kRecurrent;
+  a.visit(StackReader(stack, count), model.signature);
+  auto results = a.input.scalar_type() == ScalarType::Double
+                     ? Operator::template run<double>(a, model, kernel_table().memory)
+                     : Operator::template run<float>(a, model, kernel_table().memory);
+  results.visit(StackWriter(stack), model.signature);
 }
 
-template <Operator kOperator, size_t... kIndices>
+using Boxed = void (*)(StableIValue* stack, uint64_t count, uint64_t);
+
+template <class Operator, size_t... kIndices>
 Boxed boxed_at(size_t index, std::index_sequence<kIndices...>) {
-  constexpr Boxed kAll[] = {&boxed<kOperator, kIndices>...};
+  constexpr Boxed kAll[] = {&boxed<Operator, kIndices>...};
   return kAll[index];
 }
 
-template <Operator kOperator, class Library>
-void implement(Library& library, const ModelKernels& model, const char* suffix) {
-  const size_t index = &model - kernel_table().models;
-  library.impl((std::string(model.signature.name) + suffix).c_str(),
-               boxed_at<kOperator>(index, std::make_index_sequence<kMaxModels>()));
+/// Calls f(operator, model) for every operator of every model.
+template <class F>
+void for_each_operator(F f) {
+  for (const ModelKernels& model : kernel_table()) {
+    f(ForwardOperator{}, model);
+    f(BackwardOperator{}, model);
+    if (model.signature.channels == 0) continue;
+    f(RecurrentForwardOperator{}, model);
+    f(RecurrentBackwardOperator{}, model);
+  }
 }
 
 template <class Library>
 void define_all(Library& library) {
-  for (const ModelKernels& model : kernel_table()) {
-    library.def(forward_schema(model.signature).c_str());
-    library.def(backward_schema(model.signature).c_str());
-  }
+  for_each_operator(
+      [&](auto op, const ModelKernels& model) { library.def(schema_of<decltype(op)>(model.signature).c_str()); });
 }
 
 template <class Library>
 void implement_all(Library& library) {
-  for (const ModelKernels& model : kernel_table()) {
-    implement<&forward>(library, model, "_forward");
-    implement<&backward>(library, model, "_backward");
-  }
+  for_each_operator([&](auto op, const ModelKernels& model) {
+    using Operator = decltype(op);
+    const size_t index = &model - kernel_table().models;
+    library.impl((std::string(model.signature.name) + Operator::kSuffix).c_str(),
+                 boxed_at<Operator>(index, std::make_index_sequence<kMaxModels>()));
+  });
 }
 
 /// The table's address, as an operator can return it.

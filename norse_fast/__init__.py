@@ -4,6 +4,7 @@ The names, arguments, spikes and gradients are those of ``norse.torch``; each ne
 or CUDA kernel.
 """
 
+from . import memory
 from ._accelerate import AccelerationReport, accelerate, revert
 from ._extension import VERSION as __version__
 from ._extension import backends, kernels_disabled

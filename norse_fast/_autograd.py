@@ -1,24 +1,109 @@
-"""The one autograd function: gradients of every model through its fused forward and backward operators."""
+"""The one autograd function: gradients of every model through its fused forward and backward operators.
+
+The kernels compute first derivatives, backwards. Whatever else is asked for, forward mode, batches, derivatives of
+derivatives, PyTorch's own operators do.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
+from torch.autograd import forward_ad
 
+from ._extension import kernels_disabled, set_differentiate
 from ._ops import SEGMENT
 from ._outputs import NUMBERS
 
 if TYPE_CHECKING:
     from ._neuron import Neuron
 
-__all__ = ["Fused", "in_transform", "once_only", "reduce_to", "run_fused"]
+__all__ = [
+    "NEURONS",
+    "Fused",
+    "beyond_kernels",
+    "has_tangent",
+    "in_transform",
+    "pull_back",
+    "reduce_to",
+    "run_fused",
+    "wants_more",
+]
+
+_functorch = torch._C._functorch  # type: ignore[attr-defined]
 
 
 def in_transform() -> bool:
     """Whether a torch.func transform is running, which demands another form of autograd function."""
     return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
+
+
+def _is_followed(t: Any) -> bool:
+    """Whether a tensor, beneath the level of torch.func at which it is, is one of a batch, or differentiated further."""
+    if not isinstance(t, torch.Tensor):
+        return False
+    while _functorch.is_functorch_wrapped_tensor(t):
+        if _functorch.is_batchedtensor(t):
+            return True
+        t = _functorch.get_unwrapped(t)
+    return t.requires_grad or has_tangent(t) or _functorch.is_legacy_batchedtensor(t)
+
+
+def has_tangent(t: Any) -> bool:
+    """Whether a derivative in forward mode flows through a tensor."""
+    if forward_ad._current_level < 0 or not isinstance(t, torch.Tensor):
+        return False
+    return forward_ad.unpack_dual(t).tangent is not None
+
+
+def beyond_kernels(tensors: Iterable[Any]) -> bool:
+    """Whether a call with these tensors may be differentiated in ways that the kernels cannot."""
+    if torch.compiler.is_compiling():
+        return False
+    levels = _functorch.get_interpreter_stack()
+    if not levels:
+        return any(has_tangent(t) for t in tensors)
+    if len(levels) > 1 or levels[0].key() != _functorch.TransformType.Grad:
+        return True
+    return any(_is_followed(t) for t in tensors)
+
+
+def wants_more(grads: Iterable[Any]) -> bool:
+    """Whether, in a backward pass, these gradients come in batches or will be differentiated themselves."""
+    if torch.compiler.is_compiling():
+        return False
+    # torch.func runs all backward passes with gradients enabled.
+    return (torch.is_grad_enabled() and not in_transform()) or any(_is_followed(g) for g in grads)
+
+
+def pull_back(
+    run: Callable[..., Sequence[Any]], operands: Sequence[Any], wanted: Sequence[bool], grads: Sequence[Any]
+) -> tuple[Any, ...]:
+    """Gradients of those operands that are wanted, through PyTorch's own operators.
+
+    Args:
+        run: makes of all operands the outputs to which the gradients belong.
+        operands: its arguments.
+        wanted: whether the gradient of each is wanted.
+        grads: gradients of the outputs, or None.
+    """
+    places = [k for k, want in enumerate(wanted) if want]
+    given = [k for k, g in enumerate(grads) if g is not None]
+    if not places or not given:
+        return (None,) * len(operands)
+
+    def run_with(*tensors: torch.Tensor) -> tuple[Any, ...]:
+        values = list(operands)
+        for k, t in zip(places, tensors):
+            values[k] = t
+        with kernels_disabled():
+            outputs = run(*values)
+        return tuple(outputs[k] for k in given)
+
+    _, pull = torch.func.vjp(run_with, *(operands[k] for k in places))
+    found = dict(zip(places, pull(tuple(grads[k] for k in given))))
+    return tuple(found.get(k) for k in range(len(operands)))
 
 
 class Call(NamedTuple):
@@ -52,7 +137,7 @@ def run_fused(
         alpha = torch.tensor(alpha, dtype=torch.float64)
     if torch.compiler.is_compiling():
         return Fused.apply(Call(neuron, surrogate, dt, sequence, record, output), *tensors, *params, alpha)
-    if torch._C._are_functorch_transforms_active():
+    if in_transform():
         call = Call(neuron, surrogate, dt, sequence, record, output)
         outputs = TransformableFused.apply(call, *tensors, *params, alpha)
         return outputs[: 1 + len(neuron.state) * (2 if record else 1)]
@@ -68,7 +153,8 @@ def _run(call: Call, *tensors: torch.Tensor) -> Any:
     """The outputs ``(output, *final state, *trace)``, and the states every SEGMENT steps, which backward starts from."""
     neuron, _, dt, sequence, record, output, constants, _ = call
     operands = tensors + constants
-    checkpoint = sequence and tensors[0].shape[0] > SEGMENT
+    # In torch.compile whatever the length, so that one graph serves all.
+    checkpoint = sequence and (torch.compiler.is_compiling() or tensors[0].shape[0] > SEGMENT)
     *results, checkpoints, trace = neuron.forward_op(*operands[:-1], dt, sequence, checkpoint, record, output)
     return (*results, *trace), checkpoints
 
@@ -80,28 +166,17 @@ def _without_gradient(outputs: Any) -> Any:
 
 def reduce_to(grad: torch.Tensor, param: torch.Tensor) -> torch.Tensor:
     """Sum the gradient of one parameter over the lanes that share a value."""
+    if param.numel() == 0:
+        return torch.zeros_like(param)
     # A parameter that varies spans the trailing dimensions, after leading ones of size 1.
     reduced = grad.sum() if param.numel() == 1 else grad.reshape(-1, param.numel()).sum(0)
     return reduced.reshape(param.shape).to(param)
 
 
-class _NoSecondDerivative(torch.autograd.Function):
-    """Passes gradients on, and says so where somebody differentiates them, instead of giving wrong second derivatives."""
-
-    @staticmethod
-    def forward(ctx: Any, results: int, *tensors: Any) -> Any:
-        # The other tensors are what the gradients depend on.
-        return tuple(None if t is None else t.view_as(t) for t in tensors[:results])
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Any) -> Any:
-        raise RuntimeError(
-            "norse_fast: got a request for second derivatives, expected first derivatives only, because the kernels "
-            "compute no others; run the model inside norse_fast.kernels_disabled() to differentiate twice."
-        )
-
-
-def _backward(ctx: Any, grad_output: Any, *grads: Any) -> Any:
+def _backward(ctx: Any, *grads: Any) -> Any:
+    if wants_more(grads):
+        return _backward_in_pytorch(ctx, grads)
+    grad_output, *grads = grads  # type: ignore[assignment]
     neuron, surrogate, dt, sequence, record, output, constants, versions = ctx.call
     states, params = len(neuron.state), len(neuron.kernel_params)
     needs = ctx.needs_input_grad
@@ -144,13 +219,63 @@ def _backward(ctx: Any, grad_output: Any, *grads: Any) -> Any:
     return (*found, *reduced, None)
 
 
-def once_only(backward: Callable[..., Any], ctx: Any, grads: Any) -> Any:
-    """``backward(ctx, *grads)``, whose results cannot be differentiated."""
-    if not torch.is_grad_enabled() or torch.compiler.is_compiling() or in_transform():
-        return backward(ctx, *grads)
-    with torch.no_grad():
-        results = backward(ctx, *grads)
-    return _NoSecondDerivative.apply(len(results), *results, *ctx.saved_tensors)
+def _backward_in_pytorch(ctx: Any, grads: Sequence[Any]) -> Any:
+    neuron, surrogate, dt, sequence, record, output, constants, _ = ctx.call
+    count = 1 + len(neuron.state)
+    saved = ctx.saved_tensors
+    operands = (*saved[:count], *constants) if constants else saved[: count + len(neuron.kernel_params) + 1]
+    wanted = ctx.needs_input_grad[1:]
+    wanted += (False,) * (len(operands) - len(wanted))
+    # Checkpoints, which TransformableFused returns, have no gradient.
+    grads = grads[: count + (len(neuron.state) if record else 0)]
+    found = _differentiate(neuron, surrogate, dt, sequence, record, output, operands, grads, wanted)
+    return (None, *found[: len(ctx.needs_input_grad) - 1])
+
+
+def _differentiate(
+    neuron: Neuron,
+    surrogate: int,
+    dt: float,
+    sequence: bool,
+    record: bool,
+    output: int,
+    operands: Sequence[Any],
+    grads: Sequence[Any],
+    wanted: Sequence[bool],
+) -> tuple[Any, ...]:
+    states = len(neuron.state)
+
+    def run(input: torch.Tensor, *rest: Any) -> Sequence[Any]:
+        state, params, alpha = rest[:states], rest[states:-1], rest[-1]
+        result, values = neuron.run_in_pytorch(
+            input, state, params, surrogate, alpha, dt, sequence, record, _KINDS[output]
+        )
+        return (result, *(None,) * states, *values) if record else (result, *values)
+
+    # The last is alpha, which gets no gradient.
+    return pull_back(run, operands, (*wanted[:-1], False), grads)
+
+
+_KINDS = {number: kind for kind, number in reversed(NUMBERS.items())}
+
+#: The neurons of each kernel. Those that differ in the gradient of their reset share one, the detached one last.
+NEURONS: dict[str, list[Neuron]] = {}
+
+
+def _differentiate_call(
+    name: str, surrogate: int, dt: float, sequence: bool, record: bool, output: int, operands: Any, grads: Any, wanted: Any
+) -> tuple[Any, ...]:
+    """What the node in C++ calls."""
+    neurons = NEURONS[name]
+    params = dict(zip(neurons[0].kernel_params, operands[1 + len(neurons[0].state) :]))
+    detached = any(float(value) != 0 for name, value in params.items() if name.split(".")[-1] == "detach_reset")
+    wanted += (False,) * (len(operands) - len(wanted))
+    return _differentiate(
+        neurons[-1] if detached else neurons[0], surrogate, dt, sequence, record, output, operands, grads, wanted
+    )
+
+
+set_differentiate(_differentiate_call)
 
 
 class Fused(torch.autograd.Function):
@@ -171,7 +296,7 @@ class Fused(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
-        return once_only(_backward, ctx, grads)
+        return _backward(ctx, *grads)
 
 
 # What Fused.apply comes to outside of torch.compile and torch.func, without its checks for them.

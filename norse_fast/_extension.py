@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import importlib.machinery
 import importlib.util
 import json
 import os
+import threading
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
-__all__ = ["BUILD", "VERSION", "backends", "has_kernels", "kernels_disabled", "native", "native_model"]
+__all__ = [
+    "BUILD",
+    "VERSION",
+    "backends",
+    "has_kernels",
+    "kernels_disabled",
+    "native",
+    "native_model",
+    "set_differentiate",
+]
 
 VERSION = "0.1.0"
 MINIMUM_TORCH = (2, 11)
@@ -97,9 +110,60 @@ def _load(device_type: str) -> None:
     _warn(device_type, problem)
 
 
+# In how many `kernels_disabled` blocks each context is. torch.compile cannot look into a context variable; it sees whether
+# any context is in one, compiles again when that changes, and then asks.
+_disabling = contextvars.ContextVar("kernels_disabled", default=0)
+_disabling_somewhere = False
+_blocks = 0
+_blocks_lock = threading.Lock()
+_never = os.environ.get("NORSE_FAST_PURE_PYTORCH", "") not in ("", "0")
+
+
+def _in_disabling_block() -> bool:
+    return _disabling.get() > 0
+
+
+_ask_once = torch.compiler.assume_constant_result(_in_disabling_block)
+
+
+def _is_disabled() -> bool:
+    if _never:
+        return True
+    if torch.compiler.is_compiling():
+        return _disabling_somewhere and _ask_once()
+    return _disabling.get() > 0
+
+
+def _count_block(change: int) -> None:
+    global _blocks, _disabling_somewhere
+    with _blocks_lock:
+        _blocks += change
+        _disabling_somewhere = _blocks > 0
+
+
+class kernels_disabled(contextlib.ContextDecorator):
+    """Context in which everything runs in pure PyTorch, for comparisons.
+
+    It holds for the code inside it, as a context variable does: other threads and tasks go on as they were.
+
+    Example:
+        >>> with kernels_disabled():
+        ...     has_kernels("cpu")
+        False
+    """
+
+    def __enter__(self) -> None:
+        _disabling.set(_disabling.get() + 1)
+        _count_block(1)
+
+    def __exit__(self, *exc: object) -> None:
+        _disabling.set(_disabling.get() - 1)
+        _count_block(-1)
+
+
 def has_kernels(device_type: str) -> bool:
     """Whether fused kernels serve tensors on this type of device; the first time they do not, warns."""
-    if _disabled:
+    if _is_disabled():
         return False
     if device_type in _loaded:
         return True
@@ -108,8 +172,7 @@ def has_kernels(device_type: str) -> bool:
     return False
 
 
-_disabled = os.environ.get("NORSE_FAST_PURE_PYTORCH", "") not in ("", "0")
-if not _disabled:
+if not _never:
     _load("cpu")
     # The schemas are in the CPU library, and a CUDA library cannot be loaded by a torch without CUDA.
     if "cpu" in _loaded and torch.version.cuda is not None and (_LIBRARIES / "_C_cuda.so").exists():
@@ -134,6 +197,8 @@ def _load_native() -> Any:
         return None
     for device_type in _loaded:
         module.set_kernels(device_type, getattr(torch.ops.norse_fast, f"{device_type}_kernels")())
+    # Python sees Ctrl-C when a call returns. Long ones ask for it, in the thread to which it is sent.
+    torch.ops.norse_fast.set_interrupt_check(module.interrupt_check(threading.main_thread().ident))
     return module
 
 
@@ -142,7 +207,7 @@ _native = _load_native()
 
 def native() -> Any:
     """What runs a model in C++, or None where that goes through operators and an autograd.Function."""
-    return None if _disabled or _native is None else _native.run
+    return None if _native is None or _is_disabled() else _native.run
 
 
 def backends() -> dict[str, str]:
@@ -160,30 +225,18 @@ def backends() -> dict[str, str]:
     """
     return {
         "cpu": torch.ops.norse_fast.cpu_capability() if has_kernels("cpu") else "none",
-        "cuda": BUILD["cuda"] if "cuda" in _loaded and not _disabled else "none",
+        "cuda": BUILD["cuda"] if "cuda" in _loaded and not _is_disabled() else "none",
         "autograd": "Python" if native() is None else "C++",
     }
+
+
+def set_differentiate(function: Callable[..., Any]) -> None:
+    """Tell the node in C++ what differentiates where its kernels do not: gradients of gradients, and batches of them."""
+    if _native is not None:
+        _native.set_differentiate(function)
 
 
 def native_model(name: str) -> int | None:
     """The number under which :func:`native` knows a model."""
     return None if _native is None else _native.model(name)
 
-
-class kernels_disabled:
-    """Context in which everything runs in pure PyTorch, for comparisons.
-
-    Example:
-        >>> with kernels_disabled():
-        ...     has_kernels("cpu")
-        False
-    """
-
-    def __enter__(self) -> None:
-        global _disabled
-        self._saved = _disabled
-        _disabled = True
-
-    def __exit__(self, *exc: object) -> None:
-        global _disabled
-        _disabled = self._saved

@@ -5,6 +5,7 @@ A :class:`Neuron` describes one model of csrc/neurons to Python. Calling it runs
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Callable, Sequence
 from functools import partial
 from operator import attrgetter
@@ -12,13 +13,13 @@ from typing import Any, NoReturn
 
 import torch
 
-from ._autograd import run_fused
+from ._autograd import NEURONS, beyond_kernels, has_tangent, in_transform, run_fused
 from ._extension import has_kernels, native, native_model
 from ._ops import register_fakes, register_recurrent_fakes, register_shared_fakes
 from ._outputs import BYTES, NUMBERS, Outputs, finish
-from .functional.threshold import surrogate_index, threshold
+from .functional.threshold import SURROGATES, surrogate_index, threshold
 
-__all__ = ["SEQUENCES", "Neuron", "descend", "reset_variants"]
+__all__ = ["SEQUENCES", "Neuron", "as_dt", "descend", "reset_variants", "spike_function"]
 
 _HALF = (torch.float16, torch.bfloat16)
 _PLAIN = (torch.Tensor, torch.nn.Parameter)
@@ -85,6 +86,7 @@ class Neuron:
         self.coefficients, self.kernel_params = coefficients, kernel_params or params
         self.model: int | None = None
         if name is not None and has_kernels("cpu"):
+            NEURONS.setdefault(name, []).append(self)
             register_fakes(name, len(state), len(self.kernel_params))
             self.forward_op = getattr(torch.ops.norse_fast, f"{name}_forward").default
             self.backward_op = getattr(torch.ops.norse_fast, f"{name}_backward").default
@@ -115,6 +117,8 @@ class Neuron:
         """
         number = NUMBERS[kind]
         compiling = torch.compiler.is_compiling()
+        if type(dt) is not float:
+            dt = as_dt(dt)
         state_values, params, method, alpha = self._read(state, p, dt, compiling)
         surrogate = surrogate_index(method)
         run = None if compiling or self.model is None else native()
@@ -127,21 +131,32 @@ class Neuron:
             if run is not None:
                 results = run(self.model, input, state_values, params, alpha, surrogate, dt, sequence, record, number)
         if results is None:
-            if self.name is None or not has_kernels(input.device.type):
-                return self._run_in_pytorch(input, state_values, params, method, alpha, dt, sequence, record, kind)
-            results = self._run_operators(input, state_values, params, alpha, surrogate, dt, sequence, record, number)
+            arguments = (input, state_values, params, surrogate, alpha, dt, sequence, record)
+            if self.runs_kernels(input, dt, (*state_values, *params)):
+                results = self._run_operators(*arguments, number)
+            else:
+                results = self.run_in_pytorch(*arguments, kind)
         output, final = results
         if kind != "all":
             output = finish(output, kind, input.shape[0], input.dtype)
         return output, self.pack(*final)
+
+    def runs_kernels(self, input: torch.Tensor, dt: Any, others: tuple[Any, ...]) -> bool:
+        """Whether kernels serve a call with these arguments, or PyTorch must."""
+        return (
+            self.name is not None
+            and has_kernels(input.device.type)
+            and not isinstance(dt, torch.Tensor)
+            and not beyond_kernels((input, *others))
+        )
 
     def _run_operators(
         self,
         input: torch.Tensor,
         state: tuple[torch.Tensor, ...],
         params: tuple[torch.Tensor, ...],
-        alpha: Any,
         surrogate: int,
+        alpha: Any,
         dt: float,
         sequence: bool,
         record: bool,
@@ -291,38 +306,69 @@ class Neuron:
             f"{name}: got {type(got).__name__}, expected a tuple with the fields {', '.join(names)}; {fix}."
         ) from None
 
-    def _run_in_pytorch(
+    def run_in_pytorch(
         self,
         input: torch.Tensor,
         state: tuple[torch.Tensor, ...],
         params: tuple[torch.Tensor, ...],
-        method: str,
+        surrogate: int,
         alpha: Any,
-        dt: float,
+        dt: Any,
         sequence: bool,
         record: bool,
         kind: str,
-    ) -> tuple[torch.Tensor, Any]:
-        def spike(u: torch.Tensor) -> torch.Tensor:
-            return threshold(u, method, alpha)
-
+    ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+        """What the kernels do, from PyTorch's own operators; with arguments that are prepared."""
+        spike = spike_function(surrogate, alpha)
         storage = input.dtype
-        wide = input.float() if storage in _HALF else input
+        x = input.float() if storage in _HALF else input
+        shape = x.shape[1:] if sequence else x.shape
+        state = tuple(s.to(x.dtype).expand(shape) for s in state)
         params = tuple(p.to(input.device) for p in params)
-        if not sequence:
-            output, state = self.step(wide, state, params, spike, dt)
-            return output.to(storage), self.pack(*state)
+        if not shape:
+            # Arithmetic of 0-dim tensors alone would take the dtype of the parameters.
+            x, state = x.unsqueeze(-1), tuple(s.unsqueeze(-1) for s in state)
         outputs, states = Outputs(kind, storage), []
-        for x in wide.unbind(0):
-            output, state = self.step(x, state, params, spike, dt)
+        for frame in x.unbind(0) if sequence else (x,):
+            output, state = self.step(frame, state, params, spike, dt)
             outputs.add(output)
             if record:
                 states.append(state)
-        result = outputs.result() if outputs.steps else torch.empty_like(input, dtype=BYTES.get(kind))
-        if not record:
-            return result, self.pack(*state)
-        empty = [wide.new_empty((0, *s.shape)) for s in state]
-        return result, self.pack(*([torch.stack(s) for s in zip(*states)] if states else empty))
+        if not outputs.steps:
+            result = x.to(BYTES.get(kind, storage), copy=True)
+        else:
+            result = outputs.raw() if sequence else outputs.raw()[0]
+        if record:
+            state = tuple(torch.stack(s) for s in zip(*states)) if states else tuple(
+                x.new_empty((0, *s.shape)) for s in state
+            )
+        if not shape:
+            result, state = result.squeeze(-1), tuple(s.squeeze(-1) for s in state)
+        return result, state
+
+
+def spike_function(surrogate: int, alpha: Any) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Spikes with a surrogate derivative, by its number."""
+    method = next(name for name, number in SURROGATES.items() if number == surrogate)
+    return lambda u: threshold(u, method, alpha)
+
+
+def as_dt(dt: Any) -> Any:
+    """The length of a step as a number, or as a tensor where that has a gradient or rounds otherwise.
+
+    Raises:
+        TypeError: it is neither a real number nor a tensor of real numbers.
+    """
+    if isinstance(dt, torch.Tensor):
+        if dt.is_complex():
+            raise TypeError(f"dt: got dtype {dt.dtype}, expected a real one; take .real.")
+        tracked = (dt.requires_grad and torch.is_grad_enabled()) or has_tangent(dt) or in_transform()
+        if torch.compiler.is_compiling() or tracked or dt.dim() or dt.dtype is not torch.float32 or not dt.is_cpu:
+            return dt
+        return float(dt)
+    if isinstance(dt, (numbers.Real, torch.SymFloat, torch.SymInt)):
+        return float(dt)
+    raise TypeError(f"dt: got {type(dt).__name__}, expected a number of seconds, for example 0.001; convert it with float.")
 
 
 def _any_requires_grad(tensors: tuple[torch.Tensor, ...], params: tuple[torch.Tensor, ...]) -> bool:

@@ -74,9 +74,19 @@ def register_recurrent_fakes(name: str, states: int, params: int) -> None:
         return (z.new_empty((steps, *z.shape)), *final, checkpoints, kept(steps) if record else [])
 
     def backward(input: torch.Tensor, input_weights: Any, z: torch.Tensor, *args: Any) -> Any:
-        grad_currents = z.new_empty((*input.shape[:-1], args[states].shape[0]))
-        grad_params = z.new_empty((params, *z.shape) if args[-1] else 0)
-        return (grad_currents, *(z.new_empty(z.shape) for _ in range(states)), grad_params)
+        want_input, want_input_weights, want_z, want_weights, want_params = args[-5:]
+
+        def gradient(wanted: bool, like: torch.Tensor | None) -> torch.Tensor:
+            return z.new_empty(like.shape if wanted and like is not None else 0)
+
+        return (
+            gradient(want_input, input),
+            gradient(want_input_weights, input_weights),
+            gradient(want_z, z),
+            *(z.new_empty(z.shape) for _ in range(states)),
+            gradient(want_weights, args[states]),
+            z.new_empty((params, *z.shape) if want_params else 0),
+        )
 
     torch.library.register_fake(f"norse_fast::{name}_recurrent_forward", forward)
     torch.library.register_fake(f"norse_fast::{name}_recurrent_backward", backward)
@@ -84,5 +94,7 @@ def register_recurrent_fakes(name: str, states: int, params: int) -> None:
 
 def register_shared_fakes() -> None:
     """Register the fake kernels of the operators that no model owns."""
-    for name in ("product", "add_spike_product"):
-        torch.library.register_fake(f"norse_fast::{name}", lambda result, a, b: None)
+    torch.library.register_fake("norse_fast::product", lambda a, b: a.new_empty(a.shape[0], b.shape[1]))
+    torch.library.register_fake(
+        "norse_fast::spike_product", lambda spikes, grads: spikes.new_empty(grads.shape[1], spikes.shape[1])
+    )

@@ -50,9 +50,13 @@ class Outputs:
             output = output.float()
         self.kept = [self.kept[0] + output if self.kept and self.kind != "last" else output]
 
+    def raw(self) -> torch.Tensor:
+        """What a kernel returns of one step or more."""
+        return self.kept[0] if self.kind in REDUCED else torch.stack(self.kept)
+
     def result(self) -> torch.Tensor:
         """What is asked for, of one step or more."""
         if self.kind not in REDUCED:
-            return torch.stack(self.kept)
+            return self.raw()
         assert self.dtype is not None
-        return finish(self.kept[0], self.kind, self.steps, self.dtype)
+        return finish(self.raw(), self.kind, self.steps, self.dtype)

@@ -13,9 +13,9 @@ from typing import Any, Literal, NamedTuple, NoReturn, cast
 import torch
 from torch.utils import _pytree as pytree
 
-from ._autograd import once_only, reduce_to
+from ._autograd import beyond_kernels, pull_back, reduce_to, wants_more
 from ._extension import has_kernels
-from ._neuron import Neuron, descend
+from ._neuron import Neuron, as_dt, descend, spike_function
 from ._ops import RECURRENT_SEGMENT
 
 __all__ = ["RECURRENT", "Recurrent", "check_weights", "project", "stack_states"]
@@ -23,6 +23,8 @@ __all__ = ["RECURRENT", "Recurrent", "check_weights", "project", "stack_states"]
 
 def project(weights: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     """What arrives through weights, ``weights @ x`` for each ``x`` of a batch, which may be sparse."""
+    if not x.is_floating_point():
+        x = x.to(weights.dtype)
     if x.is_sparse:
         return torch.sparse.mm(x, weights.t())
     return torch.nn.functional.linear(x, weights)
@@ -31,7 +33,7 @@ def project(weights: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
 def project_all(weights: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     """:func:`project` for all time steps of ``x``, in one product."""
     if not x.is_sparse:
-        return torch.nn.functional.linear(x, weights)
+        return project(weights, x)
     x = x.coalesce()
     *leading, inputs = x.shape
     row = x.indices().new_zeros(x.indices().shape[1])
@@ -44,7 +46,7 @@ def project_all(weights: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         is_coalesced=True,
         check_invariants=False,
     )
-    return torch.sparse.mm(flat, weights.t()).reshape(*leading, -1)
+    return project(weights, flat).reshape(*leading, weights.shape[0])
 
 
 def check_weights(
@@ -104,7 +106,7 @@ def stack_states(states: list[Any]) -> Any:
 class Call(NamedTuple):
     """What a sequence is run with, besides the tensors that may need gradients."""
 
-    neuron: Neuron
+    layer: Recurrent
     surrogate: int
     dt: float
     record: bool
@@ -120,7 +122,7 @@ class FusedRecurrence(torch.autograd.Function):
 
     @staticmethod
     def forward(call: Call, x: torch.Tensor, input_weights: Any, z: torch.Tensor, *rest: torch.Tensor) -> Any:
-        output, *final, checkpoints, trace = call.neuron.recurrent_forward_op(
+        output, *final, checkpoints, trace = call.layer.neuron.recurrent_forward_op(
             x, input_weights, z, *rest[:-1], call.dt, call.checkpoint, call.record
         )
         return (output, output[-1].clone(), *final, *trace, *checkpoints)
@@ -129,88 +131,38 @@ class FusedRecurrence(torch.autograd.Function):
     def setup_context(ctx: Any, inputs: Any, outputs: Any) -> None:
         ctx.set_materialize_grads(False)
         ctx.call, *tensors = inputs
-        checkpoints = outputs[2 + len(ctx.call.neuron.state) * (2 if ctx.call.record else 1) :]
+        checkpoints = outputs[ctx.call.layer.result_count(ctx.call.record) :]
         ctx.save_for_backward(*tensors, outputs[0], *checkpoints)
         ctx.mark_non_differentiable(*checkpoints)
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
-        return once_only(_backward, ctx, grads)
+        layer, surrogate, dt, record, _ = ctx.call
+        states, params = len(layer.neuron.state), len(layer.neuron.kernel_params)
+        grads = grads[: layer.result_count(record)]
+        operands, (output, *checkpoints) = ctx.saved_tensors[: states + params + 5], ctx.saved_tensors[states + params + 5 :]
+        wanted = ctx.needs_input_grad[1:]
+        if wants_more(grads):
 
+            def run(*operands: Any) -> Any:
+                return layer.run_in_pytorch(*operands, surrogate=surrogate, dt=dt, record=record)
 
-def _backward(ctx: Any, grad_output: Any, grad_z: Any, *grads: Any) -> Any:
-    neuron, surrogate, dt, record, _ = ctx.call
-    states, params = len(neuron.state), len(neuron.kernel_params)
-    x, input_weights, z, *rest = ctx.saved_tensors
-    operands, (output, *checkpoints) = rest[: states + params + 2], rest[states + params + 2 :]
-    recurrent_weights = operands[states]
-    _, needs_x, needs_input_weights, needs_z, *needs = ctx.needs_input_grad
-    grad_trace = [g for g in grads[states : 2 * states] if g is not None] if record else []
-    if grad_trace:
-        zero = z.new_zeros(()).expand(output.shape)
-        grad_trace = [zero if g is None else g for g in grads[states : 2 * states]]
-
-    want_params = True in needs[states + 1 : -1]
-    grad_x = x.new_empty(x.shape) if needs_x else None
-    grad_input_weights = x.new_zeros(input_weights.shape) if needs_input_weights else None
-    grad_recurrent_weights = x.new_zeros(recurrent_weights.shape) if needs[states] else None
-    grad_params: Any = None
-    # A part of the steps after the other, so that few of the currents' gradients are in memory at once.
-    steps = x.shape[0]
-    length = _part_length(steps, x.device.type)
-    for first in reversed(range(0, steps, length)):
-        last, segment = min(first + length, steps), first // RECURRENT_SEGMENT
-        part_z, part_states = (
-            (z, operands[:states]) if first == 0 else (output[first - 1], [c[segment - 1] for c in checkpoints])
-        )
-        kept = slice(segment, segment + (last - first - 1) // RECURRENT_SEGMENT)
-        grad_currents, *grad_state, part_params = neuron.recurrent_backward_op(
-            x[first:last], input_weights, part_z, *part_states, *operands[states:], output[first:last],
-            [c[kept] for c in checkpoints], None if grad_output is None else grad_output[first:last], grad_z,
-            *grads[:states], [g[first:last] for g in grad_trace], surrogate, dt, want_params,
+            # The last is alpha, which gets no gradient.
+            return None, *pull_back(run, operands, (*wanted[:-1], False), grads)
+        grad_output, grad_z, *grad_states = grads
+        grad_trace: list[Any] = [g for g in grad_states[states:] if g is not None]
+        if grad_trace:
+            zero = output.new_zeros(()).expand(output.shape)
+            grad_trace = [zero if g is None else g for g in grad_states[states:]]
+        want_params = True in wanted[states + 4 : -1]
+        *found, grad_params = layer.neuron.recurrent_backward_op(
+            *operands, output, checkpoints, grad_output, grad_z, *grad_states[:states], grad_trace, surrogate, dt,
+            *wanted[:3], wanted[states + 3], want_params,
         )  # fmt: skip
-        grads = grad_state
-        flat = grad_currents.reshape(-1, grad_currents.shape[-1])
-        batch = flat.shape[0] // (last - first)
-        if needs_z or first > 0:
-            grad_z = z.new_empty(z.shape)
-            _product(grad_z, flat[:batch], recurrent_weights)
-        if grad_x is not None and input_weights is None:
-            grad_x[first:last] = grad_currents
-        elif grad_x is not None:
-            _product(grad_x[first:last], flat, input_weights)
-        if grad_input_weights is not None:
-            _add_spike_product(grad_input_weights, x[first:last], flat)
-        if grad_recurrent_weights is not None:
-            if first == 0:
-                _add_spike_product(grad_recurrent_weights, z, flat[:batch])
-            _add_spike_product(
-                grad_recurrent_weights, output[max(first - 1, 0) : last - 1], flat[0 if first else batch :]
-            )
-        if want_params:
-            grad_params = part_params if grad_params is None else grad_params + part_params
-        del grad_currents, flat  # before the next part needs as much
-    found = [None, grad_x, grad_input_weights, grad_z if needs_z else None, *grads, grad_recurrent_weights]
-    found += [None] * (params + 1)
-    for k in range(params):
-        if needs[states + 1 + k]:
-            found[5 + states + k] = reduce_to(grad_params[k], operands[states + 1 + k])
-    return tuple(found)
-
-
-def _part_length(steps: int, device_type: str) -> int:
-    """Steps that go back at once: few, to save memory; more where each part costs launches."""
-    return RECURRENT_SEGMENT * (1 if device_type == "cpu" else max(4, -(-steps // (8 * RECURRENT_SEGMENT))))
-
-
-def _product(out: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> None:
-    """Write ``a @ b`` to ``out``, which has the leading dimensions of what ``a`` is a view of."""
-    torch.ops.norse_fast.product.default(out.view(a.shape[0], b.shape[1]), a, b)
-
-
-def _add_spike_product(sum: torch.Tensor, x: torch.Tensor, grads: torch.Tensor) -> None:
-    """Add ``grads.T @ x`` over all steps and rows of the batch, quick where x is spikes, and few."""
-    torch.ops.norse_fast.add_spike_product.default(sum, x.reshape(-1, x.shape[-1]), grads)
+        result = [g if want else None for g, want in zip(found, wanted)]
+        for k in range(states + 4, states + 4 + params):
+            result.append(reduce_to(grad_params[k - states - 4], operands[k]) if wanted[k] else None)
+        return None, *result, None
 
 
 class Recurrent:
@@ -275,9 +227,41 @@ class Recurrent:
                 "put time in the first dimension."
             )
         input_weights, recurrent_weights = self._check_weights(input, state, input_weights, recurrent_weights)
-        if self.is_fused(input.device.type):
-            return self._run_fused(input, state, input_weights, recurrent_weights, p, dt, record)
-        return self.run_steps(input, state, input_weights, recurrent_weights, p, dt, record)
+        dt = as_dt(dt)
+        neuron = self.neuron
+        z, _ = self._read_state(state)
+        shape = (*input.shape[1:-1], recurrent_weights.shape[-1])
+        storage = input.dtype if input.is_floating_point() else input_weights.dtype
+        example = input_weights.new_zeros((), dtype=storage).expand(shape)
+        surrogate, example, values, params, alpha = neuron.prepare(example, state, p, dt)
+        storage, dtype = example.dtype, values[0].dtype
+        z = neuron.as_state(f"state.{self.spikes}", z, example, example.shape).to(dtype).expand(shape)
+        weights = recurrent_weights.to(dtype)
+        fused = (
+            self.is_fused(input.device.type)
+            and not isinstance(dt, torch.Tensor)
+            and not beyond_kernels((input, input_weights, z, *values, weights, *params))
+        )
+        x, own_weights = input, cast(Any, input_weights)
+        if not fused or input.is_sparse or input.dtype != dtype or torch.is_autocast_enabled(input.device.type):
+            x, own_weights = project_all(input_weights, input).to(dtype), None
+        operands = (x, own_weights, z, *values, weights, *params, alpha)
+        if fused:
+            # In torch.compile whatever the length, so that one graph serves all.
+            long = torch.compiler.is_compiling() or x.shape[0] > RECURRENT_SEGMENT
+            call = Call(self, surrogate, dt, record, long and torch.is_grad_enabled())
+            results = FusedRecurrence.apply(call, *operands)
+        else:
+            results = self.run_in_pytorch(*operands, surrogate=surrogate, dt=dt, record=record)
+        output, z = (t.to(storage).to_sparse() if self.sparse else t.to(storage) for t in results[:2])
+        states = results[2 : self.result_count(record)]
+        if record:
+            return output, self.pack(output, *states[len(values) :])
+        return output, self.pack(z, *states)
+
+    def result_count(self, record: bool) -> int:
+        """How many results a sequence has: output, last spikes, last states, and the states of all steps with ``record``."""
+        return 2 + len(self.neuron.state) * (2 if record else 1)
 
     def _check_weights(
         self, input: torch.Tensor, state: Any, input_weights: torch.Tensor, recurrent_weights: torch.Tensor
@@ -288,24 +272,33 @@ class Recurrent:
             return input_weights, recurrent_weights
         return self.prepare(input_weights), self.prepare(recurrent_weights)
 
-    def run_steps(
+    def run_in_pytorch(
         self,
-        input: torch.Tensor,
-        state: Any,
-        input_weights: torch.Tensor,
-        recurrent_weights: torch.Tensor,
-        p: Any,
-        dt: float,
-        record: bool = False,
-    ) -> tuple[torch.Tensor, Any]:
-        """The same one step after another, with dense products; with weights of all channels."""
+        x: torch.Tensor,
+        input_weights: torch.Tensor | None,
+        z: torch.Tensor,
+        *operands: Any,
+        surrogate: int,
+        dt: Any,
+        record: bool,
+    ) -> tuple[torch.Tensor, ...]:
+        """What the kernels do, one step after another, with dense products, from PyTorch's own operators."""
+        count = len(self.neuron.state)
+        values: tuple[torch.Tensor, ...] = operands[:count]
+        recurrent_weights, params, alpha = operands[count], operands[count + 1 : -1], operands[-1]
+        params = tuple(p.to(x.device) for p in params)
+        spike = spike_function(surrogate, alpha)
+
+        def step(x: torch.Tensor, values: Any) -> Any:
+            return self.neuron.step(x, values, params, spike, dt)
+
         outputs, states = [], []
-        for projected in project_all(input_weights, input).unbind(0):
-            output, state = self._step(projected, state, recurrent_weights, p, dt)
-            outputs.append(output)
-            if record:
-                states.append(state)
-        return torch.stack(outputs), stack_states(states) if record else state
+        for projected in (x if input_weights is None else project(input_weights, x)).unbind(0):
+            z, values = self._advance(projected, project(recurrent_weights, z), values, step)
+            outputs.append(z)
+            states.append(values)
+        trace = [torch.stack(s) for s in zip(*states)] if record else []
+        return (torch.stack(outputs), z, *values, *trace)
 
     def is_fused(self, device_type: str) -> bool:
         """Whether sequences run as one operator on this type of device."""
@@ -322,7 +315,24 @@ class Recurrent:
         self, projected: torch.Tensor, state: Any, recurrent_weights: torch.Tensor, p: Any, dt: float
     ) -> tuple[torch.Tensor, Any]:
         z, values = self._read_state(state)
-        recurrent = project(recurrent_weights, z)
+        recurrent = project(recurrent_weights, z.to(recurrent_weights.dtype))
+
+        def step(x: torch.Tensor, values: Any) -> Any:
+            z, packed = self.neuron(x, self.neuron.pack(*values), p, dt)
+            return z, self.neuron.read_state(packed)
+
+        z, values = self._advance(projected, recurrent, values, step)
+        z = z.to_sparse() if self.sparse else z
+        return z, self.pack(z, *values)
+
+    def _advance(
+        self,
+        projected: torch.Tensor,
+        recurrent: torch.Tensor,
+        values: tuple[Any, ...],
+        step: Callable[[torch.Tensor, Any], Any],
+    ) -> tuple[torch.Tensor, tuple[Any, ...]]:
+        """One ``step`` of the neurons, with the currents that join them before, with or after it."""
         before = list(values)
         # Input first, recurrent spikes second: the reference's order of rounding.
         if self.arrival == "with":
@@ -336,42 +346,14 @@ class Recurrent:
             channels = len(self.receivers)
             for k, current, own in zip(self.receivers, projected.chunk(channels, -1), recurrent.chunk(channels, -1)):
                 before[k] = before[k] + current + own
-            x = projected.new_zeros(()).expand(before[0].shape)
-        z, packed = self.neuron(x, self.neuron.pack(*before), p, dt)
-        after = list(self.neuron.read_state(packed))
+            x = projected.new_zeros(()).expand(before[self.receivers[0]].shape)
+        if recurrent.shape[:-1] != projected.shape[:-1]:  # spikes of one row for all
+            x = x.expand(*projected.shape[:-1], x.shape[-1])
+        z, after = step(x, before)
         if self.arrival == "after":
+            after = list(after)
             after[self.receivers[0]] = after[self.receivers[0]] + recurrent
-        z = z.to_sparse() if self.sparse else z
-        return z, self.pack(z, *after)
-
-    def _run_fused(
-        self,
-        input: torch.Tensor,
-        state: Any,
-        input_weights: torch.Tensor,
-        recurrent_weights: torch.Tensor,
-        p: Any,
-        dt: float,
-        record: bool,
-    ) -> tuple[torch.Tensor, Any]:
-        neuron = self.neuron
-        z, _ = self._read_state(state)
-        shape = (*input.shape[1:-1], recurrent_weights.shape[-1])
-        example = input_weights.new_zeros(()).to(input.dtype).expand(shape)
-        surrogate, _, values, params, alpha = neuron.prepare(example, state, p, dt)
-        dtype = values[0].dtype
-        z = neuron.as_state(f"state.{self.spikes}", z, example, example.shape).to(dtype).expand(shape)
-        storage, states = input.dtype, len(values)
-        x, weights = input, cast(Any, input_weights)
-        if input.is_sparse or storage != dtype or torch.is_autocast_enabled(input.device.type):
-            x, weights = project_all(input_weights, input).to(dtype), None
-        call = Call(neuron, surrogate, dt, record, x.shape[0] > RECURRENT_SEGMENT and torch.is_grad_enabled())
-        recurrent_weights = recurrent_weights.to(dtype)
-        outputs = FusedRecurrence.apply(call, x, weights, z, *values, recurrent_weights, *params, alpha)
-        output, z = (t.to(storage).to_sparse() if self.sparse else t.to(storage) for t in outputs[:2])
-        if record:
-            return output, self.pack(output, *outputs[2 + states : 2 + 2 * states])
-        return output, self.pack(z, *outputs[2 : 2 + states])
+        return z, tuple(after)
 
 
 #: The layer behind each public recurrent step function.

@@ -151,14 +151,6 @@ def test_unused_outputs(generator):
         torch.testing.assert_close(grad, expected, rtol=1e-9, atol=1e-12)
 
 
-def test_double_backward_is_a_named_error():
-    x = torch.ones(3, 2, requires_grad=True)
-    z, _ = nf.LIF()(x)
-    grad = torch.autograd.grad(z.sum(), x, create_graph=True)[0]
-    with pytest.raises(RuntimeError, match="second derivatives"):
-        grad.pow(2).sum().backward()
-
-
 def test_input_changed_in_place_is_noticed():
     x = torch.ones(3, 2).requires_grad_()
     y = x * 2

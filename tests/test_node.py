@@ -191,14 +191,6 @@ def test_long_chains_are_freed_without_recursion():
     del state
 
 
-def test_second_derivatives_are_a_named_error():
-    x, z, _ = step()
-    (grad,) = torch.autograd.grad(z.sum(), x, create_graph=True)
-    assert torch.equal(grad, torch.autograd.grad(step(x)[1].sum(), x)[0])
-    with pytest.raises(RuntimeError, match=r"second derivatives.*kernels_disabled\(\)"):
-        torch.autograd.grad(grad.sum(), x)
-
-
 def test_changes_in_place_are_noticed():
     state = nf.LIFFeedForwardState(torch.ones(2, 3), torch.ones(2, 3))
     for p in (nf.LIFParameters(), nf.LIFParameters(v_leak=torch.tensor(0.5, requires_grad=True))):
@@ -303,9 +295,6 @@ def test_transforms_take_the_other_way():
     x, z, _ = step()
     expected = torch.autograd.grad(z.sum(), x)[0]
     assert torch.equal(torch.func.grad(lambda t: step(t)[1].sum())(x.detach()), expected)
-    tangent = torch.autograd.forward_ad
-    with tangent.dual_level(), pytest.raises(NotImplementedError, match="jvp"):
-        step(tangent.make_dual(x, torch.ones(2, 3)))
 
 
 def test_inference_mode():
@@ -368,7 +357,7 @@ def test_threads():
 
 @pytest.mark.parametrize("dt", ["1", None])
 def test_time_steps_that_are_no_numbers(dt):
-    with pytest.raises(RuntimeError, match=r"Expected a value of type 'float' for argument 'dt'"):
+    with pytest.raises(TypeError, match=r"dt: got (str|NoneType), expected a number of seconds"):
         nf.LIFCell(dt=dt)(torch.ones(2, 3))
 
 

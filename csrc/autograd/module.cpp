@@ -135,12 +135,12 @@ PyObject* run_python(PyObject*, PyObject* const* args, Py_ssize_t count) {
   Reader reader;
   reader.arguments.record = record;
   reader.arguments.sequence = is_true(args[7]);
-  reader.arguments.output = PyLong_AsLongLong(args[9]);
+  reader.arguments.kind = PyLong_AsLongLong(args[9]);
   if (PyErr_Occurred()) throw python_error();
   if (!is_plain_thread() || !reader.read(args[1], args[2], args[3], args[4], args[6], model.signature()))
     Py_RETURN_NONE;
 
-  Results results;
+  ForwardResults results;
   {
     // Work that takes long lets other threads of Python run. Short work does not: taking the lock again may take
     // longer.
@@ -179,10 +179,27 @@ PyObject* set_kernels_python(PyObject*, PyObject* args) {
   END_HANDLE_TH_ERRORS
 }
 
+/// set_differentiate(function)
+PyObject* set_differentiate_python(PyObject*, PyObject* function) {
+  HANDLE_TH_ERRORS
+  set_differentiate(py::reinterpret_borrow<py::object>(function));
+  Py_RETURN_NONE;
+  END_HANDLE_TH_ERRORS
+}
+
+/// interrupt_check(ident of the main thread): the address of what throws KeyboardInterrupt after Ctrl-C.
+PyObject* interrupt_check_python(PyObject*, PyObject* ident) {
+  set_main_thread(PyLong_AsUnsignedLong(ident));
+  if (PyErr_Occurred()) return nullptr;
+  return PyLong_FromVoidPtr(reinterpret_cast<void*>(&check_interrupt));
+}
+
 PyMethodDef methods[] = {
     {"run", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(&run_python)), METH_FASTCALL, nullptr},
     {"model", &model_python, METH_O, nullptr},
     {"set_kernels", &set_kernels_python, METH_VARARGS, nullptr},
+    {"set_differentiate", &set_differentiate_python, METH_O, nullptr},
+    {"interrupt_check", &interrupt_check_python, METH_O, nullptr},
     {}};
 
 PyModuleDef module{PyModuleDef_HEAD_INIT, "_C_autograd", nullptr, -1, methods, nullptr, nullptr, nullptr, nullptr};

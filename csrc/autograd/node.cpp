@@ -1,8 +1,9 @@
 #include "node.h"
 
 #include <ATen/core/dispatch/Dispatcher.h>
-#include <torch/csrc/autograd/functions/basic_ops.h>
+#include <ATen/record_function.h>
 #include <torch/csrc/autograd/functions/utils.h>
+#include <torch/csrc/autograd/python_variable.h>
 #include <torch/csrc/dynamo/compiled_autograd.h>
 
 #include <array>
@@ -14,6 +15,7 @@ using torch::autograd::Node;
 using torch::autograd::SavedVariable;
 using torch::autograd::variable_list;
 
+unsigned long main_thread = 0;
 std::array<const KernelTable*, at::COMPILE_TIME_MAX_DEVICE_TYPES> tables{};
 
 constexpr c10::DispatchKeySet kOrdinaryThread = c10::default_included_set | c10::autocast_dispatch_keyset;
@@ -43,6 +45,7 @@ Pointer<T> make_node(Arguments&&... arguments) {
 Tensor reduce(const Tensor& grad, const Tensor& param, const Sizes& sizes) {
   // A parameter that varies spans the trailing dimensions, after leading ones of size 1.
   const int64_t count = c10::multiply_integers(sizes);
+  if (count == 0) return at::zeros(sizes, param.options());
   const Tensor reduced = count == 1 ? grad.sum() : grad.reshape({-1, count}).sum(0);
   return reduced.reshape(sizes).to(param.device(), param.scalar_type());
 }
@@ -63,6 +66,23 @@ void spread_states(Arguments& a, bool plain) {
   }
 }
 
+/// Whether gradients are batched, or carry a tangent.
+bool is_transformed(const variable_list& grads) {
+  constexpr c10::DispatchKeySet kTransforms(
+      {c10::DispatchKey::FuncTorchBatched, c10::DispatchKey::FuncTorchGradWrapper, c10::DispatchKey::Batched});
+  return std::any_of(grads.begin(), grads.end(), [&](const Tensor& t) {
+    if (!t.defined()) return false;
+    const auto* meta = torch::autograd::impl::get_autograd_meta(t);
+    return t.key_set().has_any(kTransforms) || (meta && meta->fw_grad_);
+  });
+}
+
+/// Never destroyed: that would need Python.
+py::object& differentiate_function() {
+  static auto& function = *new py::object;
+  return function;
+}
+
 bool any_requires_grad(const std::vector<Tensor>& tensors) {
   return std::any_of(tensors.begin(), tensors.end(), [](const Tensor& t) { return t.requires_grad(); });
 }
@@ -71,46 +91,50 @@ bool all_plain(const std::vector<Tensor>& tensors) {
   return std::all_of(tensors.begin(), tensors.end(), [](const Tensor& t) { return !t.defined() || is_plain(t); });
 }
 
-/// The results of a backward operator.
-struct Gradients {
-  Tensor input;
-  std::vector<Tensor> state;
-  Tensor params;
+/// Puts arguments on the dispatcher's stack, or takes results from it, in order.
+struct StackPusher {
+  std::vector<c10::IValue>& stack;
+
+  template <class T>
+  void operator()(const char*, const T& value) {
+    stack.emplace_back(value);
+  }
+
+  template <class T>
+  void each(const char*, const Names&, const std::vector<T>& values) {
+    for (const T& value : values) stack.emplace_back(value);
+  }
 };
 
-template <class T>
-Gradients run_backward(BackwardArguments& a, const Model& model, const KernelTable& kernels) {
-  auto call = run_call<BackwardCall<T>>(a, kernels.models[model.index], kernels.memory);
-  return {std::move(call.grad_input), std::move(call.grad_state), std::move(call.grad_params)};
-}
+struct StackTaker {
+  const std::vector<c10::IValue>& stack;
+  size_t next = 0;
 
-/// The same through the dispatcher, where somebody wants to see the operator or a gradient is no plain tensor.
-Gradients dispatch_backward(BackwardArguments& a, const Model& model) {
-  std::vector<c10::IValue> stack{a.input};
-  stack.insert(stack.end(), a.state.begin(), a.state.end());
-  stack.insert(stack.end(), a.params.begin(), a.params.end());
-  stack.emplace_back(a.alpha);
-  stack.emplace_back(a.checkpoints);
-  stack.emplace_back(a.grad_output);
-  for (const auto& grad : a.grad_state) stack.emplace_back(grad);
-  stack.emplace_back(a.grad_trace);
-  stack.emplace_back(a.surrogate);
-  stack.emplace_back(a.output);
-  stack.emplace_back(a.dt);
-  for (const bool flag : {a.sequence, a.want_input, a.want_params}) stack.emplace_back(flag);
+  void operator()(const char*, Tensor& value) { value = stack.at(next++).toTensor(); }
+
+  void each(const char*, const Names& names, std::vector<Tensor>& values) {
+    values.resize(names.size());
+    for (Tensor& value : values) (*this)("", value);
+  }
+};
+
+/// A backward pass through the dispatcher, where somebody wants to see the operator.
+BackwardResults dispatch_backward(BackwardArguments& a, const Model& model) {
+  std::vector<c10::IValue> stack;
+  a.visit(StackPusher{stack}, model.signature());
   const std::string name = std::string("norse_fast::") + model.signature().name + "_backward";
   c10::Dispatcher::singleton().findSchemaOrThrow(name.c_str(), "").callBoxed(&stack);
 
-  Gradients gradients{stack.front().toTensor(), {}, stack.back().toTensor()};
-  for (size_t k = 1; k + 1 < stack.size(); ++k) gradients.state.push_back(stack[k].toTensor());
-  return gradients;
+  BackwardResults results;
+  results.visit(StackTaker{stack}, model.signature());
+  return results;
 }
 
 /// Edges lead to the input, the states and, where some parameter needs a gradient, the parameters.
 class FusedBackward : public Node {
  public:
   FusedBackward(const Model& model, const ForwardArguments& a, const Tensor& alpha, int64_t surrogate)
-      : model_(model), surrogate_(surrogate), output_(a.output), dt_(a.dt), sequence_(a.sequence), record_(a.record) {
+      : model_(model), surrogate_(surrogate), output_(a.kind), dt_(a.dt), sequence_(a.sequence), record_(a.record) {
     const bool with_params = any_requires_grad(a.params);
     const size_t states = model.signature().state.size(), params = model.signature().params.size();
     next_edges_.reserve(1 + states + (with_params ? params : 0));
@@ -140,16 +164,14 @@ class FusedBackward : public Node {
 
   variable_list apply(variable_list&& grads) override {
     const std::lock_guard<std::mutex> lock(mutex_);
-    const bool differentiable = at::GradMode::is_enabled();
-    const at::AutoGradMode no_grad(false);
     for (size_t k = 0; k < constants_.size(); ++k) {
       TORCH_CHECK(constants_[k]._version() == versions_[k],
                   "p: got parameters that were modified by an inplace operation since forward, expected them unchanged "
                   "until backward; make new tensors instead.");
     }
-    variable_list results = differentiate(std::move(grads));
-    if (differentiable) forbid_second_derivatives(results);
-    return results;
+    if (at::GradMode::is_enabled() || is_transformed(grads)) return differentiate_in_python(grads);
+    const at::AutoGradMode no_grad(false);
+    return differentiate(std::move(grads));
   }
 
   void release_variables() override {
@@ -189,6 +211,27 @@ class FusedBackward : public Node {
     operands_.emplace_back(t, false);
   }
 
+  /// The same from PyTorch's own operators, which differentiate further, and with batches of gradients.
+  variable_list differentiate_in_python(const variable_list& grads) {
+    const py::gil_scoped_acquire gil;
+    py::tuple operands(operands_.size() + constants_.size()), wanted(num_outputs());
+    size_t next = 0;
+    for (const SavedVariable& t : operands_) operands[next++] = py::cast(t.unpack());
+    for (const Tensor& t : constants_) operands[next++] = py::cast(t);
+    for (size_t k = 0; k < num_outputs(); ++k) wanted[k] = py::cast(task_should_compute_output(k));
+    py::tuple given(grads.size());
+    for (size_t k = 0; k < grads.size(); ++k) {
+      given[k] = grads[k].defined() ? py::cast(grads[k]) : static_cast<py::object>(py::none());
+    }
+    const py::tuple found = differentiate_function()(model_.signature().name, surrogate_, dt_, sequence_, record_,
+                                                     output_, operands, given, wanted);
+    variable_list results(num_outputs());
+    for (size_t k = 0; k < num_outputs(); ++k) {
+      if (!found[k].is_none()) results[k] = py::cast<Tensor>(found[k]);
+    }
+    return results;
+  }
+
   variable_list differentiate(variable_list&& grads) {
     const size_t states = model_.signature().state.size(), params = model_.signature().params.size();
     BackwardArguments a;
@@ -216,14 +259,14 @@ class FusedBackward : public Node {
     }
 
     a.surrogate = surrogate_;
-    a.output = output_;
+    a.kind = output_;
     a.dt = dt_;
     a.want_input = task_should_compute_output(0);
     a.want_params = with_params && task_should_compute_output({{1 + states, 1 + states + params}});
     const std::vector<Tensor> state = a.state;
     std::vector<bool> shared;
     for (size_t k = 0; k < states; ++k) shared.push_back(is_shared_state(a, k));
-    Gradients gradients = call(a, grads);
+    BackwardResults gradients = call(a, grads);
 
     variable_list results(num_outputs());
     if (a.want_input) results[0] = std::move(gradients.input);
@@ -238,25 +281,15 @@ class FusedBackward : public Node {
     return results;
   }
 
-  Gradients call(BackwardArguments& a, const variable_list& grads) const {
+  BackwardResults call(BackwardArguments& a, const variable_list& grads) const {
     const KernelTable* kernels = kernels_of(a.input);
     const bool plain = kernels && is_plain_thread() && is_plain(a.input) && all_plain(a.state) && all_plain(a.params) &&
                        all_plain(a.checkpoints) && all_plain(grads);
     spread_states(a, plain);
     if (!plain) return dispatch_backward(a, model_);
-    return compute_type(a.input) == ScalarType::Double ? run_backward<double>(a, model_, *kernels)
-                                                       : run_backward<float>(a, model_, *kernels);
-  }
-
-  /// The kernels compute no second derivatives; whoever asks for them is told so, instead of getting wrong ones.
-  void forbid_second_derivatives(const variable_list& results) const {
-    const auto error = make_node<torch::autograd::Error>(
-        "norse_fast: got a request for second derivatives, expected first derivatives only, because the kernels "
-        "compute no others; run the model inside norse_fast.kernels_disabled() to differentiate twice.",
-        torch::autograd::edge_list(next_edges()));
-    for (const Tensor& t : results) {
-      if (t.defined()) torch::autograd::set_history(t, error);
-    }
+    const ModelKernels& model = kernels->models[model_.index];
+    return compute_type(a.input) == ScalarType::Double ? run_backward<Backward<double>>(a, model, kernels->memory)
+                                                       : run_backward<Backward<float>>(a, model, kernels->memory);
   }
 
   Model model_;
@@ -274,13 +307,21 @@ class FusedBackward : public Node {
   std::vector<SavedVariable> checkpoints_;
 };
 
-template <class T>
-Results run_forward(ForwardArguments& a, const Model& model, const KernelTable& kernels) {
-  auto call = run_call<ForwardCall<T>>(a, kernels.models[model.index], kernels.memory);
-  return {std::move(call.output), std::move(call.final_state), std::move(call.checkpoints), std::move(call.trace)};
-}
-
 }  // namespace
+
+void set_differentiate(py::object function) { differentiate_function() = std::move(function); }
+
+void set_main_thread(unsigned long ident) { main_thread = ident; }
+
+void check_interrupt() {
+  // The others would wait for the interpreter in vain.
+  if (PyThread_get_thread_ident() != main_thread) return;
+  const py::gil_scoped_acquire gil;
+  if (PyErr_CheckSignals() == 0) return;
+  python_error error;
+  error.persist();
+  throw error;
+}
 
 void set_kernels(at::DeviceType type, const KernelTable* kernels) { tables[static_cast<size_t>(type)] = kernels; }
 
@@ -294,7 +335,7 @@ bool is_plain(const Tensor& t) {
   return !meta || !meta->fw_grad_;
 }
 
-Results run(const Model& model, ForwardArguments a, const Tensor& alpha, int64_t surrogate) {
+ForwardResults run(const Model& model, ForwardArguments a, const Tensor& alpha, int64_t surrogate) {
   const KernelTable& kernels = *kernels_of(a.input);
   Pointer<FusedBackward> node;
   if (at::GradMode::is_enabled() &&
@@ -305,8 +346,11 @@ Results run(const Model& model, ForwardArguments a, const Tensor& alpha, int64_t
   }
   const at::AutoGradMode no_grad(false);
   spread_states(a, true);
-  Results results = compute_type(a.input) == ScalarType::Double ? run_forward<double>(a, model, kernels)
-                                                                : run_forward<float>(a, model, kernels);
+  RECORD_FUNCTION(std::string("norse_fast::") + model.signature().name + "_forward", {});
+  const ModelKernels& own = kernels.models[model.index];
+  ForwardResults results = compute_type(a.input) == ScalarType::Double
+                               ? run_forward<Forward<double>>(a, own, kernels.memory)
+                               : run_forward<Forward<float>>(a, own, kernels.memory);
   if (node) {
     // Bytes have no gradient, but are an output of the node.
     torch::autograd::set_history(results.output.is_floating_point() ? results.output : Tensor(), node);

@@ -2,9 +2,21 @@
 // One call of a model, with gradients where they are wanted: what `Fused` in norse_fast/_autograd.py does, as a node of
 // autograd in C++, which takes a fraction of the time of a Python function.
 
+#include <torch/csrc/utils/pybind.h>
+
 #include "../calls.h"
 
 namespace norse_fast::autograd {
+
+/// The Python function that differentiates a call through PyTorch's own operators: `differentiate_in_pytorch` in
+/// norse_fast/_autograd.py.
+void set_differentiate(py::object function);
+
+/// The thread to which signals are sent.
+void set_main_thread(unsigned long ident);
+
+/// Throws where the user wants the present call to end; see Watch in cpu/watch.h.
+void check_interrupt();
 
 /// Makes the kernels of a device type known.
 void set_kernels(at::DeviceType type, const KernelTable* kernels);
@@ -21,11 +33,6 @@ struct Model {
   const Signature& signature() const { return kernels_of(at::kCPU)->models[index].signature; }
 };
 
-/// What a model computes in for such an input.
-inline ScalarType compute_type(const Tensor& input) {
-  return input.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
-}
-
 /// Whether no mode of this thread wants to see operators: torch.func, FakeTensorMode, tracing.
 bool is_plain_thread();
 
@@ -33,13 +40,8 @@ bool is_plain_thread();
 /// number.
 bool is_plain(const Tensor& t);
 
-struct Results {
-  Tensor output;
-  std::vector<Tensor> final_state, checkpoints, trace;
-};
-
 /// Runs a forward pass, recorded by autograd where an argument needs a gradient. All tensors must be plain, and as the
 /// model's operators want them, but that a state variable may be one value for all neurons.
-Results run(const Model& model, ForwardArguments arguments, const Tensor& alpha, int64_t surrogate);
+ForwardResults run(const Model& model, ForwardArguments arguments, const Tensor& alpha, int64_t surrogate);
 
 }  // namespace norse_fast::autograd

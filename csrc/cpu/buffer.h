@@ -1,8 +1,7 @@
 #pragma once
 // Memory of a thread or an operator for as long as it computes.
 
-#include <cstdint>
-#include <cstdlib>
+#include "memory.h"
 
 namespace norse_fast::cpu {
 
@@ -10,13 +9,8 @@ namespace norse_fast::cpu {
 template <class Isa, class Element>
 class Buffer {
  public:
-  // Aligned here: what glibc's aligned_alloc is given back, it cannot give for the same size again, because it looks
-  // for more than that.
-  explicit Buffer(int64_t count) : memory_(std::malloc(count * sizeof(Element) + kAlignment)) {
-    if (!memory_) std::abort();
-    data_ = reinterpret_cast<Element*>((reinterpret_cast<uintptr_t>(memory_) / kAlignment + 1) * kAlignment);
-  }
-  ~Buffer() { std::free(memory_); }
+  explicit Buffer(int64_t count) : data_(static_cast<Element*>(allocate(bytes_of(count)))) {}
+  ~Buffer() { deallocate(data_); }
   Buffer(const Buffer&) = delete;
   Buffer& operator=(const Buffer&) = delete;
 
@@ -24,9 +18,11 @@ class Buffer {
   Element* data() const { return data_; }
 
  private:
-  static constexpr uintptr_t kAlignment = 64;
+  static int64_t bytes_of(int64_t count) {
+    int64_t bytes = 0;
+    return __builtin_mul_overflow(count, static_cast<int64_t>(sizeof(Element)), &bytes) ? INT64_MAX : bytes;
+  }
 
-  void* memory_;
   Element* data_;
 };
 

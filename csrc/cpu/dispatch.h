@@ -6,8 +6,11 @@
 
 namespace norse_fast::cpu {
 
+class Watch;
+
 struct Lanes {
   int64_t begin, end;
+  Watch* watch = nullptr;  // tells whether to go on; null: always
 };
 
 // One backend each. CMakeLists.txt compiles every model once for each, with the name of the backend in NORSE_FAST_ISA.

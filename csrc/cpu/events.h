@@ -29,7 +29,7 @@ class Events {
   int64_t rows() const { return rows_; }
 
   /// What part of all elements they are.
-  double rate() const { return static_cast<double>(total_) / (rows_ * width_); }
+  double rate() const { return total_ == 0 ? 0.0 : static_cast<double>(total_) / (rows_ * width_); }
 
   /// Whether all of them are 1.
   bool binary() const {

@@ -6,11 +6,11 @@
 // groups, so that no loop needs a remainder, parameters copied to locals, `omp simd` to rule out aliasing. They are not
 // inlined: each is one loop nest that can be looked at in the compiler's vectorisation report.
 
-#include <cstdlib>
-
 #include "../neurons/model.h"
+#include "buffer.h"
 #include "dispatch.h"
 #include "rows.h"
+#include "watch.h"
 
 namespace norse_fast::cpu {
 
@@ -28,7 +28,8 @@ struct BlockParams {
   Params values;
   alignas(64) T rows[kParams][kLanes<Model>];
 
-  BlockParams(const Problem<T>& problem, int64_t begin, int64_t n, bool share = true) : shared(share) {
+  void set(const Problem<T>& problem, int64_t begin, int64_t n, bool share = true) {
+    shared = share;
     for (int k = 0; k < kParams; ++k) shared = shared && problem.params[k].is_shared();
     if (shared) {
       values = make_params<Model, T>([&](int k) { return problem.params[k].shared; });
@@ -209,12 +210,24 @@ struct Driver {
     }
   };
 
+  // Rows of a block, too many for a small stack.
+  struct ForwardWork {
+    BlockParams params;
+    alignas(64) Block state[kStates], tape[1], input_buffer, output_buffer;
+  };
+
+  template <bool kWithParams>
+  struct BackwardWork {
+    BlockParams params;
+    alignas(64) Block grad[kStates], derivative[Model::kThresholds + 1], grad_params[kWithParams ? kParams : 1];
+    alignas(64) Block alpha, running[kStates], input_buffer, grad_output_buffer, grad_input_buffer;
+  };
+
   /// Runs the steps of one segment on one block. The state waits in `final_state` between segments.
-  static void forward_block(const Forward<T>& f, const Segment& segment) {
+  static void forward_block(const Forward<T>& f, const Segment& segment, ForwardWork& work) {
     const auto [first, length, begin, n, end] = segment;
-    const BlockParams params(f, begin, n);
-    alignas(64) Block state[kStates], tape[1];
-    alignas(64) Block input_buffer, output_buffer;
+    auto& [params, state, tape, input_buffer, output_buffer] = work;
+    params.set(f, begin, n);
     const bool streamed = f.kind == Output::kAll && StoredRows::are_streamed(f.storage, f.output, f.steps, f.lanes);
     const Rows outputs{f.kind == Output::kAll && !streamed ? f.output : nullptr, f.lanes};
     for (int k = 0; k < kStates; ++k) {
@@ -241,13 +254,14 @@ struct Driver {
 
   /// Goes back through the steps of one segment on one block. Gradients wait in the output arrays between segments.
   template <bool kWithParams>
-  static void backward_block(const Backward<T>& b, const Segment& segment, Block* kept) {
+  static void backward_block(const Backward<T>& b, const Segment& segment, BackwardWork<kWithParams>& work,
+                             Block* kept) {
     const auto [first, length, begin, n, end] = segment;
+    auto& [params, grad, derivative, grad_params, alpha, running, input_buffer, grad_output_buffer, grad_input_buffer] =
+        work;
     const bool on_the_fly = !kWithParams && b.surrogate == Surrogate::kSuper && b.alpha.is_shared();
-    const BlockParams params(b, begin, n, on_the_fly);
+    params.set(b, begin, n, on_the_fly);
     const bool last = first + length == b.steps;
-    alignas(64) Block grad[kStates], derivative[Model::kThresholds + 1], grad_params[kWithParams ? kParams : 1];
-    alignas(64) Block alpha, input_buffer, grad_output_buffer, grad_input_buffer;
     const bool streamed = StoredRows::are_streamed(b.storage, b.grad_input, b.steps, b.lanes);
     const Rows grad_inputs{streamed ? nullptr : b.grad_input, b.lanes};
     if (!on_the_fly) BlockRows::spread(b.alpha, false, b.dt, begin, n, alpha);
@@ -261,7 +275,7 @@ struct Driver {
         last ? BlockRows::fill(T(0), n, grad_params[k]) : BlockRows::load(later, n, grad_params[k]);
       }
     }
-    if constexpr (kKept<kWithParams> > 0) recompute<kWithParams>(b, params, segment, kept);
+    if constexpr (kKept<kWithParams> > 0) recompute(b, segment, work, kept);
 
     for (int64_t s = length - 1; s >= 0; --s) {
       const int64_t t = first + s;
@@ -290,7 +304,7 @@ struct Driver {
         const T scale = first == 0 && k < Model::kRates ? static_cast<T>(b.dt) : T(1);
         T* row = grad_params[k];
 #pragma omp simd
-        for (int64_t l = 0; l < kLanes<Model>; ++l) row[l] *= scale;
+        for (int64_t l = 0; l < n; ++l) row[l] *= scale;
         copy_row(row, n, b.grad_params + k * b.lanes + begin);
       }
     }
@@ -298,54 +312,57 @@ struct Driver {
 
   /// Repeats the steps of one segment on one block, from its checkpoint, and keeps what backward needs.
   template <bool kWithParams>
-  static void recompute(const Backward<T>& b, const BlockParams& params, const Segment& segment, Block* kept) {
+  static void recompute(const Backward<T>& b, const Segment& segment, BackwardWork<kWithParams>& work, Block* kept) {
     const auto [first, length, begin, n, end] = segment;
-    alignas(64) Block running[kStates], input_buffer;
-    Block* state = kWithParams ? kept + kTape : running;
+    Block* state = kWithParams ? kept + kTape : work.running;
     for (int k = 0; k < kStates; ++k) {
       first == 0 ? BlockRows::load_initial(b, k, begin, n, state[k])
                  : BlockRows::load(b.checkpoints[k] + (first / kSegment - 1) * b.lanes + begin, n, state[k]);
     }
     for (int64_t s = 0; s < length; ++s) {
-      const T* x = StoredRows::read(b.storage, b.input, first + s, begin, n, input_buffer);
+      const T* x = StoredRows::read(b.storage, b.input, first + s, begin, n, work.input_buffer);
       const Ahead ahead = segment.ahead(b.storage, b.input, {}, s);
-      Block* next = kWithParams && s + 1 < length ? state + kKept<kWithParams> : running;
-      step_row<false>(params, n, x, state, next, kept + s * kKept<kWithParams>, nullptr, ahead);
+      Block* next = kWithParams && s + 1 < length ? state + kKept<kWithParams> : work.running;
+      step_row<false>(work.params, n, x, state, next, kept + s * kKept<kWithParams>, nullptr, ahead);
       state = next;
     }
   }
 
   // All blocks pass one segment before any enters the next: the rows of a step are then written together, page by page.
   // T = 0 is one segment without steps.
-  static void forward(const Forward<T>& f, int64_t begin, int64_t end) {
+  static void forward(const Forward<T>& f, const Lanes& lanes) {
     const int64_t most = segment_steps(f.checkpoints[0] != nullptr);
+    const Buffer<Isa, ForwardWork> work(1);
     int64_t first = 0;
     do {
       const int64_t next = f.steps - first < most ? f.steps : first + most;
-      for (int64_t lane = begin; lane < end; lane += kLanes<Model>) forward_block(f, {first, next, lane, end});
+      for (int64_t lane = lanes.begin; lane < lanes.end; lane += kLanes<Model>) {
+        if (lanes.watch && lanes.watch->stops()) return;
+        forward_block(f, {first, next, lane, lanes.end}, work[0]);
+      }
       first = next;
     } while (first < f.steps);
     BlockRows::flush();
   }
 
-  static void backward(const Backward<T>& b, int64_t begin, int64_t end) {
-    b.grad_params ? backward_as<true>(b, begin, end) : backward_as<false>(b, begin, end);
+  static void backward(const Backward<T>& b, const Lanes& lanes) {
+    b.grad_params ? backward_as<true>(b, lanes) : backward_as<false>(b, lanes);
   }
 
   template <bool kWithParams>
-  static void backward_as(const Backward<T>& b, int64_t begin, int64_t end) {
-    // What is kept of one segment fits the L2 cache, but not a thread's stack.
-    // T = 0 keeps the state that it starts from.
+  static void backward_as(const Backward<T>& b, const Lanes& lanes) {
+    // What is kept of one segment fits the L2 cache. T = 0 keeps the state that it starts from.
     constexpr int64_t kMost = segment_steps(kWithParams);
     const int64_t length = b.steps < 1 ? 1 : b.steps < kMost ? b.steps : kMost;
-    auto* kept = static_cast<Block*>(std::aligned_alloc(64, (length * kKept<kWithParams> + 1) * sizeof(Block)));
-    if (!kept) std::abort();
+    const Buffer<Isa, Block> kept(length * kKept<kWithParams> + 1);
+    const Buffer<Isa, BackwardWork<kWithParams>> work(1);
     for (int64_t first = checkpoint_count(b.steps, kMost) * kMost, next = b.steps; first >= 0; first -= kMost) {
-      for (int64_t lane = begin; lane < end; lane += kLanes<Model>)
-        backward_block<kWithParams>(b, {first, next, lane, end}, kept);
+      for (int64_t lane = lanes.begin; lane < lanes.end; lane += kLanes<Model>) {
+        if (lanes.watch && lanes.watch->stops()) return;
+        backward_block<kWithParams>(b, {first, next, lane, lanes.end}, work[0], kept.data());
+      }
       next = first;
     }
-    std::free(kept);
     BlockRows::flush();
   }
 };
@@ -358,22 +375,22 @@ using Backend = cpu::NORSE_FAST_ISA;
 
 template <class Isa, class Model>
 void Kernels<Isa, Model>::run(const Forward<float>& f, Where lanes) {
-  cpu::Driver<Isa, Model, float>::forward(f, lanes.begin, lanes.end);
+  cpu::Driver<Isa, Model, float>::forward(f, lanes);
 }
 
 template <class Isa, class Model>
 void Kernels<Isa, Model>::run(const Forward<double>& f, Where lanes) {
-  cpu::Driver<Isa, Model, double>::forward(f, lanes.begin, lanes.end);
+  cpu::Driver<Isa, Model, double>::forward(f, lanes);
 }
 
 template <class Isa, class Model>
 void Kernels<Isa, Model>::run(const Backward<float>& b, Where lanes) {
-  cpu::Driver<Isa, Model, float>::backward(b, lanes.begin, lanes.end);
+  cpu::Driver<Isa, Model, float>::backward(b, lanes);
 }
 
 template <class Isa, class Model>
 void Kernels<Isa, Model>::run(const Backward<double>& b, Where lanes) {
-  cpu::Driver<Isa, Model, double>::backward(b, lanes.begin, lanes.end);
+  cpu::Driver<Isa, Model, double>::backward(b, lanes);
 }
 
 }  // namespace norse_fast

@@ -2,9 +2,12 @@
 
 #include <sys/mman.h>
 
+#include <atomic>
 #include <cstdlib>
 #include <mutex>
-#include <new>
+#include <stdexcept>
+#include <string>
+#include <utility>
 #include <vector>
 
 namespace norse_fast::cpu {
@@ -17,13 +20,29 @@ constexpr int64_t kLarge = int64_t{1} << 17;
 // many of 4 KiB.
 constexpr int64_t kHugePage = int64_t{1} << 21;
 
-/// What waits is this much at most: the output and the gradient of a layer with 2^25 neuron-steps in float32.
-constexpr int64_t kLimit = int64_t{1} << 28;
+/// What waits is this much at most, if nobody says otherwise: the output and the gradient of a layer with 2^25
+/// neuron-steps in float32.
+constexpr int64_t kUsualLimit = int64_t{1} << 28;
+
+constexpr int64_t kCacheLine = 64;
 
 /// Sizes are multiples of this, so that nearly equal ones are one.
 constexpr int64_t kUnit = kLarge / 2;
 
 int64_t whole_units(int64_t bytes) { return (bytes + kUnit - 1) / kUnit * kUnit; }
+
+// The state of fail_allocation.
+std::atomic<int64_t> until_failure{0}, allocations{0};
+
+[[noreturn]] void fail(int64_t bytes) {
+  throw std::runtime_error("norse_fast: could not allocate " + std::to_string(bytes) +
+                           " bytes of memory; use a smaller batch or fewer time steps at once.");
+}
+
+void count_allocation(int64_t bytes) {
+  allocations.fetch_add(1, std::memory_order_relaxed);
+  if (until_failure.load(std::memory_order_relaxed) > 0 && until_failure.fetch_sub(1) == 1) fail(bytes);
+}
 
 /// Memory that waits for its next use, the oldest first.
 class Waiting {
@@ -38,13 +57,33 @@ class Waiting {
 
   /// False where there is no place.
   bool put(void* data, int64_t size) {
-    if (size > kLimit) return false;
     const std::unique_lock lock(mutex_, std::try_to_lock);
-    if (!lock) return false;
-    while (total_ + size > kLimit) std::free(remove(0));
-    blocks_.push_back({data, size});
+    if (!lock || size > limit_) return false;
+    shrink(limit_ - size);
+    try {
+      blocks_.push_back({data, size});
+    } catch (const std::bad_alloc&) {
+      return false;
+    }
     total_ += size;
     return true;
+  }
+
+  int64_t total() {
+    const std::unique_lock lock(mutex_, std::try_to_lock);
+    return lock ? total_ : 0;
+  }
+
+  int64_t clear() {
+    const std::unique_lock lock(mutex_, std::try_to_lock);
+    return lock ? shrink(0) : 0;
+  }
+
+  int64_t set_limit(int64_t bytes) {
+    const std::unique_lock lock(mutex_, std::try_to_lock);
+    if (!lock) throw std::runtime_error("norse_fast: another thread uses the memory at this moment; try again.");
+    shrink(bytes);
+    return std::exchange(limit_, bytes);
   }
 
  private:
@@ -52,6 +91,13 @@ class Waiting {
     void* data;
     int64_t size;
   };
+
+  /// Frees the oldest until no more than so many bytes wait; returns how many it freed.
+  int64_t shrink(int64_t bytes) {
+    const int64_t before = total_;
+    while (total_ > bytes) std::free(remove(0));
+    return before - total_;
+  }
 
   void* remove(size_t k) {
     const Block block = blocks_[k];
@@ -63,7 +109,7 @@ class Waiting {
   // Only ever tried: a process that was forked while a thread held it would wait for ever.
   std::mutex mutex_;
   std::vector<Block> blocks_;
-  int64_t total_ = 0;
+  int64_t total_ = 0, limit_ = kUsualLimit;
 };
 
 /// Never destroyed, because tensors may outlive what is.
@@ -74,12 +120,29 @@ Waiting& waiting() {
 
 }  // namespace
 
+void* allocate(int64_t bytes) {
+  count_allocation(bytes);
+  // Aligned here: what glibc's aligned_alloc is given back, it cannot give for the same size again, because it looks
+  // for more than that.
+  constexpr int64_t kRoom = kCacheLine + sizeof(void*);
+  void* const start = bytes <= INT64_MAX - kRoom ? std::malloc(bytes + kRoom) : nullptr;
+  if (!start) fail(bytes);
+  const auto address = reinterpret_cast<uintptr_t>(start) + kRoom;
+  auto** data = reinterpret_cast<void**>(address - address % kCacheLine);
+  data[-1] = start;
+  return data;
+}
+
+void deallocate(void* data) { std::free(static_cast<void**>(data)[-1]); }
+
 void* reserve(int64_t bytes) {
+  count_allocation(bytes);
   if (bytes < kLarge) return nullptr;
+  if (bytes > INT64_MAX - kHugePage) fail(bytes);
   const int64_t size = whole_units(bytes);
   if (void* data = waiting().take(size)) return data;
   void* data = nullptr;
-  if (posix_memalign(&data, bytes < kHugePage ? kUnit : kHugePage, size) != 0) throw std::bad_alloc();
+  if (posix_memalign(&data, bytes < kHugePage ? kUnit : kHugePage, size) != 0) fail(bytes);
 #ifdef MADV_HUGEPAGE
   if (bytes >= kHugePage) madvise(data, size, MADV_HUGEPAGE);  // only advice, so a failure is of no interest
 #endif
@@ -89,6 +152,17 @@ void* reserve(int64_t bytes) {
 void release(void* data, int64_t bytes) {
   const int64_t size = whole_units(bytes);
   if (!waiting().put(data, size)) std::free(data);
+}
+
+int64_t waiting_bytes() { return waiting().total(); }
+
+int64_t release_waiting() { return waiting().clear(); }
+
+int64_t set_waiting_limit(int64_t bytes) { return waiting().set_limit(bytes); }
+
+int64_t fail_allocation(int64_t k) {
+  until_failure = k;
+  return allocations.exchange(0);
 }
 
 }  // namespace norse_fast::cpu

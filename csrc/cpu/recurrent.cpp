@@ -247,8 +247,8 @@ class RecurrentForwardTask final : public Task, RecurrentPiece<Isa, T> {
   RecurrentForwardTask(const ModelRows<T>& model, const RecurrentForward<T>& f, const Piece& piece)
       : Base(model, f, f, piece, true),
         f_(f),
-        events_(Base::rows_ * Base::input_steps_, f.input_weights ? f.inputs : 0),
-        inputs_(f.input_weights ? Base::step_size_ * Base::input_steps_ : 0),
+        events_(Base::rows_ * Base::input_steps_, f.projects ? f.inputs : 0),
+        inputs_(f.projects ? Base::step_size_ * Base::input_steps_ : 0),
         states_(Base::run_count_, model.states) {
     this->for_each_run([&](const Run& run) {
       for (int k = 0; k < model.states; ++k)
@@ -258,7 +258,7 @@ class RecurrentForwardTask final : public Task, RecurrentPiece<Isa, T> {
 
   void step(Pass, int64_t t) override {
     T* output = static_cast<T*>(f_.output);
-    this->sum_currents(t, f_.input_weights ? projected(t) : this->given_currents(t), output);
+    this->sum_currents(t, f_.projects ? projected(t) : this->given_currents(t), output);
     this->for_each_run([&](const Run& run) {
       Block* state = states_[run.index];
       const int64_t lane = this->lane(run), offset = t * f_.lanes + lane;
@@ -380,7 +380,7 @@ class RecurrentBackwardTask final : public Task, RecurrentPiece<Isa, T> {
   /// Step t again: its tape and, for the gradients of parameters, the state before it and its input.
   void recompute(int64_t t) {
     const int64_t s = t % kRecurrentSegment, segment = t / kRecurrentSegment;
-    this->sum_currents(t, b_.input_weights ? grad_currents(t) : this->given_currents(t), b_.output);
+    this->sum_currents(t, b_.projects ? grad_currents(t) : this->given_currents(t), b_.output);
     this->for_each_run([&](const Run& run) {
       Block* state = states_[run.index];
       for (int k = 0; s == 0 && k < model_.states; ++k) {

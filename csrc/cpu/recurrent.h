@@ -1,8 +1,6 @@
 #pragma once
 // The rows of kernels.h for the recurrent driver.
 
-#include <new>
-
 #include "kernels.h"
 #include "model_rows.h"
 
@@ -34,7 +32,7 @@ const ModelRows<T>& rows_of() {
       Model::kRecurrence,
       sizeof(Params),
       [](const Problem<T>& problem, int64_t begin, int64_t n, bool share, void* params) {
-        new (params) Params(problem, begin, n, share);
+        static_cast<Params*>(params)->set(problem, begin, n, share);
       },
       [](const void* params, int64_t n, const T* x, Rows state, T* out) {
         Driver::template step_row<true>(kParams(params), n, x, state, state, nullptr, out, {});

@@ -18,8 +18,8 @@ struct Runners {
   }
 
   template <class Model, class Launch>
-  static void run_recurrent(const Launch& launch, DeviceId device) {
-    run_layer(task_maker<Model, Launch>(), Model::kRecurrence.channels, launch, device);
+  static void run_recurrent(const Launch& launch, DeviceId) {
+    run_layer(task_maker<Model, Launch>(), Model::kRecurrence.channels, launch);
   }
 };
 

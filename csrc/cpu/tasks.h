@@ -38,9 +38,9 @@ class Task {
 template <class Launch>
 using MakeTask = std::unique_ptr<Task> (*)(const Launch& launch, const Piece& piece);
 
-/// Runs the tasks of a layer, shared between the threads; defined in recurrent_operators.cpp.
+/// Runs the tasks of a layer, shared between the threads; defined in recurrent_layer.cpp.
 template <class Launch>
-void run_layer(MakeTask<Launch> make, int channels, const Launch& launch, DeviceId device);
+void run_layer(MakeTask<Launch> make, int channels, const Launch& launch);
 
 }  // namespace norse_fast::cpu
 

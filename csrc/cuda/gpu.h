@@ -5,7 +5,7 @@
 
 #include <cstdlib>
 
-#include "../recurrent_operators.h"
+#include "../operators.h"
 #include "backend.h"
 #include "lane_plan.h"
 
@@ -29,6 +29,14 @@ inline RecurrentPlan choose_plan(const RecurrentSize& size, bool backward, const
 inline int64_t lanes_per_thread_of(Tensor input, bool sequence, bool backward) {
   const Shape shape(input, sequence);
   return lanes_per_thread(storage_of(input), backward, shape.lanes, {rows_of(input, sequence)});
+}
+
+/// out = a b; the stable operators have no product with a given result.
+inline void multiply_to(const Tensor& a, const Tensor& b, const Tensor& out) {
+  using torch::stable::detail::from;
+  StableIValue stack[] = {from(a), from(b), from(out)};
+  TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("aten::mm", "out", stack, TORCH_ABI_VERSION));
+  torch::stable::detail::to<Tensor>(stack[0]);
 }
 
 /// A GPU, the current one while it lives.
@@ -63,7 +71,7 @@ struct Gpu {
     grid.currents = static_cast<T*>(recurrent.data_ptr());
     grid.phase = Phase::kForward;
     for (grid.step = 0; grid.step < f.steps; ++grid.step) {
-      multiply(spikes_before(f, static_cast<const T*>(f.output), grid), weights, recurrent);
+      multiply_to(spikes_before(f, static_cast<const T*>(f.output), grid), weights, recurrent);
       kernel(f, grid, stream());
     }
   }
@@ -97,14 +105,14 @@ struct Gpu {
       for (grid.step = first; grid.step < end; ++grid.step) {
         const Tensor to =
             matrix(grid.currents + (grid.step - first) * channels * b.lanes, grid.batch, channels * b.neurons);
-        multiply(spikes_before(b, b.output, grid), transposed, to);
+        multiply_to(spikes_before(b, b.output, grid), transposed, to);
         kernel(b, grid, stream());
       }
       grid.phase = Phase::kBack;
       for (grid.step = end - 1; grid.step >= first; --grid.step) {
         if (grid.step + 1 < b.steps) {
           const T* next = grad_currents + (grid.step + 1) * channels * b.lanes;
-          multiply(matrix(next, grid.batch, channels * b.neurons), weights, grad_spikes);
+          multiply_to(matrix(next, grid.batch, channels * b.neurons), weights, grad_spikes);
         }
         kernel(b, grid, stream());
       }
@@ -125,14 +133,6 @@ struct Gpu {
     return Tensor(handle);
   }
 
-  /// out = a b; the stable operators have no product with a given result.
-  static void multiply(const Tensor& a, const Tensor& b, const Tensor& out) {
-    using torch::stable::detail::from;
-    StableIValue stack[] = {from(a), from(b), from(out)};
-    TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("aten::mm", "out", stack, TORCH_ABI_VERSION));
-    torch::stable::detail::to<Tensor>(stack[0]);
-  }
-
   template <class Launch>
   auto grid_of(const Launch& launch, int channels, bool backward) const {
     using T = std::remove_const_t<std::remove_pointer_t<decltype(launch.weights)>>;
@@ -149,12 +149,12 @@ struct Gpu {
   template <class Launch>
   Tensor project(Launch& launch, int channels, void* to) const {
     using T = std::remove_const_t<std::remove_pointer_t<decltype(launch.weights)>>;
-    if (!launch.input_weights) return (*this)({0}, kScalarType<T>);
+    if (!launch.projects) return (*this)({0}, kScalarType<T>);
     const int64_t rows = launch.steps * launch.lanes / launch.neurons, columns = channels * launch.neurons;
     const Tensor currents = to ? matrix(static_cast<T*>(to), rows, columns) : (*this)({rows, columns}, kScalarType<T>);
     const Tensor weights = matrix(launch.input_weights, columns, launch.inputs);
-    multiply(matrix(static_cast<const T*>(launch.input.data), rows, launch.inputs),
-             torch::stable::transpose(weights, 0, 1), currents);
+    multiply_to(matrix(static_cast<const T*>(launch.input.data), rows, launch.inputs),
+                torch::stable::transpose(weights, 0, 1), currents);
     launch.input.data = currents.data_ptr();
     return currents;
   }
@@ -198,3 +198,19 @@ void run_layer(RecurrentKernel<Launch<T>, T> kernel, int channels, int states, c
 }
 
 }  // namespace norse_fast::cuda
+
+namespace norse_fast {
+
+// Products of recurrent gradients.
+
+inline void multiply(const Tensor& a, const Tensor& b, Tensor& out) { cuda::multiply_to(a, b, out); }
+
+inline void accumulate(const Tensor& part, Tensor& sum) {
+  torch::stable::copy_(sum, torch::stable::subtract(sum, part, -1.0));  // the stable ABI has no addition
+}
+
+inline void add_spike_product(const Tensor& spikes, const Tensor& grads, Tensor& sum) {
+  accumulate(torch::stable::matmul(torch::stable::transpose(grads, 0, 1), spikes), sum);
+}
+
+}  // namespace norse_fast

@@ -19,23 +19,24 @@ constexpr int channels_of() {
   return 0;
 }
 
+template <class Runners, class Model, class Launch>
+void set_runner(Runner<Launch>& runner) {
+  if constexpr (!kIsCoupled<Launch>) {
+    runner = &Runners::template run<Model, Launch>;
+  } else if constexpr (kIsRecurrent<Model>) {
+    runner = &Runners::template run_recurrent<Model, Launch>;
+  }
+}
+
 /// The entry of a model. Its functions are Runners::run and, where it has a recurrent layer, Runners::run_recurrent.
 template <class Runners, class Model>
 ModelKernels model_kernels() {
   static_assert(kStateCount<Model> <= kMaxStates && kParamCount<Model> <= kMaxParams,
                 "raise kMaxStates or kMaxParams in launch.h");
-  ModelKernels kernels{
-      {Model::kName, names_of(Model::kStateNames), names_of(Model::kParamNames), Model::kRates, channels_of<Model>(),
-       kTapeCount<Model> == 0},
-      {&Runners::template run<Model, Forward<float>>, &Runners::template run<Model, Forward<double>>,
-       &Runners::template run<Model, Backward<float>>, &Runners::template run<Model, Backward<double>>},
-      {}};
-  if constexpr (kIsRecurrent<Model>) {
-    kernels.recurrent = {&Runners::template run_recurrent<Model, RecurrentForward<float>>,
-                         &Runners::template run_recurrent<Model, RecurrentForward<double>>,
-                         &Runners::template run_recurrent<Model, RecurrentBackward<float>>,
-                         &Runners::template run_recurrent<Model, RecurrentBackward<double>>};
-  }
+  ModelKernels kernels{{Model::kName, names_of(Model::kStateNames), names_of(Model::kParamNames), Model::kRates,
+                        channels_of<Model>(), kTapeCount<Model> == 0},
+                       {}};
+  std::apply([](auto&... runner) { (set_runner<Runners, Model>(runner), ...); }, kernels.runners);
   return kernels;
 }
 

@@ -77,9 +77,12 @@ def _build(name: str, case: Case, weights: Weights) -> Contender:
             own.copy_(weight)
 
     def stepped(x: torch.Tensor) -> Any:
-        state = layer.state_fallback(x)
-        steps = RECURRENT[layer.activation].run_steps
-        return steps(x, state, layer.input_weights, layer.recurrent_weights, layer.p, layer.dt)
+        state, outputs = layer.state_fallback(x), []
+        for frame in x.unbind(0):
+            step = RECURRENT[layer.activation].one_step
+            output, state = step(frame, state, layer.input_weights, layer.recurrent_weights, layer.p, layer.dt)
+            outputs.append(output)
+        return torch.stack(outputs), state
 
     module = stepped if name == STEPPED else layer
     return Contender(lambda x: module(x)[0], list(layer.parameters()))

@@ -10,32 +10,25 @@ from typing import Any
 
 import torch
 
-from .heaviside import heaviside
+from ._surrogate import Surrogate
 
 __all__ = ["SuperSpike", "super_fn"]
 
 
-class SuperSpike(torch.autograd.Function):
+class SuperSpike(Surrogate):
     r"""Heaviside step with the surrogate :math:`\sigma'(x) = 1 / (\alpha |x| + 1)^2`.
 
-    ``SuperSpike.apply(x, alpha)`` takes a tensor ``alpha``; :func:`super_fn` also a number.
+    ``SuperSpike.apply(x, alpha)`` takes a number or a tensor ``alpha``, as :func:`super_fn` does.
 
     Example:
         >>> SuperSpike.apply(torch.tensor([-1.0, 1.0]), torch.tensor(100.0))
         tensor([0., 1.])
     """
 
-    @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, alpha: torch.Tensor) -> torch.Tensor:
-        """Spikes."""
-        ctx.save_for_backward(x, alpha)
-        return heaviside(x)
-
-    @staticmethod
-    def backward(ctx: Any, grad_output: torch.Tensor) -> tuple[torch.Tensor, None]:
-        """The surrogate gradient."""
-        x, alpha = ctx.saved_tensors
-        return grad_output / (alpha * x.abs() + 1.0).pow(2), None
+    @classmethod
+    def chain(cls, gradient: torch.Tensor, x: torch.Tensor, k: Any) -> torch.Tensor:
+        """The surrogate gradient, by a division as in the reference."""
+        return gradient / (k * x.abs() + 1.0).pow(2)
 
 
 def super_fn(x: torch.Tensor, alpha: Any = 100.0) -> torch.Tensor:
@@ -53,7 +46,7 @@ def super_fn(x: torch.Tensor, alpha: Any = 100.0) -> torch.Tensor:
         >>> super_fn(torch.tensor([-1.0, 1.0]))
         tensor([0., 1.])
     """
-    return SuperSpike.apply(x, torch.as_tensor(alpha))
+    return SuperSpike.apply(x, alpha)
 
 
 superspike_fn = super_fn

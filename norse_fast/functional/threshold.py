@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from ._surrogate import Surrogate
 from .heaviside import heaviside
 from .superspike import superspike_fn
 
@@ -64,29 +65,6 @@ def surrogate_index(method: Any) -> int:
     )
 
 
-class _Surrogate(torch.autograd.Function):
-    """A Heaviside step whose backward is ``g * derivative(x, k)``; subclasses name the derivative."""
-
-    @staticmethod
-    def derivative(x: torch.Tensor, k: Any) -> torch.Tensor:
-        raise NotImplementedError
-
-    @staticmethod
-    def value(x: torch.Tensor, k: Any) -> torch.Tensor:
-        return heaviside(x)
-
-    @classmethod
-    def _save(cls, ctx: Any, x: torch.Tensor, k: Any) -> torch.Tensor:
-        ctx.save_for_backward(x, *((k,) if isinstance(k, torch.Tensor) else ()))
-        ctx.k = None if isinstance(k, torch.Tensor) else k
-        return cls.value(x, k)
-
-    @classmethod
-    def _gradient(cls, ctx: Any, grad_output: torch.Tensor) -> tuple[torch.Tensor, None]:
-        x, *k = ctx.saved_tensors
-        return grad_output * cls.derivative(x, k[0] if k else ctx.k), None
-
-
 _USE = """
 
     ``{0}.apply(x, k)`` takes a tensor ``x`` of distances of the membrane potential to the threshold, and a number or a tensor
@@ -98,8 +76,7 @@ _USE = """
     """
 
 
-def _function(name: str, doc: str, derivative: Any, value: Any = None) -> type[_Surrogate]:
-    # autograd.Function wants static methods that know their class, so each surrogate is a class made from its formula.
+def _function(name: str, doc: str, derivative: Any, value: Any = None) -> type[Surrogate]:
     namespace: dict[str, Any] = {
         "__doc__": doc + _USE.format(name),
         "__module__": __name__,
@@ -107,10 +84,14 @@ def _function(name: str, doc: str, derivative: Any, value: Any = None) -> type[_
     }
     if value is not None:
         namespace["value"] = staticmethod(value)
-    cls: Any = type(name, (_Surrogate,), namespace)
-    cls.forward = staticmethod(lambda ctx, x, k: cls._save(ctx, x, k))
-    cls.backward = staticmethod(lambda ctx, grad_output: cls._gradient(ctx, grad_output))
-    return cls
+    return type(name, (Surrogate,), namespace)
+
+
+def _circ(x: torch.Tensor, k: Any) -> torch.Tensor:
+    if isinstance(k, torch.Tensor):
+        k = k.to(torch.promote_types(k.dtype, x.dtype))  # before its powers round
+    d = k * k + x * x
+    return k**3 / (d * torch.sqrt(d))
 
 
 HeaviErfc = _function(
@@ -130,12 +111,12 @@ Logistic = _function(
 HeaviCirc = _function(
     "HeaviCirc",
     r"""Surrogate :math:`\sigma'(x) = k^3 / (k^2 + x^2)^{3/2}`.""",
-    lambda x, k: k**3 / ((k * k + x * x) * torch.sqrt(k * k + x * x)),
+    _circ,
 )
 CircDist = _function(
     "CircDist",
     r"""Stochastic spikes: :math:`P(z = 1) = \frac12 + \frac12 x / \sqrt{x^2 + k^2}`, backward as :class:`HeaviCirc`.""",
-    lambda x, k: k**3 / ((k * k + x * x) * torch.sqrt(k * k + x * x)),
+    _circ,
     lambda x, k: torch.bernoulli(0.5 + 0.5 * x / torch.sqrt(x * x + k * k)),
 )
 Triangle = _function(

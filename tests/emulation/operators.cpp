@@ -57,7 +57,6 @@ STABLE_TORCH_LIBRARY(norse_fast_emulated, m) {
       "plan(int neurons, int batch, int channels, int element_size, bool backward, int multiprocessors, "
       "int shared_bytes) -> int[]");
   define_all(m);
-  define_recurrent(m);
 }
 
 STABLE_TORCH_LIBRARY_IMPL(norse_fast_emulated, CompositeExplicitAutograd, m) {
@@ -67,9 +66,6 @@ STABLE_TORCH_LIBRARY_IMPL(norse_fast_emulated, CompositeExplicitAutograd, m) {
   m.impl("lanes_per_thread", TORCH_BOX(&lanes_per_thread_of));
 }
 
-STABLE_TORCH_LIBRARY_IMPL(norse_fast_emulated, CPU, m) {
-  implement_all(m);
-  implement_recurrent(m);
-}
+STABLE_TORCH_LIBRARY_IMPL(norse_fast_emulated, CPU, m) { implement_all(m); }
 
 }  // namespace norse_fast::cuda
