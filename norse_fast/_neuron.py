@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 import torch
 
 from ._autograd import run_fused
+from ._constants import constant
 from ._extension import has_kernels, native, native_model
 from ._ops import register_fakes, register_recurrent_fakes, register_shared_fakes
 from ._outputs import BYTES, NUMBERS, Outputs, finish
@@ -26,7 +27,7 @@ _STORABLE = (torch.float32, torch.float64, *_HALF)
 _READABLE = (*_STORABLE, torch.int64)  # some of the reference's default parameters are integers
 
 # What models without spikes have in its place.
-_NO_ALPHA = torch.tensor(1.0)
+_NO_ALPHA = constant(1.0)
 
 #: A pure-PyTorch step: (input, state, params, spike, dt) -> (output, new state).
 Step = Callable[[torch.Tensor, Any, Any, Callable[[torch.Tensor], torch.Tensor], float], tuple[torch.Tensor, Any]]
@@ -370,7 +371,7 @@ def reset_variants(
     """
 
     def variant(detach: bool) -> Neuron:
-        flag = torch.tensor(float(detach))
+        flag = constant(float(detach))
 
         def coefficients(values: tuple[Any, ...], dt: float) -> tuple[Any, ...]:
             first = values[0]

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from .._constants import constant
 from .lif import LIFFeedForwardState, LIFParameters, lif_current_encoder, lif_feed_forward_integral
 
 __all__ = [
@@ -28,7 +29,7 @@ __all__ = [
     "spike_latency_lif_encode",
 ]
 
-_NO_DECAY = torch.tensor(0.0)
+_NO_DECAY = constant(0.0)
 
 
 def _floating(x: torch.Tensor) -> torch.Tensor:

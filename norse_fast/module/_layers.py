@@ -154,7 +154,7 @@ def _run_recurrent_cell(cell: SNNRecurrentCell, x: torch.Tensor, state: Any) -> 
     check_weights(x[0], state, cell.input_weights)
     if state is None:
         state = cell.state_fallback(x[0])
-    return RECURRENT[cell.activation](x, state, cell.input_weights, cell.recurrent_weights, cell.p, cell.dt)
+    return RECURRENT[cell.activation](x, state, cell.input_weights, cell.masked_weights(), cell.p, cell.dt)
 
 
 def _run_linear_cell(cell: LILinearCell, x: torch.Tensor, state: Any) -> tuple[torch.Tensor, Any]:
