@@ -19,7 +19,7 @@ from ._ops import register_fakes, register_recurrent_fakes, register_shared_fake
 from ._outputs import BYTES, NUMBERS, Outputs, finish
 from .functional.threshold import surrogate_index, threshold
 
-__all__ = ["SEQUENCES", "Neuron", "descend", "reset_variants"]
+__all__ = ["SEQUENCES", "Neuron", "check_broadcast", "descend", "reject_quantized", "reset_variants"]
 
 _HALF = (torch.float16, torch.bfloat16)
 _PLAIN = (torch.Tensor, torch.nn.Parameter)
@@ -217,6 +217,7 @@ class Neuron:
             raise TypeError(f"input: got {type(input).__name__}, expected a tensor; convert it with torch.as_tensor.")
         if input.layout is not torch.strided:
             raise TypeError(f"input: got a {input.layout} tensor, expected a dense one; call .to_dense().")
+        reject_quantized("input", input)
         if input.is_complex():
             raise TypeError(f"input: got dtype {input.dtype}, expected a real one; take .real or .abs().")
         if sequence and input.dim() == 0:
@@ -243,7 +244,7 @@ class Neuron:
         value = _as_real_tensor(name, value)
         if value.is_sparse:
             value = value.to_dense()
-        _check_broadcast(name, value, shape, "the state of an input of another shape cannot be carried over")
+        check_broadcast(name, value, shape, "the state of an input of another shape cannot be carried over")
         if value.device != input.device:
             if value.dim():
                 raise ValueError(
@@ -260,7 +261,7 @@ class Neuron:
             value = value.to(torch.get_default_dtype())
         if not value.dim() and (value.is_cpu or value.device == input.device):
             return value
-        _check_broadcast(name, value, shape, "use one value, or one per neuron")
+        check_broadcast(name, value, shape, "use one value, or one per neuron")
         value = value.to(input.device)
         # The kernels want one value, or values for whole trailing dimensions; expansion reduces the gradient by itself.
         trailing = value.shape[next((k for k, size in enumerate(value.shape) if size != 1), value.dim()) :]
@@ -341,12 +342,20 @@ def _as_real_tensor(name: str, value: Any) -> torch.Tensor:
         raise TypeError(
             f"{name}: got {type(value).__name__}, expected a tensor or a number; convert it with torch.as_tensor."
         )
+    reject_quantized(name, value)
     if value.is_complex():
         raise TypeError(f"{name}: got dtype {value.dtype}, expected a real one; take .real or .abs().")
     return value
 
 
-def _check_broadcast(name: str, value: torch.Tensor, shape: torch.Size, fix: str) -> None:
+def reject_quantized(name: str, value: torch.Tensor) -> None:
+    """Raise if a tensor is quantised."""
+    if value.is_quantized:
+        raise TypeError(f"{name}: got a quantised tensor of {value.dtype}, expected a plain one; call .dequantize().")
+
+
+def check_broadcast(name: str, value: torch.Tensor, shape: torch.Size, fix: str) -> None:
+    """Raise if a tensor does not broadcast to a shape, that of the neurons."""
     try:
         fits = torch.broadcast_shapes(value.shape, shape) == shape
     except RuntimeError:

@@ -15,7 +15,7 @@ from torch.utils import _pytree as pytree
 
 from ._autograd import once_only, reduce_to
 from ._extension import has_kernels
-from ._neuron import Neuron, descend
+from ._neuron import Neuron, check_broadcast, descend, reject_quantized
 from ._ops import RECURRENT_SEGMENT
 
 __all__ = ["RECURRENT", "Recurrent", "check_weights", "project", "stack_states"]
@@ -53,15 +53,19 @@ def check_weights(
     input_weights: torch.Tensor,
     recurrent_weights: torch.Tensor | None = None,
     spikes: str = "z",
+    sequence: bool = False,
 ) -> None:
     """Raise if the input, the spikes of the state (its dotted field ``spikes``) and the weights do not fit together.
 
+    With ``sequence``, the first dimension of the input is time.
+
     Raises:
         TypeError: the input is not a tensor, or the state has no spikes.
-        ValueError: a width differs.
+        ValueError: a width differs, or the state is that of another batch.
     """
     if not isinstance(input, torch.Tensor):
         raise TypeError(f"input: got {type(input).__name__}, expected a tensor; convert it with torch.as_tensor.")
+    reject_quantized("input", input)
     hidden, width = input_weights.shape
     if input.dim() == 0 or input.shape[-1] != width:
         got = "a 0-dim tensor" if input.dim() == 0 else f"{input.shape[-1]} features in shape {tuple(input.shape)}"
@@ -87,6 +91,9 @@ def check_weights(
             f"state.{spikes}: got shape {tuple(z.shape)}, expected (..., {hidden}), one spike per neuron; "
             "a state cannot be carried over to a layer of another size."
         )
+    shape = torch.Size((*input.shape[1 if sequence else 0 : -1], hidden))
+    if z.shape != shape:
+        check_broadcast(f"state.{spikes}", z, shape, "the state of an input of another shape cannot be carried over")
 
 
 def _reject_state(state: Any, expected: str) -> NoReturn:
@@ -274,16 +281,21 @@ class Recurrent:
                 f"input: got shape {tuple(input.shape)}, expected (T, ..., inputs) with T of 1 or more; "
                 "put time in the first dimension."
             )
-        input_weights, recurrent_weights = self._check_weights(input, state, input_weights, recurrent_weights)
+        input_weights, recurrent_weights = self._check_weights(input, state, input_weights, recurrent_weights, True)
         if self.is_fused(input.device.type):
             return self._run_fused(input, state, input_weights, recurrent_weights, p, dt, record)
         return self.run_steps(input, state, input_weights, recurrent_weights, p, dt, record)
 
     def _check_weights(
-        self, input: torch.Tensor, state: Any, input_weights: torch.Tensor, recurrent_weights: torch.Tensor
+        self,
+        input: torch.Tensor,
+        state: Any,
+        input_weights: torch.Tensor,
+        recurrent_weights: torch.Tensor,
+        sequence: bool = False,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The weights of all channels, if those given fit."""
-        check_weights(input, state, input_weights, recurrent_weights, self.spikes)
+        check_weights(input, state, input_weights, recurrent_weights, self.spikes, sequence)
         if self.prepare is None:
             return input_weights, recurrent_weights
         return self.prepare(input_weights), self.prepare(recurrent_weights)
@@ -331,12 +343,12 @@ class Recurrent:
             x = projected
         elif len(self.receivers) == 1:
             before[self.receivers[0]] = before[self.receivers[0]] + projected
-            x = recurrent
+            x = recurrent.expand(projected.shape)
         else:
             channels = len(self.receivers)
             for k, current, own in zip(self.receivers, projected.chunk(channels, -1), recurrent.chunk(channels, -1)):
                 before[k] = before[k] + current + own
-            x = projected.new_zeros(()).expand(before[0].shape)
+            x = projected.new_zeros(()).expand(before[self.receivers[0]].shape)
         z, packed = self.neuron(x, self.neuron.pack(*before), p, dt)
         after = list(self.neuron.read_state(packed))
         if self.arrival == "after":

@@ -39,9 +39,10 @@ def _checked(spiking_method: Any) -> IzhikevichSpikingBehavior:
             "state s of a firing pattern; pass one by name, for example tonic_spiking, or make one with "
             "create_izhikevich_spiking_behavior."
         )
-    checked(spiking_method.p, IzhikevichParameters, "spiking_method.p")
-    checked(spiking_method.s, IzhikevichState, "spiking_method.s")
-    return spiking_method
+    p = checked(spiking_method.p, IzhikevichParameters, "spiking_method.p")
+    s = checked(spiking_method.s, IzhikevichState, "spiking_method.s")
+    unchanged = p is spiking_method.p and s is spiking_method.s
+    return spiking_method if unchanged else IzhikevichSpikingBehavior(p, s)
 
 
 def _initial_state(rest: IzhikevichState, input_tensor: torch.Tensor) -> IzhikevichState:
@@ -79,7 +80,8 @@ class IzhikevichCell(SNNCell):
     """
 
     def __init__(self, spiking_method: IzhikevichSpikingBehavior, **kwargs: Any) -> None:
-        super().__init__(izhikevich_feed_forward_step, self.initial_state, _checked(spiking_method).p, **kwargs)
+        spiking_method = _checked(spiking_method)
+        super().__init__(izhikevich_feed_forward_step, self.initial_state, spiking_method.p, **kwargs)
         self.spiking_method = spiking_method
 
     def initial_state(self, input_tensor: torch.Tensor) -> IzhikevichState:
@@ -108,7 +110,8 @@ class Izhikevich(SNN):
     """
 
     def __init__(self, spiking_method: IzhikevichSpikingBehavior, **kwargs: Any) -> None:
-        super().__init__(izhikevich_feed_forward_step, self.initial_state, _checked(spiking_method).p, **kwargs)
+        spiking_method = _checked(spiking_method)
+        super().__init__(izhikevich_feed_forward_step, self.initial_state, spiking_method.p, **kwargs)
         self.spiking_method = spiking_method
 
     @uniform
@@ -140,14 +143,9 @@ class IzhikevichRecurrentCell(SNNRecurrentCell):
     def __init__(
         self, input_size: int, hidden_size: int, spiking_method: IzhikevichSpikingBehavior, *args: Any, **kwargs: Any
     ) -> None:
+        spiking_method = _checked(spiking_method)
         super().__init__(
-            izhikevich_recurrent_step,
-            self.initial_state,
-            input_size,
-            hidden_size,
-            _checked(spiking_method).p,
-            *args,
-            **kwargs,
+            izhikevich_recurrent_step, self.initial_state, input_size, hidden_size, spiking_method.p, *args, **kwargs
         )
         self.spiking_method = spiking_method
 
@@ -180,14 +178,9 @@ class IzhikevichRecurrent(SNNRecurrent):
     def __init__(
         self, input_size: int, hidden_size: int, spiking_method: IzhikevichSpikingBehavior, *args: Any, **kwargs: Any
     ) -> None:
+        spiking_method = _checked(spiking_method)
         super().__init__(
-            izhikevich_recurrent_step,
-            self.initial_state,
-            input_size,
-            hidden_size,
-            _checked(spiking_method).p,
-            *args,
-            **kwargs,
+            izhikevich_recurrent_step, self.initial_state, input_size, hidden_size, spiking_method.p, *args, **kwargs
         )
         self.spiking_method = spiking_method
 

@@ -38,8 +38,8 @@ def leaf(v: torch.Tensor, input_tensor: torch.Tensor) -> torch.Tensor:
 
 
 def float_dtype(x: torch.Tensor) -> torch.dtype:
-    """The dtype of a tensor, or the default one where it holds integers or booleans."""
-    return x.dtype if x.is_floating_point() else torch.get_default_dtype()
+    """The dtype of a tensor, or the default one where it holds anything but floating point numbers."""
+    return x.dtype if x.is_floating_point() and not x.is_quantized else torch.get_default_dtype()
 
 
 class _AnyInput:
@@ -128,18 +128,32 @@ def checked(p: Any, kind: Any, name: str = "p") -> Any:
             checked(getattr(p, field), type(default), f"{name}.{field}")
     if "method" in kind._fields:
         surrogate_index(p.method)
-    return p
+    return _map_fields(_tracked, p)
 
 
 def as_tensors(p: Any, kind: Any) -> Any:
     """Parameters that are :func:`checked`, with numbers turned into tensors, so that each step finds them ready."""
-    return _with_tensors(checked(p, kind))
+    return _map_fields(_as_tensor, checked(p, kind))
 
 
-def _with_tensors(value: Any) -> Any:
-    if hasattr(value, "_make"):
-        return value._make(map(_with_tensors, value))
+def _map_fields(function: Callable[[Any], Any], p: Any) -> Any:
+    """A (nested) tuple with a function applied to what is in it; the same object where that changes nothing."""
+    if not hasattr(p, "_make"):
+        return function(p)
+    fields = [_map_fields(function, field) for field in p]
+    return p if all(new is old for new, old in zip(fields, p)) else p._make(fields)
+
+
+def _as_tensor(value: Any) -> Any:
     return value if isinstance(value, str) else constant(value, torch.get_default_dtype())
+
+
+def _tracked(value: Any) -> Any:
+    """A tensor that autograd can look after: a copy where it was made in inference mode."""
+    if not isinstance(value, torch.Tensor) or not value.is_inference() or isinstance(value, torch.nn.Parameter):
+        return value
+    with torch.inference_mode(False):
+        return value.clone()
 
 
 def _check_time(input_tensor: torch.Tensor) -> None:
