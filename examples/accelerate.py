@@ -10,23 +10,30 @@ with and without. Needs Norse and the packages of ``norse_fast[bench]``:
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 import warnings
 from collections.abc import Callable
 
-import matplotlib.pyplot as plt
 import torch
-from rich.console import Console
-from rich.progress import track
-from sklearn.datasets import load_digits
 
 import norse_fast
 
-with warnings.catch_warnings():
-    warnings.simplefilter(
-        "ignore"
-    )  # Norse compiles some functions with the deprecated torch.jit.script as it is imported
-    import norse.torch as norse
+try:
+    import matplotlib.pyplot as plt
+    from rich.console import Console
+    from rich.progress import track
+    from sklearn.datasets import load_digits
+
+    with warnings.catch_warnings():
+        # Norse compiles some functions with the deprecated torch.jit.script as it is imported.
+        warnings.simplefilter("ignore")
+        import norse.torch as norse
+except ModuleNotFoundError as error:
+    sys.exit(
+        f"got no package {error.name!r}, expected Norse and those of the examples; pip install '.[examples]', and "
+        "pip install --no-deps norse==1.1.0 nir nirtorch h5py."
+    )
 
 console = Console(soft_wrap=True)
 

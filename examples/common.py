@@ -6,13 +6,24 @@ import argparse
 import sys
 from pathlib import Path
 
-import matplotlib
 import torch
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from sklearn.datasets import load_digits
 from torch import nn
 
 import norse_fast as nf
+
+try:
+    import matplotlib
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+    from sklearn.datasets import load_digits
+except ModuleNotFoundError as error:
+    sys.exit(f"got no package {error.name!r}, expected those of the examples; pip install '.[examples]'.")
 
 matplotlib.use("Agg")
 

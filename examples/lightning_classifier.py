@@ -1,13 +1,18 @@
 """Training under PyTorch Lightning, where layers over time are ordinary modules. Needs ``pip install lightning``."""
 
 import logging
+import sys
 
-import lightning as L
 import torch
 from common import ORANGE, arguments, classifier, digits, plt, save, spikes, training_curves
-from lightning.pytorch.callbacks import RichProgressBar
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, TensorDataset
+
+try:
+    import lightning as L
+    from lightning.pytorch.callbacks import RichProgressBar
+except ModuleNotFoundError as error:
+    sys.exit(f"got no package {error.name!r}, expected those of the examples; pip install '.[examples]'.")
 
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)  # it has tips
 

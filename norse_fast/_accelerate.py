@@ -11,14 +11,16 @@ import copy
 import functools
 import importlib
 import numbers
+import sys
 import types
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
 
 from . import functional, module
+from ._constants import constant
 from .module.leaky_integrator import LILinearCell
 from .module.lif_correlation import LIFCorrelation
 from .module.snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell
@@ -27,6 +29,7 @@ __all__ = ["AccelerationReport", "accelerate", "revert"]
 
 _Model = TypeVar("_Model", bound=torch.nn.Module)
 
+_NORSE = "norse.torch."  # where Norse's modules and functions are
 _NEURONS = (SNN, SNNCell, SNNRecurrent, SNNRecurrentCell, LILinearCell, LIFCorrelation)
 
 # Norse's coupled cells call their step function by name.
@@ -35,7 +38,7 @@ _STEPS = {
     "LIFMCRefracRecurrentCell": functional.lif_mc_refrac_step,
 }
 
-_UNIT_ALPHA = torch.tensor(1.0)
+_UNIT_ALPHA = constant(1.0)
 
 _ORIGINAL = "_before_acceleration"  # the attribute of a swapped module that revert reads
 _ROOT = "(model)"
@@ -101,8 +104,9 @@ def accelerate(model: _Model, report: Callable[[AccelerationReport], Any] | None
     """Turn the neurons of Norse in a model into those of norse_fast, in place.
 
     What the model computes stays the same, and so do all of its objects: modules, parameters, buffers, hooks and the keys of
-    its ``state_dict``. Optimisers, copies of references, and containers of Norse go on as before. The states that neurons
-    return are norse_fast's, with the same fields; states of Norse are accepted.
+    its ``state_dict``. Optimisers, copies of references, and containers of Norse go on as before, and so does what asks for
+    instances of a class of Norse, as Norse's ``to_nir`` does. The states that neurons return are norse_fast's, with the same
+    fields; states of Norse are accepted.
 
     Left as they are: subclasses of Norse's modules, modules with a forward or a step function of your own, those with
     adjoint gradients, those whose ``dt`` is a tensor, and ``CobaLIFCell``, whose input Norse ignores. The report says so.
@@ -131,12 +135,14 @@ def accelerate(model: _Model, report: Callable[[AccelerationReport], Any] | None
             result.left[name] = plan
             continue
         result.swapped[name] = plan.kind.__name__
+        ours, theirs = cast(Any, plan.kind), cast(Any, type(part))
+        kind = _both(ours, theirs)
         for note in dict.fromkeys(plan.notes):
             result.notes.setdefault(note, []).append(name)
         before = {key: vars(part)[key] for key in plan.attributes if key in vars(part)}
-        vars(part)[_ORIGINAL] = _Original((type(part), plan.kind), before, plan.attributes)
+        vars(part)[_ORIGINAL] = _Original((type(part), kind), before, plan.attributes)
         vars(part).update(plan.attributes)
-        part.__class__ = plan.kind
+        part.__class__ = kind
     if report is not None:
         report(result)
     return model
@@ -187,13 +193,34 @@ def revert(model: _Model) -> _Model:
     return model
 
 
+@functools.cache
+def _both(ours: Any, theirs: Any) -> Any:
+    """A class of norse_fast, with all that it does, that is a subclass of Norse's too for whoever asks.
+
+    Its instances are pickled as those of norse_fast, so that they load where there is no Norse.
+    """
+
+    def reduce(self: Any, protocol: Any) -> tuple[Any, ...]:
+        return (_make, (ours, theirs.__module__.removeprefix(_NORSE)), *object.__reduce_ex__(self, protocol)[2:])
+
+    members = {"__module__": ours.__module__, "__doc__": ours.__doc__, "__reduce_ex__": reduce}
+    return type(ours.__name__, (ours, theirs), members)
+
+
+def _make(ours: Any, home: str) -> Any:
+    """An empty module of norse_fast, which is one of Norse too where Norse was imported."""
+    theirs = getattr(sys.modules.get(_NORSE + home), ours.__name__, None)
+    kind = ours if theirs is None else _both(ours, theirs)
+    return kind.__new__(kind)
+
+
 def _check_module(model: Any) -> None:
     if not isinstance(model, torch.nn.Module):
         raise TypeError(f"model: got {type(model).__name__}, expected a torch.nn.Module; pass the model itself.")
 
 
 def _is_of_norse(thing: Any) -> bool:
-    return str(getattr(thing, "__module__", "")).startswith("norse.torch.")
+    return str(getattr(thing, "__module__", "")).startswith(_NORSE)
 
 
 def _counterpart(thing: Any, ours: types.ModuleType) -> Any:
@@ -202,7 +229,9 @@ def _counterpart(thing: Any, ours: types.ModuleType) -> Any:
 
 
 def _plan(part: torch.nn.Module) -> _Swap | str | None:
-    """How to swap a module, or why not; None where it has nothing to do with Norse."""
+    """How to swap a module, or why not; None where it has nothing to do with Norse, or was swapped already."""
+    if isinstance(part, _NEURONS):
+        return None
     theirs = next((kind for kind in type(part).__mro__ if _is_of_norse(kind)), None)
     if theirs is None:
         return None

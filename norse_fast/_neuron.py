@@ -14,12 +14,22 @@ from typing import Any, NoReturn
 import torch
 
 from ._autograd import NEURONS, beyond_kernels, has_tangent, in_transform, run_fused
+from ._constants import constant
 from ._extension import has_kernels, native, native_model
 from ._ops import register_fakes, register_recurrent_fakes, register_shared_fakes
 from ._outputs import BYTES, NUMBERS, Outputs, finish
 from .functional.threshold import SURROGATES, surrogate_index, threshold
 
-__all__ = ["SEQUENCES", "Neuron", "as_dt", "descend", "reset_variants", "spike_function"]
+__all__ = [
+    "SEQUENCES",
+    "Neuron",
+    "as_dt",
+    "check_broadcast",
+    "descend",
+    "reject_quantized",
+    "reset_variants",
+    "spike_function",
+]
 
 _HALF = (torch.float16, torch.bfloat16)
 _PLAIN = (torch.Tensor, torch.nn.Parameter)
@@ -27,7 +37,7 @@ _STORABLE = (torch.float32, torch.float64, *_HALF)
 _READABLE = (*_STORABLE, torch.int64)  # some of the reference's default parameters are integers
 
 # What models without spikes have in its place.
-_NO_ALPHA = torch.tensor(1.0)
+_NO_ALPHA = constant(1.0)
 
 #: A pure-PyTorch step: (input, state, params, spike, dt) -> (output, new state).
 Step = Callable[[torch.Tensor, Any, Any, Callable[[torch.Tensor], torch.Tensor], float], tuple[torch.Tensor, Any]]
@@ -231,6 +241,7 @@ class Neuron:
             raise TypeError(f"input: got {type(input).__name__}, expected a tensor; convert it with torch.as_tensor.")
         if input.layout is not torch.strided:
             raise TypeError(f"input: got a {input.layout} tensor, expected a dense one; call .to_dense().")
+        reject_quantized("input", input)
         if input.is_complex():
             raise TypeError(f"input: got dtype {input.dtype}, expected a real one; take .real or .abs().")
         if sequence and input.dim() == 0:
@@ -257,7 +268,7 @@ class Neuron:
         value = _as_real_tensor(name, value)
         if value.is_sparse:
             value = value.to_dense()
-        _check_broadcast(name, value, shape, "the state of an input of another shape cannot be carried over")
+        check_broadcast(name, value, shape, "the state of an input of another shape cannot be carried over")
         if value.device != input.device:
             if value.dim():
                 raise ValueError(
@@ -274,7 +285,7 @@ class Neuron:
             value = value.to(torch.get_default_dtype())
         if not value.dim() and (value.is_cpu or value.device == input.device):
             return value
-        _check_broadcast(name, value, shape, "use one value, or one per neuron")
+        check_broadcast(name, value, shape, "use one value, or one per neuron")
         value = value.to(input.device)
         # The kernels want one value, or values for whole trailing dimensions; expansion reduces the gradient by itself.
         trailing = value.shape[next((k for k, size in enumerate(value.shape) if size != 1), value.dim()) :]
@@ -386,12 +397,20 @@ def _as_real_tensor(name: str, value: Any) -> torch.Tensor:
         raise TypeError(
             f"{name}: got {type(value).__name__}, expected a tensor or a number; convert it with torch.as_tensor."
         )
+    reject_quantized(name, value)
     if value.is_complex():
         raise TypeError(f"{name}: got dtype {value.dtype}, expected a real one; take .real or .abs().")
     return value
 
 
-def _check_broadcast(name: str, value: torch.Tensor, shape: torch.Size, fix: str) -> None:
+def reject_quantized(name: str, value: torch.Tensor) -> None:
+    """Raise if a tensor is quantised."""
+    if value.is_quantized:
+        raise TypeError(f"{name}: got a quantised tensor of {value.dtype}, expected a plain one; call .dequantize().")
+
+
+def check_broadcast(name: str, value: torch.Tensor, shape: torch.Size, fix: str) -> None:
+    """Raise if a tensor does not broadcast to a shape, that of the neurons."""
     try:
         fits = torch.broadcast_shapes(value.shape, shape) == shape
     except RuntimeError:
@@ -416,7 +435,7 @@ def reset_variants(
     """
 
     def variant(detach: bool) -> Neuron:
-        flag = torch.tensor(float(detach))
+        flag = constant(float(detach))
 
         def coefficients(values: tuple[Any, ...], dt: float) -> tuple[Any, ...]:
             first = values[0]

@@ -15,7 +15,7 @@ from torch.utils import _pytree as pytree
 
 from ._autograd import beyond_kernels, pull_back, reduce_to, wants_more
 from ._extension import has_kernels
-from ._neuron import Neuron, as_dt, descend, spike_function
+from ._neuron import Neuron, as_dt, check_broadcast, descend, reject_quantized, spike_function
 from ._ops import RECURRENT_SEGMENT
 
 __all__ = ["RECURRENT", "Recurrent", "check_weights", "project", "stack_states"]
@@ -55,15 +55,19 @@ def check_weights(
     input_weights: torch.Tensor,
     recurrent_weights: torch.Tensor | None = None,
     spikes: str = "z",
+    sequence: bool = False,
 ) -> None:
     """Raise if the input, the spikes of the state (its dotted field ``spikes``) and the weights do not fit together.
 
+    With ``sequence``, the first dimension of the input is time.
+
     Raises:
         TypeError: the input is not a tensor, or the state has no spikes.
-        ValueError: a width differs.
+        ValueError: a width differs, or the state is that of another batch.
     """
     if not isinstance(input, torch.Tensor):
         raise TypeError(f"input: got {type(input).__name__}, expected a tensor; convert it with torch.as_tensor.")
+    reject_quantized("input", input)
     hidden, width = input_weights.shape
     if input.dim() == 0 or input.shape[-1] != width:
         got = "a 0-dim tensor" if input.dim() == 0 else f"{input.shape[-1]} features in shape {tuple(input.shape)}"
@@ -89,6 +93,9 @@ def check_weights(
             f"state.{spikes}: got shape {tuple(z.shape)}, expected (..., {hidden}), one spike per neuron; "
             "a state cannot be carried over to a layer of another size."
         )
+    shape = torch.Size((*input.shape[1 if sequence else 0 : -1], hidden))
+    if z.shape != shape:
+        check_broadcast(f"state.{spikes}", z, shape, "the state of an input of another shape cannot be carried over")
 
 
 def _reject_state(state: Any, expected: str) -> NoReturn:
@@ -226,7 +233,7 @@ class Recurrent:
                 f"input: got shape {tuple(input.shape)}, expected (T, ..., inputs) with T of 1 or more; "
                 "put time in the first dimension."
             )
-        input_weights, recurrent_weights = self._check_weights(input, state, input_weights, recurrent_weights)
+        input_weights, recurrent_weights = self._check_weights(input, state, input_weights, recurrent_weights, True)
         dt = as_dt(dt)
         neuron = self.neuron
         z, _ = self._read_state(state)
@@ -264,10 +271,15 @@ class Recurrent:
         return 2 + len(self.neuron.state) * (2 if record else 1)
 
     def _check_weights(
-        self, input: torch.Tensor, state: Any, input_weights: torch.Tensor, recurrent_weights: torch.Tensor
+        self,
+        input: torch.Tensor,
+        state: Any,
+        input_weights: torch.Tensor,
+        recurrent_weights: torch.Tensor,
+        sequence: bool = False,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The weights of all channels, if those given fit."""
-        check_weights(input, state, input_weights, recurrent_weights, self.spikes)
+        check_weights(input, state, input_weights, recurrent_weights, self.spikes, sequence)
         if self.prepare is None:
             return input_weights, recurrent_weights
         return self.prepare(input_weights), self.prepare(recurrent_weights)

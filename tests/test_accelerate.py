@@ -139,7 +139,8 @@ def test_same_results(name: str, surrogate: dict[str, Any], dtype: torch.dtype):
     module, x = build(name, **surrogate).to(dtype), drive(name, dtype)
     keys, expected = list(module.state_dict()), results(module, x)
     assert reported(module).swapped == {"": name}
-    assert type(module) is getattr(nf, name)
+    assert isinstance(module, getattr(nf, name))
+    assert isinstance(module, getattr(norse, name))  # for whoever asks
     assert list(module.state_dict()) == keys
     tolerance = 1e-4 if dtype == torch.float32 else 1e-9
     if name == "LIFMCRefracRecurrentCell" and dtype == torch.float64:
@@ -187,13 +188,8 @@ def test_model_stays_the_same_objects():
     parameters, before = list(model.parameters()), snapshot(model)
     keys = list(model.state_dict())
     nf.accelerate(model, report=None)
-    assert [type(part) for part in model] == [
-        torch.nn.Linear,
-        nf.LIFCell,
-        nf.LIFRecurrentCell,
-        torch.nn.Linear,
-        nf.LICell,
-    ]
+    kinds = [torch.nn.Linear, nf.LIFCell, nf.LIFRecurrentCell, torch.nn.Linear, nf.LICell]
+    assert all(isinstance(part, kind) for part, kind in zip(model, kinds, strict=True))
     assert [id(part) for part in model.modules()] == [identity for identity, _, _ in before.values()]
     assert all(a is b for a, b in zip(parameters, model.parameters(), strict=True))
     assert list(model.state_dict()) == keys
@@ -385,7 +381,7 @@ def test_what_was_parametrized_later_must_be_undone_first():
     torch.nn.utils.parametrize.register_parametrization(model[1], "input_weights", torch.nn.Identity())
     with pytest.raises(ValueError, match="module '1' has become a ParametrizedLIFRecurrentCell"):
         nf.revert(model)
-    assert type(model[0]) is nf.LIFCell
+    assert isinstance(model[0], nf.LIFCell)
     torch.nn.utils.parametrize.remove_parametrizations(model[1], "input_weights")
     nf.revert(model)
     assert [type(part) for part in model] == [norse.LIFCell, norse.LIFRecurrentCell]
@@ -476,7 +472,8 @@ def test_copies_can_be_reverted():
     nf.revert(other)
     assert type(other[1]) is norse.LIFCell
     assert other[1].state_fallback.__self__ is other[1]
-    assert type(model[1]) is nf.LIFCell
+    assert isinstance(model[1], nf.LIFCell)
+    assert type(model[1]) is type(nf.accelerate(norse.LIFCell(), report=None))
     assert torch.equal(run(other, x)[0], expected)
 
 
@@ -580,3 +577,47 @@ def test_functions_of_norse_take_our_tuples():
                 assert torch.equal(step(x, state, p)[0], expected)
     moved = tree_map_only(torch.Tensor, torch.Tensor.double, theirs)
     assert nf.LIFCell()(x.double(), moved)[0].dtype == torch.float64
+
+
+@pytest.mark.filterwarnings("ignore:nirtorch:DeprecationWarning")
+@pytest.mark.parametrize("copied", [None, copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
+@pytest.mark.parametrize("name", ["LIFCell", "LIFBoxCell", "LIBoxCell", "IAFCell"])
+def test_graphs_that_norse_writes(name: str, copied: Any):
+    """They are the same as before, because its to_nir asks for instances of Norse's classes."""
+    pytest.importorskip("nir")
+    pytest.importorskip("nirtorch")
+    model = norse.SequentialState(torch.nn.Linear(3, 3), build(name), torch.nn.Linear(3, 2))
+    expected = norse.to_nir(model, torch.rand(1, 3))
+    model[1] = nf.accelerate(model[1], report=None)
+    model[1] = model[1] if copied is None else copied(model[1])
+    actual = norse.to_nir(model, torch.rand(1, 3))
+    assert [type(node) for node in actual.nodes.values()] == [type(node) for node in expected.nodes.values()]
+    assert None not in actual.nodes.values()
+    assert actual.edges == expected.edges
+    for key, node in expected.nodes.items():
+        for field, value in vars(node).items():
+            torch.testing.assert_close(vars(actual.nodes[key])[field], value, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_copies_are_of_both_kinds_too(name: str):
+    module = nf.accelerate(build(name), report=None)
+    for other in (module, copy.copy(module), copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
+        assert isinstance(other, getattr(norse, name))
+        assert isinstance(other, getattr(nf, name))
+        assert type(other) is type(module)
+    assert repr(module).startswith(f"{name}(")
+    assert not reported(module).swapped
+
+
+def test_pickles_load_without_norse(tmp_path):
+    module = nf.accelerate(norse.LIFRecurrentCell(2, 3), report=None)
+    x = torch.rand(4, 2)
+    torch.save((module, x, module(x)[0]), tmp_path / "module.pt")
+    code = (
+        "import sys, torch, norse_fast as nf\n"
+        "module, x, z = torch.load(sys.argv[1], weights_only=False)\n"
+        "assert type(module) is nf.LIFRecurrentCell and torch.equal(module(x)[0], z)\n"
+        "assert not [name for name in sys.modules if name.split('.')[0] == 'norse']\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "module.pt")], check=True)

@@ -93,3 +93,14 @@ def test_every_package_has_pages():
     assert all(f"   norse_fast.{name}\n" in index for name in public if name != "benchmark")
     assert all(re.search(rf"^\.\. auto\w+:: norse_fast\.{name}$", index, re.MULTILINE) for name in TOP_LEVEL)
     assert all(f"\n{page.stem}\n" in index for page in DOCS.glob("*.md") if page.stem != "index")
+
+
+def test_pages_are_finished():
+    """No word waits for something to take its place, and times are stated once, where they are measured anew."""
+    pages = [*DOCS.glob("*.md"), *(DOCS.parent / name for name in ("README.md", "CONTRIBUTING.md"))]
+    for page in pages:
+        text = page.read_text()
+        assert not re.findall(r"^\s*[A-Z]{4,}\s*$|\b(?:TODO|TBD|FIXME|XXX|RESULTS)\b", text, re.MULTILINE), page
+        assert not text.rstrip().splitlines()[-1].startswith("#"), page
+    for name in ("index.md", "layer_by_layer.md"):
+        assert not re.findall(r"\d (?:ms|µs|us)\b", (DOCS / name).read_text())

@@ -13,14 +13,13 @@ import sys
 from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 import norse_fast
 
+from .._extras import require
 from .models import MODELS, WITH_DETAILS, import_norse
 from .networks import NETWORKS, run_network
 from .neurons import FAST, NORSE, QUADRATIC_STEPS, Case, run_case, run_memory, run_model
@@ -40,6 +39,10 @@ from .tables import (
 )
 from .timing import Effort, alone
 from .train import Training, check_equal, run_training
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
 
 SIZES = [(1000, 32, 1024), (100, 32, 512), (1, 10), (32, 512)]
 LENGTHS = [(100, 32, 512), (200, 32, 512), (1000, 32, 512), (4000, 32, 512)]
@@ -154,6 +157,15 @@ def _describe_machine(argv: Sequence[str], devices: Sequence[str]) -> dict[str, 
 
 
 def _progress(console: Console) -> Progress:
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
     columns = (TextColumn("{task.description:<28}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     return Progress(*columns, TimeRemainingColumn(), console=console)
 
@@ -307,6 +319,9 @@ def main(argv: Sequence[str]) -> None:
         argv: arguments of the command line.
     """
     arguments = _parse(argv)
+    require("norse_fast.benchmark", "bench", "matplotlib", "rich", "sklearn")
+    from rich.console import Console
+
     console = Console(width=112)
     results: dict[str, Any] = {"machine": _describe_machine(argv, arguments.devices)}
     console.print({key: value for key, value in results["machine"].items() if value})

@@ -15,18 +15,20 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from rich.console import Console
-from rich.table import Table
 
 import norse_fast
 
 from .._extension import BUILD, kernels_disabled
+from .._extras import require
 from .models import MODELS, import_norse
 from .timing import Effort, compare
 from .train import memory_meter
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 __all__ = ["main"]
 
@@ -273,6 +275,8 @@ def _force_path(path: str) -> None:
 
 
 def _table(rows: list[dict[str, Any]]) -> Table:
+    from rich.table import Table
+
     table = Table("part", "case", "mode", "contender", "ms", "of bandwidth", "µs per step", "peak MiB")
     for row in rows:
         share, step, peak = (row.get(key) for key in ("bandwidth_share", "per_step", "peak_bytes"))
@@ -307,6 +311,7 @@ def _plot(rows: list[dict[str, Any]], path: Path) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run all parts, and write gpu.json and gpu.png."""
     arguments = _parse(argv)
+    require("norse_fast.benchmark.gpu", "bench", "matplotlib", "rich")
     device, quick = arguments.device, arguments.quick
     torch.manual_seed(0)
     effort = Effort(1, rounds=2, seconds=0.002) if quick else Effort(1, rounds=5, seconds=0.1)
@@ -330,6 +335,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             print(failures[-1], file=sys.stderr)
         results = {**facts, "gpu_after": _query_gpu(), "effort": effort._asdict(), "failures": failures, "rows": rows}
         (arguments.output / "gpu.json").write_text(json.dumps(results, indent=1) + "\n")
+    from rich.console import Console
+
     Console(width=120).print(_table(rows))
     _plot(rows, arguments.output / "gpu.png")
     if failures:

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from .._constants import constant
 from .._neuron import SEQUENCES, Neuron
 from .._recurrent import RECURRENT, Recurrent
 
@@ -55,15 +56,15 @@ class CobaLIFParameters(NamedTuple):
         tensor(-20)
     """
 
-    tau_syn_exc_inv: Any = torch.as_tensor(1.0 / 5)
-    tau_syn_inh_inv: Any = torch.as_tensor(1.0 / 5)
-    c_m_inv: Any = torch.as_tensor(1.0 / 0.2)
-    g_l: Any = torch.as_tensor(1.0 / 4)
-    e_rev_I: Any = torch.as_tensor(-100)
-    e_rev_E: Any = torch.as_tensor(60)
-    v_rest: Any = torch.as_tensor(-20)
-    v_reset: Any = torch.as_tensor(-70)
-    v_thresh: Any = torch.as_tensor(-10)
+    tau_syn_exc_inv: Any = constant(1.0 / 5)
+    tau_syn_inh_inv: Any = constant(1.0 / 5)
+    c_m_inv: Any = constant(1.0 / 0.2)
+    g_l: Any = constant(1.0 / 4)
+    e_rev_I: Any = constant(-100)
+    e_rev_E: Any = constant(60)
+    v_rest: Any = constant(-20)
+    v_reset: Any = constant(-70)
+    v_thresh: Any = constant(-10)
     method: str = "super"
     alpha: Any = 100.0
 
@@ -110,18 +111,16 @@ class CobaLIFFeedForwardState(NamedTuple):
 
 # Not among the exported names: the function of functional/parameter.py has the same.
 #: A state at rest in biological units.
-default_bio_state = CobaLIFState(
-    z=torch.tensor(0.0), v=torch.tensor(-65.0), g_e=torch.tensor(0.0), g_i=torch.tensor(0.0)
-)
+default_bio_state = CobaLIFState(z=constant(0.0), v=constant(-65.0), g_e=constant(0.0), g_i=constant(0.0))
 #: Parameters in biological units, to go with it.
 default_bio_parameters = CobaLIFParameters(
-    tau_syn_exc_inv=torch.tensor(1 / 0.3),
-    tau_syn_inh_inv=torch.tensor(1 / 0.5),
-    e_rev_E=torch.tensor(0.0),
-    e_rev_I=torch.tensor(-70.0),
-    v_thresh=torch.tensor(-50.0),
-    v_reset=torch.tensor(-65.0),
-    v_rest=torch.tensor(-65.0),
+    tau_syn_exc_inv=constant(1 / 0.3),
+    tau_syn_inh_inv=constant(1 / 0.5),
+    e_rev_E=constant(0.0),
+    e_rev_I=constant(-70.0),
+    v_thresh=constant(-50.0),
+    v_reset=constant(-65.0),
+    v_rest=constant(-65.0),
 )
 
 

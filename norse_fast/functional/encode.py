@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+from .._constants import constant
+from .._neuron import reject_quantized
 from .lif import LIFFeedForwardState, LIFParameters, lif_current_encoder, lif_feed_forward_integral
 
 __all__ = [
@@ -28,10 +30,11 @@ __all__ = [
     "spike_latency_lif_encode",
 ]
 
-_NO_DECAY = torch.tensor(0.0)
+_NO_DECAY = constant(0.0)
 
 
 def _floating(x: torch.Tensor) -> torch.Tensor:
+    reject_quantized("input", x)
     return x if x.is_floating_point() else x.to(torch.get_default_dtype())
 
 

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from .._constants import constant
 from .._neuron import SEQUENCES, Neuron
 from .._recurrent import RECURRENT, Recurrent
 from .parameter import default_bio_parameters
@@ -42,10 +43,10 @@ class IAFParameters(NamedTuple):
         tensor(0.5000)
     """
 
-    v_th: Any = torch.as_tensor(1.0)
-    v_reset: Any = torch.as_tensor(0.0)
+    v_th: Any = constant(1.0)
+    v_reset: Any = constant(0.0)
     method: str = "super"
-    alpha: Any = torch.as_tensor(100.0)
+    alpha: Any = constant(100.0)
 
     @classmethod
     def bio_default(cls, **kwargs: Any) -> IAFParameters:

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from .._constants import constant
 from .._neuron import SEQUENCES, Neuron
 from .._recurrent import RECURRENT, Recurrent
 
@@ -142,6 +143,14 @@ class IzhikevichSpikingBehavior(NamedTuple):
     s: IzhikevichState
 
 
+def _behavior(a: Any, b: Any, c: Any, d: Any, v: float, u: Any, tau_inv: Any = 250) -> IzhikevichSpikingBehavior:
+    """A firing pattern whose state at rest is ``v`` and ``u``."""
+    return IzhikevichSpikingBehavior(
+        p=IzhikevichParameters(a=a, b=b, c=c, d=d, tau_inv=tau_inv),
+        s=IzhikevichState(v=constant(float(v)).requires_grad_(), u=constant(u)),
+    )
+
+
 def create_izhikevich_spiking_behavior(
     a: Any, b: Any, c: Any, d: Any, v_rest: float, u_rest: float, tau_inv: Any = 250
 ) -> IzhikevichSpikingBehavior:
@@ -150,68 +159,68 @@ def create_izhikevich_spiking_behavior(
     Args:
         a, b, c, d: as in :class:`IzhikevichParameters`.
         v_rest: membrane potential at rest in mV.
-        u_rest: recovery variable at rest in mV.
+        u_rest: membrane potential in mV at which the recovery variable is at rest: the state starts with
+            ``u = u_rest * b``, as in Norse.
         tau_inv: inverse time constant in 1/s.
 
     Returns:
         The firing pattern; its membrane potential requires grad.
 
     Example:
-        >>> create_izhikevich_spiking_behavior(0.02, 0.2, -65, 6, -70, -14.0).s.u
+        >>> create_izhikevich_spiking_behavior(0.02, 0.2, -65, 6, -70, -70.0).s.u
         tensor(-14.)
     """
-    return IzhikevichSpikingBehavior(
-        p=IzhikevichParameters(a=a, b=b, c=c, d=d, tau_inv=tau_inv),
-        s=IzhikevichState(v=torch.tensor(float(v_rest), requires_grad=True), u=torch.tensor(u_rest)),
-    )
+    with torch.inference_mode(False), torch.no_grad():
+        u = constant(float(u_rest)) * b
+    return _behavior(a, b, c, d, v_rest, u, tau_inv)
 
 
 def _type_1_behavior() -> IzhikevichSpikingBehavior:
     """Integrators, whose excitability is of type 1, have their own membrane polynomial."""
-    behavior = create_izhikevich_spiking_behavior(0.02, -0.1, -55, 6, -60, 6.0)
+    behavior = _behavior(0.02, -0.1, -55, 6, -60, 6.0)
     return behavior._replace(p=behavior.p._replace(mn=4.1, bias=108))
 
 
 #: Regular spikes while the current lasts.
-tonic_spiking = create_izhikevich_spiking_behavior(0.02, 0.2, -65, 6, -70, -14.0)
+tonic_spiking = _behavior(0.02, 0.2, -65, 6, -70, -14.0)
 #: Regular bursts while the current lasts.
-tonic_bursting = create_izhikevich_spiking_behavior(0.02, 0.2, -50, 2, -70, -14.0)
+tonic_bursting = _behavior(0.02, 0.2, -50, 2, -70, -14.0)
 #: One spike at the onset of the current.
-phasic_spiking = create_izhikevich_spiking_behavior(0.02, 0.25, -65, 6, -64, -16.0)
+phasic_spiking = _behavior(0.02, 0.25, -65, 6, -64, -16.0)
 #: One burst at the onset of the current.
-phasic_bursting = create_izhikevich_spiking_behavior(0.02, 0.25, -55, 0.05, -64, -16.0, tau_inv=200)
+phasic_bursting = _behavior(0.02, 0.25, -55, 0.05, -64, -16.0, tau_inv=200)
 #: A burst at the onset, then regular spikes.
-mixed_mode = create_izhikevich_spiking_behavior(0.02, 0.2, -55, 4, -70, -14.0)
+mixed_mode = _behavior(0.02, 0.2, -55, 4, -70, -14.0)
 #: Spikes that become rarer.
-spike_frequency_adaptation = create_izhikevich_spiking_behavior(0.01, 0.2, -65, 8, -70, -14.0)
+spike_frequency_adaptation = _behavior(0.01, 0.2, -65, 8, -70, -14.0)
 #: Excitability of class 1: the rate grows from 0 with the current.
 class_1_exc = _type_1_behavior()
 #: Excitability of class 2: spikes start at a rate above 0.
-class_2_exc = create_izhikevich_spiking_behavior(0.2, 0.26, -65, 0, -64, -16.64)
+class_2_exc = _behavior(0.2, 0.26, -65, 0, -64, -16.64)
 #: A spike long after a short pulse.
-spike_latency = create_izhikevich_spiking_behavior(0.02, 0.2, -65, 6, -70, -14.0)
+spike_latency = _behavior(0.02, 0.2, -65, 6, -70, -14.0)
 #: Oscillations of the potential after a spike.
-subthreshold_oscillation = create_izhikevich_spiking_behavior(0.05, 0.26, -60, 0, -62, -16.12)
+subthreshold_oscillation = _behavior(0.05, 0.26, -60, 0, -62, -16.12)
 #: Answers to pulses at its own frequency.
-resonator = create_izhikevich_spiking_behavior(0.1, 0.26, -60, -1, -62, -16.12)
+resonator = _behavior(0.1, 0.26, -60, -1, -62, -16.12)
 #: Answers to pulses that coincide.
 integrator = _type_1_behavior()
 #: A spike after inhibition ends.
-rebound_spike = create_izhikevich_spiking_behavior(0.03, 0.25, -60, 4, -64, -16.0, tau_inv=200)
+rebound_spike = _behavior(0.03, 0.25, -60, 4, -64, -16.0, tau_inv=200)
 #: A burst after inhibition ends.
-rebound_burst = create_izhikevich_spiking_behavior(0.03, 0.25, -52, 0, -64, -16.0, tau_inv=200)
+rebound_burst = _behavior(0.03, 0.25, -52, 0, -64, -16.0, tau_inv=200)
 #: A weak pulse spikes if inhibition came before.
-threshold_variability = create_izhikevich_spiking_behavior(0.03, 0.25, -60, 4, -64, -16.0)
+threshold_variability = _behavior(0.03, 0.25, -60, 4, -64, -16.0)
 #: A pulse starts spikes, and another stops them.
-bistability = create_izhikevich_spiking_behavior(0.1, 0.26, -60, 0, -61, -15.86)
+bistability = _behavior(0.1, 0.26, -60, 0, -61, -15.86)
 #: A depolarising potential after each spike.
-dap = create_izhikevich_spiking_behavior(1.0, 0.2, -60, -21, -70, -14.0, tau_inv=100)
+dap = _behavior(1.0, 0.2, -60, -21, -70, -14.0, tau_inv=100)
 #: Answers to a fast rise of the current, not to a slow one.
-accomodation = create_izhikevich_spiking_behavior(0.02, 1.0, -55, 4, -65, -16, tau_inv=500)
+accomodation = _behavior(0.02, 1.0, -55, 4, -65, -16, tau_inv=500)
 #: Spikes while inhibited.
-inhibition_induced_spiking = create_izhikevich_spiking_behavior(-0.02, -1.0, -60, 8, -63.8, 63.8)
+inhibition_induced_spiking = _behavior(-0.02, -1.0, -60, 8, -63.8, 63.8)
 #: Bursts while inhibited.
-inhibition_induced_bursting = create_izhikevich_spiking_behavior(-0.026, -1.0, -45, -2, -63.8, 63.8)
+inhibition_induced_bursting = _behavior(-0.026, -1.0, -45, -2, -63.8, 63.8)
 
 
 def _coefficients(params: tuple[Any, ...], dt: float) -> tuple[Any, ...]:

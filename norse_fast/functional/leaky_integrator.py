@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from .._constants import constant
 from .._neuron import SEQUENCES, Neuron
 from .._recurrent import check_weights
 from .parameter import default_bio_parameters
@@ -37,9 +38,9 @@ class LIParameters(NamedTuple):
         tensor(100.)
     """
 
-    tau_syn_inv: Any = torch.as_tensor(1.0 / 5e-3)
-    tau_mem_inv: Any = torch.as_tensor(1.0 / 1e-2)
-    v_leak: Any = torch.as_tensor(0.0)
+    tau_syn_inv: Any = constant(1.0 / 5e-3)
+    tau_mem_inv: Any = constant(1.0 / 1e-2)
+    v_leak: Any = constant(0.0)
 
     @classmethod
     def bio_default(cls, **kwargs: Any) -> LIParameters:

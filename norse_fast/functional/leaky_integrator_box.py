@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from .._constants import constant
 from .._neuron import SEQUENCES, Neuron
 from .._recurrent import check_weights, project
 
@@ -36,8 +37,8 @@ class LIBoxParameters(NamedTuple):
         tensor(100.)
     """
 
-    tau_mem_inv: Any = torch.as_tensor(1.0 / 1e-2)
-    v_leak: Any = torch.as_tensor(0.0)
+    tau_mem_inv: Any = constant(1.0 / 1e-2)
+    v_leak: Any = constant(0.0)
 
 
 class LIBoxState(NamedTuple):

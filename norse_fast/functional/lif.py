@@ -24,6 +24,7 @@ from typing import Any
 
 import torch
 
+from .._constants import constant
 from .._neuron import SEQUENCES, reset_variants
 from .._recurrent import RECURRENT, Recurrent
 from ..utils.pytree import StateTuple
@@ -65,13 +66,13 @@ class LIFParameters(StateTuple):
         tensor(0.5000)
     """
 
-    tau_syn_inv: Any = torch.as_tensor(1.0 / 5e-3)
-    tau_mem_inv: Any = torch.as_tensor(1.0 / 1e-2)
-    v_leak: Any = torch.as_tensor(0.0)
-    v_th: Any = torch.as_tensor(1.0)
-    v_reset: Any = torch.as_tensor(0.0)
+    tau_syn_inv: Any = constant(1.0 / 5e-3)
+    tau_mem_inv: Any = constant(1.0 / 1e-2)
+    v_leak: Any = constant(0.0)
+    v_th: Any = constant(1.0)
+    v_reset: Any = constant(0.0)
     method: str = "super"
-    alpha: Any = torch.as_tensor(100.0)
+    alpha: Any = constant(100.0)
 
     @classmethod
     def bio_default(cls, **kwargs: Any) -> LIFParameters:

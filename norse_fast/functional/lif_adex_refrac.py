@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from .._constants import constant
 from .._neuron import SEQUENCES
 from .._recurrent import RECURRENT, Recurrent
 from ._refractory import pack_nested, refractory, refractory_update
@@ -45,7 +46,7 @@ class LIFAdExRefracParameters(NamedTuple):
     """
 
     lif_adex: LIFAdExParameters = LIFAdExParameters()
-    rho_reset: Any = torch.as_tensor(5.0)
+    rho_reset: Any = constant(5.0)
 
 
 class LIFAdExRefracState(NamedTuple):

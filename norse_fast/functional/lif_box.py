@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from .._constants import constant
 from .._neuron import SEQUENCES, Neuron
 from ..utils.pytree import StateTuple
 from .reset import ResetMethod, reset_subtract, reset_value
@@ -48,12 +49,12 @@ class LIFBoxParameters(StateTuple):
         tensor(1.)
     """
 
-    tau_mem_inv: Any = torch.as_tensor(1.0 / 1e-2)
-    v_leak: Any = torch.as_tensor(0.0)
-    v_th: Any = torch.as_tensor(1.0)
-    v_reset: Any = torch.as_tensor(0.0)
+    tau_mem_inv: Any = constant(1.0 / 1e-2)
+    v_leak: Any = constant(0.0)
+    v_th: Any = constant(1.0)
+    v_reset: Any = constant(0.0)
     method: str = "super"
-    alpha: Any = torch.as_tensor(100.0)
+    alpha: Any = constant(100.0)
     reset_method: ResetMethod = reset_value
 
 

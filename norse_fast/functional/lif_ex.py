@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from .._constants import constant
 from .._neuron import SEQUENCES, Neuron
 from .._recurrent import RECURRENT, Recurrent
 from .parameter import default_bio_parameters
@@ -57,12 +58,12 @@ class LIFExParameters(NamedTuple):
         tensor(0.5000)
     """
 
-    delta_T: Any = torch.as_tensor(0.5)
-    tau_syn_inv: Any = torch.as_tensor(1.0 / 5e-3)
-    tau_mem_inv: Any = torch.as_tensor(1.0 / 1e-2)
-    v_leak: Any = torch.as_tensor(0.0)
-    v_th: Any = torch.as_tensor(1.0)
-    v_reset: Any = torch.as_tensor(0.0)
+    delta_T: Any = constant(0.5)
+    tau_syn_inv: Any = constant(1.0 / 5e-3)
+    tau_mem_inv: Any = constant(1.0 / 1e-2)
+    v_leak: Any = constant(0.0)
+    v_th: Any = constant(1.0)
+    v_reset: Any = constant(0.0)
     method: str = "super"
     alpha: Any = 100.0
 

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from .._constants import constant
 from .._neuron import SEQUENCES
 from .._recurrent import RECURRENT, Recurrent
 from ._refractory import pack_nested, refractory, refractory_update
@@ -51,7 +52,7 @@ class LIFRefracParameters(NamedTuple):
     """
 
     lif: LIFParameters = LIFParameters()
-    rho_reset: Any = torch.as_tensor(5.0)
+    rho_reset: Any = constant(5.0)
 
 
 class LIFRefracState(NamedTuple):

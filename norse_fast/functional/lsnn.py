@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from .._constants import constant
 from .._neuron import SEQUENCES, reset_variants
 from .._recurrent import RECURRENT, Recurrent, check_weights
 from .parameter import default_bio_parameters
@@ -59,13 +60,13 @@ class LSNNParameters(NamedTuple):
         tensor(0.5000)
     """
 
-    tau_syn_inv: Any = torch.as_tensor(1.0 / 5e-3)
-    tau_mem_inv: Any = torch.as_tensor(1.0 / 1e-2)
-    tau_adapt_inv: Any = torch.as_tensor(1.0 / 800)
-    v_leak: Any = torch.as_tensor(0.0)
-    v_th: Any = torch.as_tensor(1.0)
-    v_reset: Any = torch.as_tensor(0.0)
-    beta: Any = torch.as_tensor(1.8)
+    tau_syn_inv: Any = constant(1.0 / 5e-3)
+    tau_mem_inv: Any = constant(1.0 / 1e-2)
+    tau_adapt_inv: Any = constant(1.0 / 800)
+    v_leak: Any = constant(0.0)
+    v_th: Any = constant(1.0)
+    v_reset: Any = constant(0.0)
+    beta: Any = constant(1.8)
     method: str = "super"
     alpha: Any = 100.0
 

@@ -11,29 +11,31 @@ from typing import Any
 
 import torch
 
+from .._constants import constant
+
 __all__ = ["DEFAULT_BIO_PARAMS", "default_bio_parameters"]
 
 _MEMBRANE = {
-    "tau_syn_inv": torch.tensor(1 / 2.0),
-    "tau_mem_inv": torch.tensor(1 / 10.0),
-    "v_leak": torch.tensor(-70.0),
-    "v_th": torch.tensor(-55.0),
-    "v_reset": torch.tensor(-70.0),
+    "tau_syn_inv": constant(1 / 2.0),
+    "tau_mem_inv": constant(1 / 10.0),
+    "v_leak": constant(-70.0),
+    "v_th": constant(-55.0),
+    "v_reset": constant(-70.0),
 }
 
 #: Potentials in mV, inverse time constants in 1/ms, by model.
 DEFAULT_BIO_PARAMS: dict[str, dict[str, Any]] = {
     "li": {k: _MEMBRANE[k] for k in ("tau_syn_inv", "tau_mem_inv", "v_leak")},
     "lif": dict(_MEMBRANE),
-    "lsnn": {**_MEMBRANE, "tau_adapt_inv": torch.tensor(1 / 100.0), "beta": torch.tensor(0.5)},
+    "lsnn": {**_MEMBRANE, "tau_adapt_inv": constant(1 / 100.0), "beta": constant(0.5)},
     "iaf": {k: _MEMBRANE[k] for k in ("v_th", "v_reset")},
     # With a width of 0 the exponential term is 0 below the threshold, and its gradient is not defined.
-    "lifEx": {"delta_T": torch.tensor(0), **_MEMBRANE},
+    "lifEx": {"delta_T": constant(0), **_MEMBRANE},
     "lifAdEx": {
-        "adaptation_current": torch.tensor(0),
-        "adaptation_spike": torch.tensor(0.01),
-        "delta_T": torch.tensor(2.0),
-        "tau_ada_inv": torch.tensor(1 / 100.0),
+        "adaptation_current": constant(0),
+        "adaptation_spike": constant(0.01),
+        "delta_T": constant(2.0),
+        "tau_ada_inv": constant(1 / 100.0),
         **_MEMBRANE,
     },
 }
@@ -60,4 +62,5 @@ def default_bio_parameters(model: str, **kwargs: Any) -> dict[str, Any]:
     """
     if model not in DEFAULT_BIO_PARAMS:
         raise KeyError(f"model: got {model!r}, expected one of {', '.join(map(repr, DEFAULT_BIO_PARAMS))}.")
-    return {**copy.deepcopy(DEFAULT_BIO_PARAMS[model]), **kwargs}
+    with torch.inference_mode(False):
+        return {**copy.deepcopy(DEFAULT_BIO_PARAMS[model]), **kwargs}

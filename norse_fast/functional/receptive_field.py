@@ -21,6 +21,8 @@ from typing import Any
 
 import torch
 
+from .._constants import constant
+
 __all__ = [
     "covariance_matrix",
     "derive_kernel",
@@ -37,8 +39,19 @@ Derivatives = int | Sequence[tuple[int, int]] | torch.Tensor
 #: What the columns of a tensor of field parameters are.
 COLUMNS = ("scale", "angle", "ratio", "x", "y", "dx", "dy")
 
+#: Where fields are by default, along either side of the grid.
+CENTRE = constant(0.0)[None]
 
-def gaussian_kernel(size: int, c: torch.Tensor, x: Any, y: Any, domain: float = 8) -> torch.Tensor:
+
+def _check_centre(function: str, x: Any, y: Any) -> None:
+    if x is None or y is None:
+        raise TypeError(
+            f"x, y: got no centre, expected two numbers or tensors; where {function} of Norse 1.1.0, which has none, was "
+            "called, pass x=0.0, y=0.0."
+        )
+
+
+def gaussian_kernel(size: int, c: torch.Tensor, x: Any = None, y: Any = None, domain: float = 8) -> torch.Tensor:
     r"""A two-dimensional normal density on a grid.
 
     .. math::
@@ -55,6 +68,7 @@ def gaussian_kernel(size: int, c: torch.Tensor, x: Any, y: Any, domain: float = 
         The density, ``(..., size, size)``, in the dtype and on the device of ``c``; rows are y, columns x.
 
     Raises:
+        TypeError: there is no centre, as in a call for Norse 1.1.0.
         RuntimeError: a covariance is singular.
 
     Example:
@@ -63,11 +77,16 @@ def gaussian_kernel(size: int, c: torch.Tensor, x: Any, y: Any, domain: float = 
                 [0.0965, 0.1592, 0.0965],
                 [0.0585, 0.0965, 0.0585]])
     """
+    _check_centre("gaussian_kernel", x, y)
     grid = torch.linspace(-domain, domain, size, dtype=c.dtype, device=c.device)
     x, y = (torch.as_tensor(centre, dtype=c.dtype, device=c.device)[..., None, None] for centre in (x, y))
     u = torch.stack(torch.broadcast_tensors(grid - x, grid[:, None] - y), dim=-1)
     distance = torch.einsum("...ijm,...mn,...ijn->...ij", u, torch.linalg.inv(c), u)
     return torch.exp(-distance / 2) / (2 * torch.pi * torch.linalg.det(c).sqrt()[..., None, None])
+
+
+def _tensor(value: Any) -> torch.Tensor:
+    return constant(value, torch.get_default_dtype())
 
 
 def covariance_matrix(sigma1: Any, sigma2: Any, phi: Any) -> torch.Tensor:
@@ -82,19 +101,20 @@ def covariance_matrix(sigma1: Any, sigma2: Any, phi: Any) -> torch.Tensor:
         phi: angle of the first axis to the columns' direction in radians, likewise.
 
     Returns:
-        The covariance, ``(..., 2, 2)``.
+        The covariance, ``(..., 2, 2)``; of tensors with one element ``(2, 2)``, as in Norse.
 
     Example:
         >>> covariance_matrix(2.0, 1.0, 0.0)
         tensor([[4., 0.],
                 [0., 1.]])
     """
-    sigma1, sigma2, phi = (torch.as_tensor(value) for value in (sigma1, sigma2, phi))
+    sigma1, sigma2, phi = (_tensor(value) for value in (sigma1, sigma2, phi))
     first, second, cos, sin = sigma1**2, sigma2**2, torch.cos(phi), torch.sin(phi)
     xx = first * cos**2 + second * sin**2
     xy = (first - second) * cos * sin
     yy = first * sin**2 + second * cos**2
-    return torch.stack((xx, xy, xy, yy), dim=-1).unflatten(-1, (2, 2))
+    covariance = torch.stack((xx, xy, xy, yy), dim=-1).unflatten(-1, (2, 2))
+    return covariance.reshape(2, 2) if covariance.numel() == 4 else covariance
 
 
 def derive_kernel(kernel: torch.Tensor, angle: Any) -> torch.Tensor:
@@ -134,7 +154,15 @@ def _fields(parameters: Sequence[torch.Tensor], size: int, domain: float) -> tor
 
 
 def spatial_receptive_field(
-    scale: Any, angle: Any, ratio: Any, x: Any, y: Any, size: int, dx: int = 0, dy: int = 0, domain: float = 10
+    scale: Any,
+    angle: Any,
+    ratio: Any,
+    x: Any = None,
+    y: Any = None,
+    size: int = 0,
+    dx: int = 0,
+    dy: int = 0,
+    domain: float = 10,
 ) -> torch.Tensor:
     r"""One spatial receptive field; without derivatives it sums to 1.
 
@@ -153,6 +181,8 @@ def spatial_receptive_field(
         The field, ``(size, size)``, in the common floating dtype of the parameters; differentiable by the tensors.
 
     Raises:
+        TypeError: there is no centre, as in a call for Norse 1.1.0, where ``size`` comes after ``ratio``.
+        ValueError: ``size`` is less than 1.
         RuntimeError: the covariance is singular, or a field of one pixel is derived.
 
     Example:
@@ -161,7 +191,16 @@ def spatial_receptive_field(
                 [0.1238, 0.2042, 0.1238],
                 [0.0751, 0.1238, 0.0751]])
     """
-    tensors = [torch.as_tensor(value) for value in (scale, angle, ratio, x, y, dx, dy)]
+    if all(type(value) is int for value in (x, y, size)) and size < x:
+        # No pixel is that large. As size, dx and dy, the numbers make sense.
+        raise TypeError(
+            f"x, y, size: got {x}, {y}, {size}, which are size, dx, dy in Norse 1.1.0, expected the centre first; "
+            f"pass scale, angle, ratio, 0.0, 0.0, {x}, {y}, {size}, or {float(x)}, {float(y)} where that is the centre."
+        )
+    _check_centre("spatial_receptive_field", x, y)
+    if size < 1:
+        raise ValueError(f"size: got {size}, expected a number of pixels of 1 or more; it comes after x and y.")
+    tensors = [_tensor(value) for value in (scale, angle, ratio, x, y, dx, dy)]
     device = next((t.device for t in tensors if not t.is_cpu), None)
     dtype = torch.get_default_dtype()
     for t in tensors:
@@ -172,14 +211,14 @@ def spatial_receptive_field(
 def as_pairs(derivatives: Derivatives, scales: torch.Tensor) -> torch.Tensor:
     """Orders of derivatives as a tensor ``(D, 2)`` of the dtype and on the device of ``scales``."""
     if isinstance(derivatives, int):
-        orders = torch.arange(derivatives + 1)
+        orders = torch.arange(derivatives + 1, device="cpu")
         pairs = torch.cartesian_prod(orders, orders)
         # The last pair is of a higher order than all others.
         derivatives = pairs[:-1] if derivatives else pairs
     try:
-        pairs = torch.as_tensor(derivatives)
+        pairs = constant(derivatives)
     except (TypeError, ValueError, RuntimeError):
-        pairs = torch.empty(0)
+        pairs = constant(0)
     if pairs.dim() != 2 or pairs.shape[1] != 2:
         raise ValueError(
             f"derivatives: got {derivatives!r}, expected a number or pairs (dx, dy); for the field itself pass 0."
@@ -210,8 +249,8 @@ def spatial_parameters(
     angles: torch.Tensor,
     ratios: torch.Tensor,
     derivatives: Derivatives,
-    x: torch.Tensor = torch.tensor([0.0]),  # noqa: B008
-    y: torch.Tensor = torch.tensor([0.0]),  # noqa: B008
+    x: torch.Tensor = CENTRE,
+    y: torch.Tensor = CENTRE,
     include_replicas: bool = False,
 ) -> torch.Tensor:
     r"""Parameters of spatial receptive fields: all combinations of the arguments.
@@ -232,6 +271,7 @@ def spatial_parameters(
         Differentiable.
 
     Raises:
+        TypeError: the centres are not tensors.
         ValueError: ``derivatives`` is neither a number nor pairs.
 
     Example:
@@ -241,10 +281,25 @@ def spatial_parameters(
                 [3.0000, 1.5000, 2.0000, 0.0000, 0.0000, 0.0000, 0.0000],
                 [3.0000, 0.0000, 1.0000, 0.0000, 0.0000, 0.0000, 0.0000]])
     """
+    check_centres(x, y)
     values = [v.to(scales.device) for v in (scales, angles, ratios, x, y)]
     rows = combine(values, include_replicas)
     columns = torch.stack([v[index] for v, index in zip(values, rows.unbind(1))], 1)
     return assemble(columns, as_pairs(derivatives, columns))
+
+
+def check_centres(x: Any, y: Any) -> None:
+    """Raise if centres are no tensors.
+
+    Raises:
+        TypeError: they are not.
+    """
+    for name, value in (("x", x), ("y", y)):
+        if not isinstance(value, torch.Tensor):
+            raise TypeError(
+                f"{name}: got {type(value).__name__}, expected a tensor of centres; Norse 1.1.0 has none, so pass by keyword "
+                "what comes after derivatives there."
+            )
 
 
 def check_columns(name: str, parameters: torch.Tensor) -> None:
@@ -256,7 +311,8 @@ def check_columns(name: str, parameters: torch.Tensor) -> None:
     if parameters.dim() != 2 or parameters.shape[1] != len(COLUMNS):
         raise ValueError(
             f"{name}: got shape {tuple(parameters.shape)}, expected (n, {len(COLUMNS)}) with the columns "
-            f"{', '.join(COLUMNS)}; spatial_parameters makes them."
+            f"{', '.join(COLUMNS)}; spatial_parameters makes them. Norse 1.1.0 has neither x nor y, and derives along other "
+            "axes: insert zeros after ratio."
         )
 
 

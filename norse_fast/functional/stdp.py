@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 
+from .._constants import constant
 from .heaviside import heaviside
 
 __all__ = ["STDPParameters", "STDPState", "stdp_step_conv2d", "stdp_step_linear"]
@@ -139,10 +140,10 @@ class STDPParameters:
 
     def __init__(
         self,
-        a_pre: Any = torch.as_tensor(1.0),  # noqa: B008
-        a_post: Any = torch.as_tensor(1.0),  # noqa: B008
-        tau_pre_inv: Any = torch.as_tensor(1.0 / 50e-3),  # noqa: B008
-        tau_post_inv: Any = torch.as_tensor(1.0 / 50e-3),  # noqa: B008
+        a_pre: Any = constant(1.0),  # noqa: B008
+        a_post: Any = constant(1.0),  # noqa: B008
+        tau_pre_inv: Any = constant(1.0 / 50e-3),  # noqa: B008
+        tau_post_inv: Any = constant(1.0 / 50e-3),  # noqa: B008
         w_min: Any = 0.0,
         w_max: Any = 1.0,
         eta_plus: Any = 1e-3,
@@ -165,7 +166,7 @@ class STDPParameters:
         self.w_min, self.w_max = w_min, w_max
         self.eta_plus, self.eta_minus = eta_plus, eta_minus
         self.stdp_algorithm = stdp_algorithm
-        self.mu = torch.as_tensor(mu)
+        self.mu = constant(mu)
         self.hardbound = hardbound
         self.convolutional = convolutional
         self.stride, self.padding, self.dilation = stride, padding, dilation

@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 
 import torch
 
+from .._constants import constant
+
 __all__ = ["STDPSensorParameters", "STDPSensorState", "stdp_sensor_step"]
 
 
@@ -32,10 +34,10 @@ class STDPSensorParameters(NamedTuple):
         tensor(10.)
     """
 
-    eta_p: Any = torch.as_tensor(1.0)
-    eta_m: Any = torch.as_tensor(1.0)
-    tau_ac_inv: Any = torch.as_tensor(1.0 / 100e-3)
-    tau_c_inv: Any = torch.as_tensor(1.0 / 100e-3)
+    eta_p: Any = constant(1.0)
+    eta_m: Any = constant(1.0)
+    tau_ac_inv: Any = constant(1.0 / 100e-3)
+    tau_c_inv: Any = constant(1.0 / 100e-3)
 
 
 class STDPSensorState(NamedTuple):

@@ -154,7 +154,7 @@ def _run_recurrent_cell(cell: SNNRecurrentCell, x: torch.Tensor, state: Any) -> 
     check_weights(x[0], state, cell.input_weights)
     if state is None:
         state = cell.state_fallback(x[0])
-    return RECURRENT[cell.activation](x, state, cell.input_weights, cell.recurrent_weights, cell.p, cell.dt)
+    return RECURRENT[cell.activation](x, state, cell.input_weights, cell.masked_weights(), cell.p, cell.dt)
 
 
 def _run_linear_cell(cell: LILinearCell, x: torch.Tensor, state: Any) -> tuple[torch.Tensor, Any]:
@@ -423,7 +423,7 @@ def _growth(module: nn.Module) -> float:
         ("hidden_size", "input_size"),
     ):
         if wide in options and narrow in options:
-            growth *= int(options[wide]) / int(options[narrow])
+            growth *= int(options[wide]) / max(int(options[narrow]), 1)
     stride = options.get("stride") or 1
     fewer = math.prod(stride) if isinstance(stride, tuple) else stride**2
     return growth * fewer if options.get("transposed") else growth / fewer

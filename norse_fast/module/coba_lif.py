@@ -14,7 +14,7 @@ from ..functional.coba_lif import (
     coba_lif_feed_forward_step,
     coba_lif_step,
 )
-from .snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell, initial_voltage, leaf, uniform, zeros
+from .snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell, checked, initial_voltage, leaf, uniform, zeros
 
 __all__ = ["CobaLIF", "CobaLIFCell", "CobaLIFFeedForwardCell", "CobaLIFRecurrent"]
 
@@ -34,7 +34,7 @@ def _with_weights(input_size: int, hidden_size: int, arguments: dict[str, Any]) 
     """Arguments of the recurrent classes: weights of the variance that the reference gives them, and autapses."""
     for name, columns in (("input_weights", input_size), ("recurrent_weights", hidden_size)):
         if arguments.get(name) is None:
-            arguments[name] = torch.nn.Parameter(torch.randn(hidden_size, columns) / math.sqrt(columns))
+            arguments[name] = torch.nn.Parameter(torch.randn(hidden_size, columns) / math.sqrt(max(columns, 1)))
     return {"autapses": True, **arguments}
 
 
@@ -57,7 +57,7 @@ class CobaLIFFeedForwardCell(SNNCell):
     """
 
     def __init__(self, p: CobaLIFParameters = CobaLIFParameters(), **kwargs: Any) -> None:  # noqa: B008
-        super().__init__(coba_lif_feed_forward_step, self.initial_state, p, **kwargs)
+        super().__init__(coba_lif_feed_forward_step, self.initial_state, checked(p, CobaLIFParameters), **kwargs)
 
     def initial_state(self, input_tensor: torch.Tensor) -> CobaLIFFeedForwardState:
         """The state before the first step."""
@@ -87,7 +87,7 @@ class CobaLIF(SNN):
     """
 
     def __init__(self, p: CobaLIFParameters = CobaLIFParameters(), **kwargs: Any) -> None:  # noqa: B008
-        super().__init__(coba_lif_feed_forward_step, self.initial_state, p, **kwargs)
+        super().__init__(coba_lif_feed_forward_step, self.initial_state, checked(p, CobaLIFParameters), **kwargs)
 
     @uniform
     def initial_state(self, input_tensor: torch.Tensor) -> CobaLIFFeedForwardState:
@@ -130,7 +130,7 @@ class CobaLIFCell(SNNRecurrentCell):
             self.initial_state,
             input_size,
             hidden_size,
-            p,
+            checked(p, CobaLIFParameters),
             dt=dt,
             **_with_weights(input_size, hidden_size, kwargs),
         )
@@ -173,7 +173,7 @@ class CobaLIFRecurrent(SNNRecurrent):
             self.initial_state,
             input_size,
             hidden_size,
-            p,
+            checked(p, CobaLIFParameters),
             dt=dt,
             **_with_weights(input_size, hidden_size, kwargs),
         )

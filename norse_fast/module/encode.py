@@ -8,6 +8,7 @@ import torch
 
 from ..functional import encode
 from ..functional.lif import LIFParameters
+from .snn import checked
 
 __all__ = [
     "ConstantCurrentLIFEncoder",
@@ -25,7 +26,7 @@ class _LIFEncoder(torch.nn.Module):
     def __init__(self, seq_length: int, p: LIFParameters = LIFParameters(), dt: float = 0.001) -> None:  # noqa: B008
         super().__init__()
         self.seq_length = seq_length
-        self.p = p
+        self.p = checked(p, LIFParameters)
         self.dt = dt
 
     def extra_repr(self) -> str:

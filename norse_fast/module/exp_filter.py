@@ -6,6 +6,7 @@ import math
 
 import torch
 
+from .._constants import constant
 from ..functional.filter import exp_filter_step
 
 __all__ = ["ExpFilter"]
@@ -44,8 +45,8 @@ class ExpFilter(torch.nn.Module):
         bias: bool = True,
     ) -> None:
         super().__init__()
-        self.input_size = torch.as_tensor(input_size)
-        self.output_size = torch.as_tensor(output_size)
+        self.input_size = constant(input_size)
+        self.output_size = constant(output_size)
         self.parameter = math.exp(-dt * tau_filter_inv)
         self.linear = torch.nn.Linear(input_size, output_size, bias=bias)
         if input_weights is not None:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from ..functional.iaf import IAFFeedForwardState, IAFParameters, iaf_feed_forward_step
-from .snn import SNN, SNNCell, initial_voltage, uniform
+from .snn import SNN, SNNCell, checked, initial_voltage, uniform
 
 __all__ = ["IAF", "IAFCell"]
 
@@ -42,7 +42,7 @@ class IAFCell(SNNCell):
         dt: float = 0.001,
         **kwargs: Any,
     ) -> None:
-        super().__init__(iaf_feed_forward_step, self.initial_state, p, dt, **kwargs)
+        super().__init__(iaf_feed_forward_step, self.initial_state, checked(p, IAFParameters), dt, **kwargs)
 
     def initial_state(self, input_tensor: torch.Tensor) -> IAFFeedForwardState:
         """The state before the first step."""
@@ -73,7 +73,7 @@ class IAF(SNN):
         dt: float = 0.001,
         **kwargs: Any,
     ) -> None:
-        super().__init__(iaf_feed_forward_step, self.initial_state, p, dt, **kwargs)
+        super().__init__(iaf_feed_forward_step, self.initial_state, checked(p, IAFParameters), dt, **kwargs)
 
     @uniform
     def initial_state(self, input_tensor: torch.Tensor) -> IAFFeedForwardState:

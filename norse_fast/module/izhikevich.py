@@ -7,15 +7,42 @@ from typing import Any
 import torch
 
 from ..functional.izhikevich import (
+    IzhikevichParameters,
     IzhikevichRecurrentState,
     IzhikevichSpikingBehavior,
     IzhikevichState,
     izhikevich_feed_forward_step,
     izhikevich_recurrent_step,
 )
-from .snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell, copied, filled, initial_voltage, uniform, zeros
+from .snn import (
+    SNN,
+    SNNCell,
+    SNNRecurrent,
+    SNNRecurrentCell,
+    checked,
+    copied,
+    described,
+    filled,
+    initial_voltage,
+    uniform,
+    zeros,
+)
 
 __all__ = ["Izhikevich", "IzhikevichCell", "IzhikevichRecurrent", "IzhikevichRecurrentCell"]
+
+
+def _checked(spiking_method: Any) -> IzhikevichSpikingBehavior:
+    """A firing pattern, or an error that says what is wrong with it."""
+    if isinstance(spiking_method, type) or not all(hasattr(spiking_method, field) for field in "ps"):
+        raise TypeError(
+            f"spiking_method: got {described(spiking_method)}, expected an IzhikevichSpikingBehavior, parameters p and "
+            "state s of a firing pattern; pass one by name, for example tonic_spiking, or make one with "
+            "create_izhikevich_spiking_behavior."
+        )
+    p = checked(spiking_method.p, IzhikevichParameters, "spiking_method.p")
+    s = checked(spiking_method.s, IzhikevichState, "spiking_method.s")
+    unchanged = p is spiking_method.p and s is spiking_method.s
+    return spiking_method if unchanged else IzhikevichSpikingBehavior(p, s)
 
 
 def _initial_state(rest: IzhikevichState, input_tensor: torch.Tensor) -> IzhikevichState:
@@ -53,6 +80,7 @@ class IzhikevichCell(SNNCell):
     """
 
     def __init__(self, spiking_method: IzhikevichSpikingBehavior, **kwargs: Any) -> None:
+        spiking_method = _checked(spiking_method)
         super().__init__(izhikevich_feed_forward_step, self.initial_state, spiking_method.p, **kwargs)
         self.spiking_method = spiking_method
 
@@ -82,6 +110,7 @@ class Izhikevich(SNN):
     """
 
     def __init__(self, spiking_method: IzhikevichSpikingBehavior, **kwargs: Any) -> None:
+        spiking_method = _checked(spiking_method)
         super().__init__(izhikevich_feed_forward_step, self.initial_state, spiking_method.p, **kwargs)
         self.spiking_method = spiking_method
 
@@ -114,6 +143,7 @@ class IzhikevichRecurrentCell(SNNRecurrentCell):
     def __init__(
         self, input_size: int, hidden_size: int, spiking_method: IzhikevichSpikingBehavior, *args: Any, **kwargs: Any
     ) -> None:
+        spiking_method = _checked(spiking_method)
         super().__init__(
             izhikevich_recurrent_step, self.initial_state, input_size, hidden_size, spiking_method.p, *args, **kwargs
         )
@@ -148,6 +178,7 @@ class IzhikevichRecurrent(SNNRecurrent):
     def __init__(
         self, input_size: int, hidden_size: int, spiking_method: IzhikevichSpikingBehavior, *args: Any, **kwargs: Any
     ) -> None:
+        spiking_method = _checked(spiking_method)
         super().__init__(
             izhikevich_recurrent_step, self.initial_state, input_size, hidden_size, spiking_method.p, *args, **kwargs
         )

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from ..functional.leaky_integrator import LIParameters, LIState, li_feed_forward_step, li_step
-from .snn import SNN, SNNCell, initial_voltage, uniform, zeros
+from .snn import SNN, SNNCell, checked, initial_voltage, uniform, zeros
 
 __all__ = ["LI", "LICell", "LILinearCell"]
 
@@ -31,7 +31,7 @@ class LICell(SNNCell):
     """
 
     def __init__(self, p: LIParameters = LIParameters(), **kwargs: Any) -> None:  # noqa: B008
-        super().__init__(li_feed_forward_step, self.initial_state, p, **kwargs)
+        super().__init__(li_feed_forward_step, self.initial_state, checked(p, LIParameters), **kwargs)
 
     def initial_state(self, input_tensor: torch.Tensor) -> LIState:
         """The state before the first step."""
@@ -58,7 +58,7 @@ class LI(SNN):
     """
 
     def __init__(self, p: LIParameters = LIParameters(), **kwargs: Any) -> None:  # noqa: B008
-        super().__init__(li_feed_forward_step, self.initial_state, p, **kwargs)
+        super().__init__(li_feed_forward_step, self.initial_state, checked(p, LIParameters), **kwargs)
 
     @uniform
     def initial_state(self, input_tensor: torch.Tensor) -> LIState:
@@ -98,8 +98,8 @@ class LILinearCell(torch.nn.Module):
         super().__init__()
         self.input_size = input_size
         self.hidden_size = hidden_size
-        self.input_weights = torch.nn.Parameter(torch.randn(hidden_size, input_size) / math.sqrt(input_size))
-        self.p = p
+        self.input_weights = torch.nn.Parameter(torch.randn(hidden_size, input_size) / math.sqrt(max(input_size, 1)))
+        self.p = checked(p, LIParameters)
         self.dt = dt
 
     def extra_repr(self) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from ..functional.leaky_integrator_box import LIBoxParameters, LIBoxState, li_box_feed_forward_step
-from .snn import SNN, SNNCell, initial_voltage, uniform
+from .snn import SNN, SNNCell, checked, initial_voltage, uniform
 
 __all__ = ["LIBox", "LIBoxCell"]
 
@@ -32,7 +32,7 @@ class LIBoxCell(SNNCell):
     """
 
     def __init__(self, p: LIBoxParameters = LIBoxParameters(), **kwargs: Any) -> None:  # noqa: B008
-        super().__init__(li_box_feed_forward_step, self.initial_state, p, **kwargs)
+        super().__init__(li_box_feed_forward_step, self.initial_state, checked(p, LIBoxParameters), **kwargs)
 
     def initial_state(self, input_tensor: torch.Tensor) -> LIBoxState:
         """The state before the first step."""
@@ -64,7 +64,7 @@ class LIBox(SNN):
         dt: float = 0.001,
         **kwargs: Any,
     ) -> None:
-        super().__init__(li_box_feed_forward_step, self.initial_state, p, dt, **kwargs)
+        super().__init__(li_box_feed_forward_step, self.initial_state, checked(p, LIBoxParameters), dt, **kwargs)
 
     @uniform
     def initial_state(self, input_tensor: torch.Tensor) -> LIBoxState:

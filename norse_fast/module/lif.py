@@ -16,16 +16,9 @@ from ..functional.lif import (
     lif_step,
     lif_step_sparse,
 )
-from ..functional.threshold import surrogate_index
-from .snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell, initial_voltage, uniform, zeros
+from .snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell, as_tensors, initial_voltage, uniform, zeros
 
 __all__ = ["LIF", "LIFCell", "LIFRecurrent", "LIFRecurrentCell"]
-
-
-def as_tensors(p: Any) -> Any:
-    """Parameters with numbers turned into tensors, so that each step finds them ready."""
-    surrogate_index(p.method)
-    return p._make(field if isinstance(field, str) else torch.as_tensor(field) for field in p)
 
 
 class LIFCell(SNNCell):
@@ -55,7 +48,7 @@ class LIFCell(SNNCell):
         super().__init__(
             lif_feed_forward_step,
             self.initial_state,
-            as_tensors(p),
+            as_tensors(p, LIFParameters),
             activation_sparse=lif_feed_forward_step_sparse,
             **kwargs,
         )
@@ -93,7 +86,7 @@ class LIF(SNN):
         super().__init__(
             lif_feed_forward_step,
             self.initial_state,
-            as_tensors(p),
+            as_tensors(p, LIFParameters),
             activation_sparse=lif_feed_forward_step_sparse,
             **kwargs,
         )
@@ -147,7 +140,7 @@ class LIFRecurrentCell(SNNRecurrentCell):
             self.initial_state,
             input_size,
             hidden_size,
-            as_tensors(p),
+            as_tensors(p, LIFParameters),
             activation_sparse=lif_step_sparse,
             **kwargs,
         )
@@ -188,7 +181,7 @@ class LIFRecurrent(SNNRecurrent):
             self.initial_state,
             input_size,
             hidden_size,
-            as_tensors(p),
+            as_tensors(p, LIFParameters),
             activation_sparse=lif_step_sparse,
             **kwargs,
         )

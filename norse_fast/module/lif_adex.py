@@ -15,7 +15,7 @@ from ..functional.lif_adex import (
     lif_adex_feed_forward_step,
     lif_adex_step,
 )
-from .snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell, initial_voltage, uniform, zeros
+from .snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell, checked, initial_voltage, uniform, zeros
 
 __all__ = ["LIFAdEx", "LIFAdExCell", "LIFAdExRecurrent", "LIFAdExRecurrentCell"]
 
@@ -47,7 +47,7 @@ class LIFAdExCell(SNNCell):
     """
 
     def __init__(self, p: LIFAdExParameters = LIFAdExParameters(), **kwargs: Any) -> None:  # noqa: B008
-        super().__init__(lif_adex_feed_forward_step, self.initial_state, p, **kwargs)
+        super().__init__(lif_adex_feed_forward_step, self.initial_state, checked(p, LIFAdExParameters), **kwargs)
 
     def initial_state(self, input_tensor: torch.Tensor) -> LIFAdExFeedForwardState:
         """The state before the first step."""
@@ -74,7 +74,7 @@ class LIFAdEx(SNN):
     """
 
     def __init__(self, p: LIFAdExParameters = LIFAdExParameters(), **kwargs: Any) -> None:  # noqa: B008
-        super().__init__(lif_adex_feed_forward_step, self.initial_state, p, **kwargs)
+        super().__init__(lif_adex_feed_forward_step, self.initial_state, checked(p, LIFAdExParameters), **kwargs)
 
     @uniform
     def initial_state(self, input_tensor: torch.Tensor) -> LIFAdExFeedForwardState:
@@ -107,7 +107,9 @@ class LIFAdExRecurrentCell(SNNRecurrentCell):
         p: LIFAdExParameters = LIFAdExParameters(),  # noqa: B008
         **kwargs: Any,
     ) -> None:
-        super().__init__(lif_adex_step, self.initial_state, input_size, hidden_size, p, **kwargs)
+        super().__init__(
+            lif_adex_step, self.initial_state, input_size, hidden_size, checked(p, LIFAdExParameters), **kwargs
+        )
 
     def initial_state(self, input_tensor: torch.Tensor) -> LIFAdExState:
         """The state before the first step."""
@@ -140,7 +142,9 @@ class LIFAdExRecurrent(SNNRecurrent):
         p: LIFAdExParameters = LIFAdExParameters(),  # noqa: B008
         **kwargs: Any,
     ) -> None:
-        super().__init__(lif_adex_step, self.initial_state, input_size, hidden_size, p, **kwargs)
+        super().__init__(
+            lif_adex_step, self.initial_state, input_size, hidden_size, checked(p, LIFAdExParameters), **kwargs
+        )
 
     def initial_state(self, input_tensor: torch.Tensor) -> LIFAdExState:
         """The state before the first step."""

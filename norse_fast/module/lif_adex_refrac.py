@@ -18,7 +18,7 @@ from ..functional.lif_adex_refrac import (
     lif_adex_refrac_feed_forward_step,
     lif_adex_refrac_step,
 )
-from .snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell, initial_voltage, uniform, zeros
+from .snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell, checked, initial_voltage, uniform, zeros
 
 __all__ = ["LIFAdExRefrac", "LIFAdExRefracCell", "LIFAdExRefracRecurrent", "LIFAdExRefracRecurrentCell"]
 
@@ -55,7 +55,9 @@ class LIFAdExRefracCell(SNNCell):
     """
 
     def __init__(self, p: LIFAdExRefracParameters = LIFAdExRefracParameters(), **kwargs: Any) -> None:  # noqa: B008
-        super().__init__(lif_adex_refrac_feed_forward_step, self.initial_state, p, **kwargs)
+        super().__init__(
+            lif_adex_refrac_feed_forward_step, self.initial_state, checked(p, LIFAdExRefracParameters), **kwargs
+        )
 
     def initial_state(self, input_tensor: torch.Tensor) -> LIFAdExRefracFeedForwardState:
         """The state before the first step."""
@@ -83,7 +85,9 @@ class LIFAdExRefrac(SNN):
     """
 
     def __init__(self, p: LIFAdExRefracParameters = LIFAdExRefracParameters(), **kwargs: Any) -> None:  # noqa: B008
-        super().__init__(lif_adex_refrac_feed_forward_step, self.initial_state, p, **kwargs)
+        super().__init__(
+            lif_adex_refrac_feed_forward_step, self.initial_state, checked(p, LIFAdExRefracParameters), **kwargs
+        )
 
     @uniform
     def initial_state(self, input_tensor: torch.Tensor) -> LIFAdExRefracFeedForwardState:
@@ -117,7 +121,14 @@ class LIFAdExRefracRecurrentCell(SNNRecurrentCell):
         p: LIFAdExRefracParameters = LIFAdExRefracParameters(),  # noqa: B008
         **kwargs: Any,
     ) -> None:
-        super().__init__(lif_adex_refrac_step, self.initial_state, input_size, hidden_size, p, **kwargs)
+        super().__init__(
+            lif_adex_refrac_step,
+            self.initial_state,
+            input_size,
+            hidden_size,
+            checked(p, LIFAdExRefracParameters),
+            **kwargs,
+        )
 
     def initial_state(self, input_tensor: torch.Tensor) -> LIFAdExRefracState:
         """The state before the first step."""
@@ -151,7 +162,14 @@ class LIFAdExRefracRecurrent(SNNRecurrent):
         p: LIFAdExRefracParameters = LIFAdExRefracParameters(),  # noqa: B008
         **kwargs: Any,
     ) -> None:
-        super().__init__(lif_adex_refrac_step, self.initial_state, input_size, hidden_size, p, **kwargs)
+        super().__init__(
+            lif_adex_refrac_step,
+            self.initial_state,
+            input_size,
+            hidden_size,
+            checked(p, LIFAdExRefracParameters),
+            **kwargs,
+        )
 
     def initial_state(self, input_tensor: torch.Tensor) -> LIFAdExRefracState:
         """The state before the first step."""

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from ..functional.lif_box import LIFBoxFeedForwardState, LIFBoxParameters, lif_box_feed_forward_step
-from .snn import SNN, SNNCell, initial_voltage, uniform
+from .snn import SNN, SNNCell, checked, initial_voltage, uniform
 
 __all__ = ["LIFBox", "LIFBoxCell"]
 
@@ -35,7 +35,7 @@ class LIFBoxCell(SNNCell):
         dt: float = 0.001,
         **kwargs: Any,
     ) -> None:
-        super().__init__(lif_box_feed_forward_step, self.initial_state, p, dt, **kwargs)
+        super().__init__(lif_box_feed_forward_step, self.initial_state, checked(p, LIFBoxParameters), dt, **kwargs)
 
     def initial_state(self, input_tensor: torch.Tensor) -> LIFBoxFeedForwardState:
         """The state before the first step."""
@@ -66,7 +66,7 @@ class LIFBox(SNN):
         dt: float = 0.001,
         **kwargs: Any,
     ) -> None:
-        super().__init__(lif_box_feed_forward_step, self.initial_state, p, dt, **kwargs)
+        super().__init__(lif_box_feed_forward_step, self.initial_state, checked(p, LIFBoxParameters), dt, **kwargs)
 
     @uniform
     def initial_state(self, input_tensor: torch.Tensor) -> LIFBoxFeedForwardState:

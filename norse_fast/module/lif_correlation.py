@@ -8,7 +8,7 @@ from .._recurrent import check_weights
 from ..functional.correlation_sensor import CorrelationSensorState
 from ..functional.lif import LIFState
 from ..functional.lif_correlation import LIFCorrelationParameters, LIFCorrelationState, lif_correlation_step
-from .snn import copied, zeros
+from .snn import checked, copied, zeros
 
 __all__ = ["LIFCorrelation"]
 
@@ -42,7 +42,7 @@ class LIFCorrelation(torch.nn.Module):
         super().__init__()
         self.input_size = input_size
         self.hidden_size = hidden_size
-        self.p = p
+        self.p = checked(p, LIFCorrelationParameters)
         self.dt = dt
 
     def extra_repr(self) -> str:

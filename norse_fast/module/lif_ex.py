@@ -14,7 +14,7 @@ from ..functional.lif_ex import (
     lif_ex_feed_forward_step,
     lif_ex_step,
 )
-from .snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell, initial_voltage, uniform, zeros
+from .snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell, checked, initial_voltage, uniform, zeros
 
 __all__ = ["LIFEx", "LIFExCell", "LIFExRecurrent", "LIFExRecurrentCell"]
 
@@ -46,7 +46,7 @@ class LIFExCell(SNNCell):
     """
 
     def __init__(self, p: LIFExParameters = LIFExParameters(), **kwargs: Any) -> None:  # noqa: B008
-        super().__init__(lif_ex_feed_forward_step, self.initial_state, p, **kwargs)
+        super().__init__(lif_ex_feed_forward_step, self.initial_state, checked(p, LIFExParameters), **kwargs)
 
     def initial_state(self, input_tensor: torch.Tensor) -> LIFExFeedForwardState:
         """The state before the first step."""
@@ -72,7 +72,7 @@ class LIFEx(SNN):
     """
 
     def __init__(self, p: LIFExParameters = LIFExParameters(), **kwargs: Any) -> None:  # noqa: B008
-        super().__init__(lif_ex_feed_forward_step, self.initial_state, p, **kwargs)
+        super().__init__(lif_ex_feed_forward_step, self.initial_state, checked(p, LIFExParameters), **kwargs)
 
     @uniform
     def initial_state(self, input_tensor: torch.Tensor) -> LIFExFeedForwardState:
@@ -105,7 +105,9 @@ class LIFExRecurrentCell(SNNRecurrentCell):
         p: LIFExParameters = LIFExParameters(),  # noqa: B008
         **kwargs: Any,
     ) -> None:
-        super().__init__(lif_ex_step, self.initial_state, input_size, hidden_size, p, **kwargs)
+        super().__init__(
+            lif_ex_step, self.initial_state, input_size, hidden_size, checked(p, LIFExParameters), **kwargs
+        )
 
     def initial_state(self, input_tensor: torch.Tensor) -> LIFExState:
         """The state before the first step."""
@@ -138,7 +140,9 @@ class LIFExRecurrent(SNNRecurrent):
         p: LIFExParameters = LIFExParameters(),  # noqa: B008
         **kwargs: Any,
     ) -> None:
-        super().__init__(lif_ex_step, self.initial_state, input_size, hidden_size, p, **kwargs)
+        super().__init__(
+            lif_ex_step, self.initial_state, input_size, hidden_size, checked(p, LIFExParameters), **kwargs
+        )
 
     def initial_state(self, input_tensor: torch.Tensor) -> LIFExState:
         """The state before the first step."""

@@ -10,7 +10,7 @@ import torch
 from .._recurrent import check_weights
 from ..functional.lif import LIFParameters, LIFState
 from ..functional.lif_mc import lif_mc_step
-from .snn import Activation, SNNRecurrentCell, check_weight, initial_voltage, zeros
+from .snn import Activation, SNNRecurrentCell, check_weight, checked, initial_voltage, zeros
 
 __all__ = ["LIFMCRecurrentCell"]
 
@@ -29,7 +29,7 @@ class CoupledCell(SNNRecurrentCell):
     ) -> None:
         super().__init__(activation, self.initial_state, input_size, hidden_size, p, **kwargs)
         if g_coupling is None:
-            g_coupling = torch.nn.Parameter(torch.randn(hidden_size, hidden_size) / math.sqrt(hidden_size))
+            g_coupling = torch.nn.Parameter(torch.randn(hidden_size, hidden_size) / math.sqrt(max(hidden_size, 1)))
         check_weight("g_coupling", g_coupling, (hidden_size, hidden_size))
         self.g_coupling = g_coupling
 
@@ -49,7 +49,7 @@ class CoupledCell(SNNRecurrentCell):
         check_weights(input_tensor, state, self.input_weights)
         if state is None:
             state = self.state_fallback(input_tensor)
-        weights = (self.input_weights, self.recurrent_weights, self.g_coupling)
+        weights = (self.input_weights, self.masked_weights(), self.g_coupling)
         return self.activation(input_tensor, state, *weights, self.p, self.dt)
 
     def initial_state(self, input_tensor: torch.Tensor) -> Any:
@@ -96,7 +96,7 @@ class LIFMCRecurrentCell(CoupledCell):
         g_coupling: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(lif_mc_step, input_size, hidden_size, p, g_coupling, **kwargs)
+        super().__init__(lif_mc_step, input_size, hidden_size, checked(p, LIFParameters), g_coupling, **kwargs)
 
     def initial_state(self, input_tensor: torch.Tensor) -> LIFState:
         """The state before the first step."""

@@ -9,7 +9,7 @@ import torch
 from ..functional.lif_mc_refrac import lif_mc_refrac_step
 from ..functional.lif_refrac import LIFRefracParameters, LIFRefracState
 from .lif_mc import CoupledCell
-from .snn import zeros
+from .snn import checked, zeros
 
 __all__ = ["LIFMCRefracRecurrentCell"]
 
@@ -45,7 +45,9 @@ class LIFMCRefracRecurrentCell(CoupledCell):
         g_coupling: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(lif_mc_refrac_step, input_size, hidden_size, p, g_coupling, **kwargs)
+        super().__init__(
+            lif_mc_refrac_step, input_size, hidden_size, checked(p, LIFRefracParameters), g_coupling, **kwargs
+        )
 
     def initial_state(self, input_tensor: torch.Tensor) -> LIFRefracState:
         """The state before the first step."""

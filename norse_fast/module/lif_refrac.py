@@ -16,14 +16,9 @@ from ..functional.lif_refrac import (
     lif_refrac_step,
     lif_refrac_step_sparse,
 )
-from .lif import as_tensors
-from .snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell, initial_voltage, uniform, zeros
+from .snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell, as_tensors, initial_voltage, uniform, zeros
 
 __all__ = ["LIFRefrac", "LIFRefracCell", "LIFRefracRecurrent", "LIFRefracRecurrentCell"]
-
-
-def _as_tensors(p: LIFRefracParameters) -> LIFRefracParameters:
-    return LIFRefracParameters(as_tensors(p.lif), torch.as_tensor(p.rho_reset))
 
 
 def _initial_state(
@@ -65,7 +60,7 @@ class LIFRefracCell(SNNCell):
     """
 
     def __init__(self, p: LIFRefracParameters = LIFRefracParameters(), **kwargs: Any) -> None:  # noqa: B008
-        super().__init__(lif_refrac_feed_forward_step, self.initial_state, _as_tensors(p), **kwargs)
+        super().__init__(lif_refrac_feed_forward_step, self.initial_state, as_tensors(p, LIFRefracParameters), **kwargs)
 
     def initial_state(self, input_tensor: torch.Tensor) -> LIFRefracFeedForwardState:
         """The state before the first step."""
@@ -96,7 +91,7 @@ class LIFRefrac(SNN):
     """
 
     def __init__(self, p: LIFRefracParameters = LIFRefracParameters(), **kwargs: Any) -> None:  # noqa: B008
-        super().__init__(lif_refrac_feed_forward_step, self.initial_state, _as_tensors(p), **kwargs)
+        super().__init__(lif_refrac_feed_forward_step, self.initial_state, as_tensors(p, LIFRefracParameters), **kwargs)
 
     @uniform
     def initial_state(self, input_tensor: torch.Tensor) -> LIFRefracFeedForwardState:
@@ -134,7 +129,7 @@ class LIFRefracRecurrentCell(SNNRecurrentCell):
             self.initial_state,
             input_size,
             hidden_size,
-            _as_tensors(p),
+            as_tensors(p, LIFRefracParameters),
             activation_sparse=lif_refrac_step_sparse,
             **kwargs,
         )
@@ -176,7 +171,7 @@ class LIFRefracRecurrent(SNNRecurrent):
             self.initial_state,
             input_size,
             hidden_size,
-            _as_tensors(p),
+            as_tensors(p, LIFRefracParameters),
             activation_sparse=lif_refrac_step_sparse,
             **kwargs,
         )

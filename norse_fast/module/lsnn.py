@@ -13,7 +13,7 @@ from ..functional.lsnn import (
     lsnn_feed_forward_step,
     lsnn_step,
 )
-from .snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell, copied, filled, initial_voltage, uniform, zeros
+from .snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell, checked, copied, filled, initial_voltage, uniform, zeros
 
 __all__ = ["LSNN", "LSNNCell", "LSNNRecurrent", "LSNNRecurrentCell"]
 
@@ -61,7 +61,7 @@ class LSNNCell(SNNCell):
 
     def __init__(self, p: LSNNParameters = LSNNParameters(), adjoint: bool = False, **kwargs: Any) -> None:  # noqa: B008
         _reject_adjoint(adjoint)
-        super().__init__(lsnn_feed_forward_step, self.initial_state, p, **kwargs)
+        super().__init__(lsnn_feed_forward_step, self.initial_state, checked(p, LSNNParameters), **kwargs)
 
     def initial_state(self, input_tensor: torch.Tensor) -> LSNNFeedForwardState:
         """The state before the first step."""
@@ -97,7 +97,7 @@ class LSNN(SNN):
 
     def __init__(self, p: LSNNParameters = LSNNParameters(), adjoint: bool = False, **kwargs: Any) -> None:  # noqa: B008
         _reject_adjoint(adjoint)
-        super().__init__(lsnn_feed_forward_step, self.initial_state, p, **kwargs)
+        super().__init__(lsnn_feed_forward_step, self.initial_state, checked(p, LSNNParameters), **kwargs)
 
     @uniform
     def initial_state(self, input_tensor: torch.Tensor) -> LSNNFeedForwardState:
@@ -136,7 +136,7 @@ class LSNNRecurrentCell(SNNRecurrentCell):
         **kwargs: Any,
     ) -> None:
         _reject_adjoint(adjoint)
-        super().__init__(lsnn_step, self.initial_state, input_size, hidden_size, p, **kwargs)
+        super().__init__(lsnn_step, self.initial_state, input_size, hidden_size, checked(p, LSNNParameters), **kwargs)
 
     def initial_state(self, input_tensor: torch.Tensor) -> LSNNState:
         """The state before the first step."""
@@ -176,7 +176,7 @@ class LSNNRecurrent(SNNRecurrent):
         **kwargs: Any,
     ) -> None:
         _reject_adjoint(adjoint)
-        super().__init__(lsnn_step, self.initial_state, input_size, hidden_size, p, **kwargs)
+        super().__init__(lsnn_step, self.initial_state, input_size, hidden_size, checked(p, LSNNParameters), **kwargs)
 
     def initial_state(self, input_tensor: torch.Tensor) -> LSNNState:
         """The state before the first step."""

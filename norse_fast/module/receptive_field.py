@@ -7,12 +7,15 @@ from typing import Any
 
 import torch
 
+from .._constants import constant
 from ..functional.leaky_integrator_box import LIBoxParameters
 from ..functional.receptive_field import (
+    CENTRE,
     COLUMNS,
     Derivatives,
     as_pairs,
     assemble,
+    check_centres,
     check_columns,
     combine,
     spatial_receptive_fields_with_derivatives,
@@ -29,7 +32,7 @@ __all__ = [
 
 _QUANTITIES = ("scales", "angles", "ratios", "x", "y")
 # Scale and ratio must stay positive, so they may be learned as logarithms.
-_POSITIVE = torch.tensor([name in ("scale", "ratio") for name in COLUMNS])
+_POSITIVE = constant([name in ("scale", "ratio") for name in COLUMNS])
 
 
 class _SpatialReceptiveField2d(torch.nn.Module):
@@ -159,8 +162,8 @@ class _CombinedReceptiveField2d(_SpatialReceptiveField2d):
         angles: torch.Tensor,
         ratios: torch.Tensor,
         derivatives: Derivatives,
-        x: torch.Tensor = torch.tensor([0.0]),  # noqa: B008
-        y: torch.Tensor = torch.tensor([0.0]),  # noqa: B008
+        x: torch.Tensor = CENTRE,
+        y: torch.Tensor = CENTRE,
         optimize_scales: bool = True,
         optimize_angles: bool = True,
         optimize_ratios: bool = True,
@@ -172,6 +175,7 @@ class _CombinedReceptiveField2d(_SpatialReceptiveField2d):
         **kwargs: Any,
     ) -> None:
         super().__init__(in_channels, size, aggregate, domain, kwargs)
+        check_centres(x, y)
         self.optimize_log = optimize_log
         values = [v.to(scales) for v in (scales, angles, ratios, x, y)]
         pairs = as_pairs(derivatives, scales)
@@ -218,6 +222,7 @@ class SampledSpatialReceptiveField2d(_CombinedReceptiveField2d):
         **kwargs: arguments of ``torch.nn.functional.conv2d``.
 
     Raises:
+        TypeError: the centres are not tensors.
         ValueError: ``derivatives`` is neither a number nor pairs.
 
     Example:
@@ -253,6 +258,7 @@ class ParameterizedSpatialReceptiveField2d(_CombinedReceptiveField2d):
         **kwargs: arguments of ``torch.nn.functional.conv2d``.
 
     Raises:
+        TypeError: the centres are not tensors.
         ValueError: ``derivatives`` is neither a number nor pairs.
 
     Example:

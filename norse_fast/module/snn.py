@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
+from torch.autograd import forward_ad
 
 from .._autograd import in_transform
+from .._constants import constant
 from .._neuron import SEQUENCES
 from .._outputs import BYTES, NUMBERS, REDUCED, Outputs
 from .._recurrent import RECURRENT, check_weights, stack_states
+from ..functional.threshold import surrogate_index
 
 __all__ = ["SNN", "SNNCell", "SNNRecurrent", "SNNRecurrentCell"]
 
@@ -35,8 +38,8 @@ def leaf(v: torch.Tensor, input_tensor: torch.Tensor) -> torch.Tensor:
 
 
 def float_dtype(x: torch.Tensor) -> torch.dtype:
-    """The dtype of a tensor, or the default one where it holds integers or booleans."""
-    return x.dtype if x.is_floating_point() else torch.get_default_dtype()
+    """The dtype of a tensor, or the default one where it holds anything but floating point numbers."""
+    return x.dtype if x.is_floating_point() and not x.is_quantized else torch.get_default_dtype()
 
 
 class _AnyInput:
@@ -69,7 +72,7 @@ def copied(value: Any, input_tensor: torch.Tensor, detach: bool = True) -> Any:
     v = _without_history(value, detach)
     if input_tensor is _ANY_INPUT:
         return v
-    v = torch.as_tensor(v)
+    v = constant(v, torch.get_default_dtype())
     return v.to(input_tensor.device, float_dtype(v), copy=True)
 
 
@@ -80,7 +83,8 @@ def filled(
     v = _without_history(value, detach)
     if input_tensor is _ANY_INPUT:
         return v
-    return torch.as_tensor(v).to(input_tensor.device, dtype or float_dtype(input_tensor)).expand(shape).clone()
+    v = constant(v, torch.get_default_dtype())
+    return v.to(input_tensor.device, dtype or float_dtype(input_tensor)).expand(shape).clone()
 
 
 def _without_history(value: Any, detach: bool) -> Any:
@@ -98,6 +102,58 @@ def initial_voltage(
     if shape is None:
         return leaf(copied(value, input_tensor, detach), input_tensor)
     return leaf(filled(value, shape, input_tensor, dtype, detach), input_tensor)
+
+
+def described(value: Any) -> str:
+    """What came in place of parameters, for an error."""
+    return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
+
+
+def checked(p: Any, kind: Any, name: str = "p") -> Any:
+    """Parameters that have the fields of a parameter tuple, or an error that says what is wrong with them.
+
+    Tuples of Norse and of the user do if they have the fields, but not those of another neuron of norse_fast, whose other
+    parameters would be ignored.
+    """
+    missing = [field for field in kind._fields if not hasattr(p, field)]
+    foreign = type(p).__module__.startswith("norse_fast.") and not isinstance(p, kind)
+    if missing or foreign or isinstance(p, type):
+        lacks = f" without {', '.join(missing)}" if hasattr(p, "_fields") and missing else ""
+        fix = f"{kind.__name__}({', '.join(f'{field}=...' for field in kind._fields[:2])})"
+        raise TypeError(
+            f"{name}: got {described(p)}{lacks}, expected {kind.__name__} or a tuple with its fields; pass {fix}."
+        )
+    for field, default in kind._field_defaults.items():
+        if hasattr(default, "_fields"):
+            checked(getattr(p, field), type(default), f"{name}.{field}")
+    if "method" in kind._fields:
+        surrogate_index(p.method)
+    return _map_fields(_tracked, p)
+
+
+def as_tensors(p: Any, kind: Any) -> Any:
+    """Parameters that are :func:`checked`, with numbers turned into tensors, so that each step finds them ready."""
+    return _map_fields(_as_tensor, checked(p, kind))
+
+
+def _map_fields(function: Callable[[Any], Any], p: Any) -> Any:
+    """A (nested) tuple with a function applied to what is in it; the same object where that changes nothing."""
+    if not hasattr(p, "_make"):
+        return function(p)
+    fields = [_map_fields(function, field) for field in p]
+    return p if all(new is old for new, old in zip(fields, p)) else p._make(fields)
+
+
+def _as_tensor(value: Any) -> Any:
+    return value if isinstance(value, str) else constant(value, torch.get_default_dtype())
+
+
+def _tracked(value: Any) -> Any:
+    """A tensor that autograd can look after: a copy where it was made in inference mode."""
+    if not isinstance(value, torch.Tensor) or not value.is_inference() or isinstance(value, torch.nn.Parameter):
+        return value
+    with torch.inference_mode(False):
+        return value.clone()
 
 
 def _check_time(input_tensor: torch.Tensor) -> None:
@@ -309,13 +365,14 @@ class SNN(torch.nn.Module):
 
 
 def _initial_weights(hidden_size: int, columns: int) -> torch.Tensor:
-    return torch.randn(hidden_size, columns) * math.sqrt(2.0 / hidden_size)
+    return torch.randn(hidden_size, columns) * math.sqrt(2.0 / max(hidden_size, 1))
 
 
 class _Weights(torch.nn.Module):
     """Input and recurrent weights, and the rule that neurons do not excite themselves."""
 
     recurrent_weights: Any
+    activation: Activation
 
     def _set_weights(
         self,
@@ -326,8 +383,8 @@ class _Weights(torch.nn.Module):
         autapses: bool,
     ) -> None:
         # Plain tensors, as in the reference: neither in the state_dict nor moved.
-        self.input_size = torch.as_tensor(input_size)
-        self.hidden_size = torch.as_tensor(hidden_size)
+        self.input_size = constant(input_size)
+        self.hidden_size = constant(hidden_size)
         self.autapses = autapses
         # Input weights first: the same seed then gives the same weights as the reference.
         if input_weights is None:
@@ -339,9 +396,9 @@ class _Weights(torch.nn.Module):
         self.input_weights = input_weights
         self.recurrent_weights = recurrent_weights
         if not autapses:
+            # What does not act should not be seen either, or be saved.
             with torch.no_grad():
                 recurrent_weights.fill_diagonal_(0.0)
-            self._keep_diagonal_zero()
 
     def extra_repr(self) -> str:
         """Sizes, parameters and the time step."""
@@ -350,23 +407,57 @@ class _Weights(torch.nn.Module):
             f"autapses={self.autapses}, dt={self.dt}"
         )
 
-    def _keep_diagonal_zero(self) -> None:
-        self.recurrent_weights.requires_grad_(True)
-        self.recurrent_weights.register_hook(_without_diagonal)
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        # Copies and unpickled modules arrive without the hooks of their tensors.
-        super().__setstate__(state)
-        if not self.autapses:
-            self._keep_diagonal_zero()
+    def masked_weights(self) -> torch.Tensor:
+        """The recurrent weights that act: without those from a neuron to itself, unless ``autapses``."""
+        if self.autapses:
+            return cast(torch.Tensor, self.recurrent_weights)
+        return _without_diagonal(self.recurrent_weights, getattr(self.activation, "__module__", ""))
 
 
-def _without_diagonal(gradient: torch.Tensor) -> torch.Tensor:
-    return gradient.diagonal_scatter(gradient.new_zeros(gradient.shape[0]))
+class _NoGradientOfDiagonal(torch.autograd.Function):
+    """Weights as they are; the diagonal of their gradient is zero."""
+
+    @staticmethod
+    def forward(ctx: Any, weights: torch.Tensor) -> torch.Tensor:
+        return weights.view_as(weights)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
+        if torch.is_grad_enabled():
+            return _scatter_zeros(gradient)
+        return gradient.fill_diagonal_(0.0)
 
 
-# torch.save would warn that the hook is lost; __setstate__ puts it back.
-_without_diagonal.__torch_unserializable__ = True  # type: ignore[attr-defined]
+def _scatter_zeros(weights: torch.Tensor) -> torch.Tensor:
+    return weights.diagonal_scatter(weights.new_zeros(weights.shape[0]))
+
+
+def _without_diagonal(weights: torch.Tensor, consumer: str) -> torch.Tensor:
+    """Square weights with a diagonal of zeros, which gets no gradient.
+
+    Plain PyTorch copies the matrix and its gradient in each step, which takes half as long as all else that a cell of 32×512
+    does. The diagonal is zero already, unless someone assigned other weights. So where it can be looked at, weights are
+    used as they are. The step functions of norse_fast (``consumer`` is the module of the step function) take the weights into
+    products, whose gradients nobody else holds, so that the zeros can be written into them.
+    """
+    if _is_plain(weights) and not weights.diagonal().count_nonzero():
+        if not (torch.is_grad_enabled() and weights.requires_grad):
+            return weights
+        if consumer.startswith("norse_fast.functional."):
+            return cast(torch.Tensor, _NoGradientOfDiagonal.apply(weights))
+    return _scatter_zeros(weights)
+
+
+def _is_plain(tensor: torch.Tensor) -> bool:
+    """Whether the values of a tensor can be looked at, without waiting for a device and with no transform watching."""
+    return (
+        type(tensor) in (torch.Tensor, torch.nn.Parameter)
+        and tensor.is_cpu
+        and not torch.compiler.is_compiling()
+        and not in_transform()
+        and not torch.jit.is_tracing()
+        and forward_ad._current_level < 0
+    )
 
 
 def check_weight(name: str, weight: Any, shape: tuple[int, int]) -> None:
@@ -390,8 +481,8 @@ class SNNRecurrentCell(_Weights):
         p: parameters, handed to ``activation``; they are not registered with the module.
         input_weights: shape ``(N, inputs)``; by default a parameter, normal with variance ``2 / N``.
         recurrent_weights: shape ``(N, N)``; likewise.
-        autapses: whether a neuron may excite itself. If not, the diagonal of the recurrent weights is zeroed in place, and
-            stays zero because its gradient is.
+        autapses: whether a neuron may excite itself. If not, the diagonal of the recurrent weights is zeroed in place;
+            whatever is assigned to it later does not act, and its gradient is zero.
         dt: length of a step in seconds.
         activation_sparse: step function for sparse input.
 
@@ -451,7 +542,7 @@ class SNNRecurrentCell(_Weights):
         activation = self.activation
         if self.activation_sparse is not None and input_tensor.is_sparse:
             activation = self.activation_sparse
-        return activation(input_tensor, state, self.input_weights, self.recurrent_weights, self.p, self.dt)
+        return activation(input_tensor, state, self.input_weights, self.masked_weights(), self.p, self.dt)
 
 
 class SNNRecurrent(_Weights):
@@ -529,7 +620,7 @@ class SNNRecurrent(_Weights):
         check_weights(input_tensor, state, self.input_weights)
         if state is None:
             state = self.state_fallback(input_tensor)
-        weights = (self.input_weights, self.recurrent_weights)
+        weights = (self.input_weights, self.masked_weights())
         activation = self.activation
         if self.activation_sparse is not None and input_tensor.is_sparse:
             activation = self.activation_sparse

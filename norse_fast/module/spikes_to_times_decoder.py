@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from .._constants import constant
 from ..functional.spikes_to_times_decoder import ToSpikeTimes
 
 __all__ = ["SpikesToTimesDecoder"]
@@ -31,7 +32,7 @@ class SpikesToTimesDecoder(torch.nn.Module):
 
     def __init__(
         self,
-        spike_count: int | torch.Tensor = torch.as_tensor(1),  # noqa: B008
+        spike_count: int | torch.Tensor = constant(1),  # noqa: B008
         convert_indices_to_times: bool = True,
         dt: float = 1e-3,
     ) -> None:

@@ -6,6 +6,8 @@ import importlib
 import keyword
 from typing import Any
 
+from .._extras import missing
+
 #: Key of what a node says in its metadata about the module that it was written from.
 ORIGIN = "norse_fast"
 
@@ -19,10 +21,7 @@ def import_nir(caller: str) -> tuple[Any, Any]:
     try:
         return importlib.import_module("nir"), importlib.import_module("nirtorch")
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"{caller}: got no package {error.name!r}, expected nir and nirtorch; pip install 'norse-fast[nir]'.",
-            name=error.name,
-        ) from error
+        raise ModuleNotFoundError(missing(caller, error.name, "nir"), name=error.name) from error
 
 
 def attribute(name: str) -> str:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from .._constants import constant
 from .._outputs import REDUCED
 from ..functional.reset import reset_subtract, reset_value
 from ..module.iaf import IAF, IAFCell
@@ -27,7 +28,7 @@ from .state import _is_module_stateful
 
 __all__ = ["to_nir"]
 
-ONE = torch.ones(1)
+ONE = constant(1.0)[None]
 
 
 def to_nir(
@@ -329,7 +330,7 @@ def _cuba_lif(module: CubaLIF, to: _Target) -> Any:
 @_to_node.register(LIFRecurrent)
 def _lif_recurrent(module: Any, to: _Target) -> Any:
     inputs = to.nir.Linear(_tensor(module.input_weights).numpy())
-    neurons = to.nir.Linear(_tensor(module.recurrent_weights).numpy())
+    neurons = to.nir.Linear(_tensor(module.masked_weights()).numpy())
     nodes = {
         "input": to.nir.Input(inputs.input_type),
         "input_weights": inputs,

@@ -1,0 +1,312 @@
+"""No neuron excites itself unless it may: the diagonal of recurrent weights does not act and gets no gradient.
+
+That holds for whatever tensor a module has for its weights at the time of the call, however it came there.
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+import pickle
+import warnings
+
+import pytest
+import torch
+
+import norse_fast as nf
+
+from .models import MODELS, Model, model_id
+from .test_operators import compiled
+
+N = 5
+RECURRENT = [model for model in MODELS if model.kind in ("rec", "mc") and model.cell is not None]
+CLASSES = [
+    pytest.param(kind, steps, id=f"{model.name}-{'layer' if steps else 'cell'}")
+    for model in RECURRENT
+    for kind, steps in ((model.layer, 7), (model.cell, None))
+    if kind is not None
+]
+
+
+def make(kind, **options):
+    torch.manual_seed(1)
+    return kind(3, N, **{"autapses": False, **options})
+
+
+def inputs(steps: int | None, **options) -> torch.Tensor:
+    return 200 * torch.rand(*(() if steps is None else (steps,)), 4, 3, **options)
+
+
+def run(module: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """A number that depends on all outputs and states, after some calls: a first step has no spikes before it."""
+    return total(*module(x, after(module, x)))
+
+
+def after(module: torch.nn.Module, x: torch.Tensor):
+    state = None
+    for _ in range(8):
+        _, state = module(x, state)
+    return state
+
+
+def total(output: torch.Tensor, state) -> torch.Tensor:
+    return sum((leaf * leaf).sum() for leaf in torch.utils._pytree.tree_leaves((output, state)))
+
+
+def diagonal(n: int = N) -> torch.Tensor:
+    return torch.eye(n, dtype=torch.bool)
+
+
+def gradient(module: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
+    (result,) = torch.autograd.grad(run(module, x), module.recurrent_weights)
+    return result
+
+
+def check(module: torch.nn.Module, expected: torch.Tensor, gradient_expected: torch.Tensor, x: torch.Tensor) -> None:
+    assert torch.equal(run(module, x).detach(), expected)
+    actual = gradient(module, x)
+    assert not actual.diagonal().any()
+    assert torch.equal(actual, gradient_expected)
+
+
+def assign_state(module):
+    state = {name: value.detach().clone().float() for name, value in module.state_dict().items()}
+    module.load_state_dict(state, assign=True)
+
+
+def new_parameter(module):
+    module.recurrent_weights = torch.nn.Parameter(module.recurrent_weights.detach().clone())
+
+
+def empty_then_load(module):
+    state = {name: value.clone() for name, value in module.state_dict().items()}
+    module.to_empty(device="cpu")
+    module.load_state_dict(state)
+
+
+def swap(module):
+    torch.utils.swap_tensors(module.recurrent_weights, torch.nn.Parameter(module.recurrent_weights.detach().clone()))
+
+
+def unshard(module):
+    """As FSDP2 does: the parameter of the forward pass is another object than the one before."""
+    whole = torch.nn.Parameter(module.recurrent_weights.detach().clone())
+    module._parameters["recurrent_weights"] = whole
+
+
+def set_diagonal(module):
+    with torch.no_grad():
+        module.recurrent_weights.fill_diagonal_(100.0)
+
+
+def set_data(module):
+    module.recurrent_weights.data.fill_diagonal_(-50.0)
+
+
+def nan_diagonal(module):
+    set_data(module)
+    module.recurrent_weights.data.fill_diagonal_(float("nan"))
+
+
+CHANGES = [assign_state, new_parameter, empty_then_load, swap, unshard, set_diagonal, set_data, nan_diagonal]
+COPIES = {
+    "deepcopy": copy.deepcopy,
+    "pickle": lambda m: pickle.loads(pickle.dumps(m)),
+    "save": lambda m: torch.load(_saved(m), weights_only=False),
+}
+
+
+def _saved(module: torch.nn.Module) -> io.BytesIO:
+    buffer = io.BytesIO()
+    torch.save(module, buffer)
+    buffer.seek(0)
+    return buffer
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda f: f.__name__)
+@pytest.mark.parametrize(("kind", "steps"), CLASSES)
+def test_weights_may_be_replaced(kind, steps, change):
+    x = inputs(steps)
+    module = make(kind)
+    expected, gradient_expected = run(module, x).detach(), gradient(module, x)
+    assert gradient_expected.any()
+    change(module)
+    check(module, expected, gradient_expected, x)
+    with torch.no_grad():
+        assert torch.equal(run(module, x), expected)
+
+
+@pytest.mark.parametrize("how", COPIES)
+@pytest.mark.parametrize(("kind", "steps"), CLASSES)
+def test_copies_keep_the_rule_and_what_is_frozen(kind, steps, how):
+    x = inputs(steps)
+    module = make(kind)
+    check(COPIES[how](module), run(module, x).detach(), gradient(module, x), x)
+    assert not COPIES[how](module.requires_grad_(False)).recurrent_weights.requires_grad
+
+
+@pytest.mark.parametrize(("kind", "steps"), CLASSES)
+def test_given_weights_stay_as_frozen_as_they_are(kind, steps):
+    weights = torch.rand(N, N)
+    module = make(kind, recurrent_weights=weights)
+    assert not weights.requires_grad
+    assert not weights.diagonal().any()
+    assert module.recurrent_weights is weights
+    learned = torch.nn.Parameter(torch.rand(N, N))
+    assert make(kind, recurrent_weights=learned).recurrent_weights.requires_grad
+
+
+@pytest.mark.parametrize(("kind", "steps"), CLASSES)
+def test_functional_calls(kind, steps):
+    x = inputs(steps)
+    module = make(kind)
+    expected, gradient_expected = run(module, x).detach(), gradient(module, x)
+    weights = {name: value.detach().clone() for name, value in module.named_parameters()}
+    weights["recurrent_weights"].fill_diagonal_(30.0)
+    grads, value = torch.func.grad_and_value(lambda w: _call(module, w, x))(weights)
+    torch.testing.assert_close(value, expected, rtol=1e-5, atol=0)
+    assert not grads["recurrent_weights"].diagonal().any()
+    torch.testing.assert_close(grads["recurrent_weights"], gradient_expected, rtol=1e-4, atol=1e-5)
+
+
+def _call(module: torch.nn.Module, weights: dict[str, torch.Tensor], x: torch.Tensor) -> torch.Tensor:
+    return run(lambda x, state: torch.func.functional_call(module, weights, (x, state)), x)
+
+
+@pytest.mark.parametrize(("kind", "steps"), [(nf.LIFRecurrentCell, None), (nf.LIFRecurrent, 7)])
+def test_compiled(kind, steps):
+    x = inputs(steps)
+    module = make(kind)
+    with torch.no_grad():
+        state = after(module, x)
+    expected = total(*module(x, state))
+    (gradient_expected,) = torch.autograd.grad(expected, module.recurrent_weights)
+    set_diagonal(module)
+    result = total(*compiled(module)(x, state))
+    torch.testing.assert_close(result, expected)
+    (actual,) = torch.autograd.grad(result, module.recurrent_weights)
+    assert not actual.diagonal().any()
+    torch.testing.assert_close(actual, gradient_expected)
+
+
+@pytest.mark.parametrize("model", RECURRENT, ids=model_id)
+def test_lifted_cells(model: Model):
+    x = inputs(9)
+    lifted = nf.Lift(make(model.cell))
+    expected, gradient_expected = run(lifted, x).detach(), _gradient_of(lifted, x)
+    set_diagonal(lifted.lifted_module)
+    assert torch.equal(run(lifted, x).detach(), expected)
+    assert torch.equal(_gradient_of(lifted, x), gradient_expected)
+    assert not gradient_expected.diagonal().any()
+
+
+def _gradient_of(lifted: nf.Lift, x: torch.Tensor) -> torch.Tensor:
+    return torch.autograd.grad(run(lifted, x), lifted.lifted_module.recurrent_weights)[0]
+
+
+def test_training_never_moves_the_diagonal():
+    torch.manual_seed(0)
+    x = 5 * torch.rand(20, 2, 4)
+    module = nf.LIFRecurrent(4, 8)
+    module.load_state_dict(nf.LIFRecurrent(4, 8).state_dict(), assign=True)
+    optimizer = torch.optim.SGD(module.parameters(), 0.1)
+    module(x)[0].sum().backward()
+    optimizer.step()
+    assert module.recurrent_weights.diagonal().abs().max() == 0
+
+
+def test_step_functions_of_other_people():
+    """Their gradients may be shared or expanded, so nothing is written into them."""
+    seen = []
+
+    def step(x, state, input_weights, recurrent_weights, p, dt):
+        seen.append(recurrent_weights)
+        loss = recurrent_weights.sum() + (recurrent_weights * torch.arange(9.0).view(3, 3)).sum()
+        return x.new_zeros(x.shape[0], 3) + loss, state
+
+    cell = nf.SNNRecurrentCell(step, lambda x: None, 2, 3, None)
+    out, _ = cell(torch.ones(1, 2))
+    out.sum().backward()
+    expected = (3 * (1 + torch.arange(9.0).view(3, 3))).masked_fill(diagonal(3), 0)
+    assert torch.equal(cell.recurrent_weights.grad, expected)
+    set_diagonal(cell)
+    cell(torch.ones(1, 2))
+    assert not seen[-1].diagonal().any()
+    assert (cell.recurrent_weights.diagonal() == 100).all()  # what someone assigned is theirs
+
+
+def test_repeated_gradients():
+    x = inputs(None)
+    cell = make(nf.LIFRecurrentCell)
+    z, state = cell(x)
+    _, state = cell(x, state._replace(z=torch.ones_like(z)))
+    loss = state.v.sum()
+    first = torch.autograd.grad(loss, cell.recurrent_weights, retain_graph=True)[0]
+    assert first.any()
+    assert torch.equal(torch.autograd.grad(loss, cell.recurrent_weights)[0], first)
+
+
+def current_step(x, state, input_weights, recurrent_weights, p, dt):
+    """A step function that every transform of PyTorch knows."""
+    i = x @ input_weights.t() + torch.tanh(state) @ recurrent_weights.t()
+    return i, i
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script.*is deprecated:DeprecationWarning")  # torch's own forward mode
+def test_transforms():
+    """vmap, both modes of derivatives, and batches of gradients."""
+    cell = nf.SNNRecurrentCell(current_step, lambda x: None, 3, N, None, torch.ones(N, 3))
+
+    def current(weights: torch.Tensor) -> torch.Tensor:
+        return torch.func.functional_call(cell, {"recurrent_weights": weights}, (torch.ones(4, 3), torch.ones(4, N)))[0]
+
+    ensemble = torch.rand(2, N, N)
+    without = ensemble.masked_fill(diagonal(), 0)
+    torch.testing.assert_close(torch.vmap(current)(ensemble), torch.stack([current(w) for w in without]))
+    jacobian = torch.func.jacrev(current)(ensemble[0])
+    assert torch.equal(torch.func.jacfwd(current)(ensemble[0]), jacobian)
+    expected = (torch.eye(N)[:, :, None] * ~diagonal()).expand(4, N, N, N) * torch.tanh(torch.tensor(1.0))
+    assert torch.equal(jacobian, expected)
+    weights = without[0].requires_grad_()
+    batched = torch.autograd.functional.jacobian(current, weights, vectorize=True)
+    assert torch.equal(batched, expected)
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(without[0].detach(), torch.ones(N, N))
+        tangent = torch.autograd.forward_ad.unpack_dual(current(dual)).tangent
+    torch.testing.assert_close(tangent, expected.sum((-1, -2)))
+
+
+def test_second_derivatives_in_plain_pytorch():
+    x = inputs(None)
+    cell = make(nf.LIFRecurrentCell).double()
+    state = nf.LIFState(*(torch.ones(4, N, dtype=torch.float64) for _ in range(3)))
+    with nf.kernels_disabled():
+        _, after = cell(x.double(), state)
+        (first,) = torch.autograd.grad(after.i.pow(2).sum(), cell.recurrent_weights, create_graph=True)
+        (second,) = torch.autograd.grad(first.sum(), cell.recurrent_weights)
+    assert not first.diagonal().any()
+    assert not second.diagonal().any()
+    assert second.masked_fill(diagonal(), 1).ne(0).all()
+
+
+def test_autapses_may_be_allowed():
+    for kind, steps in ((nf.LIFRecurrentCell, None), (nf.LIFRecurrent, 7)):
+        module = make(kind, autapses=True)
+        assert module.masked_weights() is module.recurrent_weights
+        assert gradient(module, inputs(steps)).diagonal().any()
+
+
+def test_exported_weights_are_those_that_act():
+    pytest.importorskip("nir")
+    pytest.importorskip("nirtorch")
+    cell = make(nf.LIFRecurrentCell)
+    expected = cell.recurrent_weights.detach().clone()
+    set_diagonal(cell)
+    weight = torch.as_tensor(nf.to_nir(cell).nodes["recurrent_weights"].weight)
+    assert torch.equal(weight, expected)
+
+
+def test_saving_warns_of_nothing():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        _saved(make(nf.LIFRecurrent))
