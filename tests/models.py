@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +16,16 @@ import norse_fast as nf
 from norse_fast._neuron import SEQUENCES, Neuron
 
 GOLDEN = Path(__file__).parent / "golden"
+#: What the golden files hold of a model without spikes, and of one with them, each in both precisions.
+LINEAR_CASES = ("default-super100", "per_neuron-super10", "scalar-heaviside1", "scalar-super100")
+SPIKING_CASES = (
+    *LINEAR_CASES,
+    "scalar-circ0.5",
+    "scalar-heavi_erfc1.5",
+    "scalar-super10",
+    "scalar-tanh2",
+    "scalar-triangle0.3",
+)
 
 #: The type of the field that is a tuple itself, by state or parameter type.
 NESTED = {
@@ -40,6 +51,8 @@ class Model:
     exact: bool = True  # forward results equal eager PyTorch bit for bit
     tolerance: float = 1e-5  # relative, of float32 values where they are not exact
     default: Callable[[], Any] | None = None  # makes parameters, where their type has no defaults
+    # A function that takes its reset as a parameter has a golden file for each, <function>.<reset>.npz.
+    golden: tuple[str, ...] = ("",)
 
     @property
     def name(self) -> str:
@@ -48,6 +61,18 @@ class Model:
     @property
     def neuron(self) -> Neuron:
         return SEQUENCES[self.step]
+
+    @property
+    def spikes(self) -> bool:
+        return any(name.split(".")[-1] == "method" for name in fields(self.defaults()))
+
+    def golden_files(self) -> list[Path]:
+        return [GOLDEN / f"{self.name}{suffix}.npz" for suffix in self.golden]
+
+    def golden_names(self) -> list[str]:
+        """The cases in each of the files."""
+        cases = SPIKING_CASES if self.spikes else LINEAR_CASES
+        return [f"{case}-{dtype}" for case in cases for dtype in ("float32", "float64")]
 
     def defaults(self) -> Any:
         """Default parameters."""
@@ -90,7 +115,15 @@ MODELS = [
     Model(nf.li_box_step, nf.LIBoxState, nf.LIBoxParameters, "lin"),
     Model(nf.iaf_feed_forward_step, nf.IAFFeedForwardState, nf.IAFParameters, "ff", nf.IAF, nf.IAFCell),
     Model(nf.iaf_step, nf.IAFState, nf.IAFParameters, "rec"),
-    Model(nf.lif_box_feed_forward_step, nf.LIFBoxFeedForwardState, nf.LIFBoxParameters, "ff", nf.LIFBox, nf.LIFBoxCell),
+    Model(
+        nf.lif_box_feed_forward_step,
+        nf.LIFBoxFeedForwardState,
+        nf.LIFBoxParameters,
+        "ff",
+        nf.LIFBox,
+        nf.LIFBoxCell,
+        golden=("", ".reset_subtract"),
+    ),
     Model(
         nf.lif_ex_feed_forward_step,
         nf.LIFExFeedForwardState,
@@ -215,8 +248,12 @@ class GoldenCase:
     """One case of a golden file, with differentiable copies of its inputs."""
 
     model: Model
+    path: Path
     name: str
-    arrays: dict[str, Any]
+
+    @property
+    def arrays(self) -> dict[str, Any]:
+        return read_golden(self.path)[self.name]
 
     @property
     def meta(self) -> dict[str, Any]:
@@ -256,21 +293,27 @@ class GoldenCase:
         return params if inner is None else params._replace(**{inner: self.with_surrogate(getattr(params, inner))})
 
 
+@functools.cache
+def read_golden(path: Path) -> dict[str, dict[str, Any]]:
+    """The arrays of a golden file by case."""
+    groups: dict[str, dict[str, Any]] = {}
+    with np.load(path) as file:
+        for key in file.files:
+            case, array = key.split("/", 1)
+            groups.setdefault(case, {})[array] = file[key]
+    return groups
+
+
 def golden_cases(models: list[Model]) -> list[Any]:
-    """Every case of the models' golden files, as pytest parameters."""
+    """Every case that the models' golden files must have, as pytest parameters; whether they do, their tests tell."""
     import pytest
 
-    cases = []
-    # A function that takes its reset as a parameter has a file per reset, <function>.<reset>.npz.
-    for model, path in [(m, path) for m in models for path in sorted(GOLDEN.glob(f"{m.name}.*npz"))]:
-        with np.load(path) as file:
-            groups: dict[str, dict[str, Any]] = {}
-            for key in file.files:
-                case, array = key.split("/", 1)
-                groups.setdefault(case, {})[array] = file[key]
-        for name, arrays in sorted(groups.items()):
-            cases.append(pytest.param(GoldenCase(model, name, arrays), id=f"{path.stem}-{name}"))
-    return cases
+    return [
+        pytest.param(GoldenCase(model, path, name), id=f"{path.stem}-{name}")
+        for model in models
+        for path in model.golden_files()
+        for name in sorted(model.golden_names())
+    ]
 
 
 def fields(state: Any, prefix: str = "") -> dict[str, torch.Tensor]:

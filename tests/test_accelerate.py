@@ -17,14 +17,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import norse_fast as nf
-from norse_fast.benchmark.models import import_norse
 from norse_fast.utils.pytree import tree_map_only
 
 from .models import fields
+from .packages import find
 
-norse = import_norse()
-if norse is None:
-    pytest.skip("Norse is not installed", allow_module_level=True)
+pytestmark = pytest.mark.needs("norse")
+norse = find("norse.torch")
 snn = norse.module.snn  # not among its public names
 
 INPUTS, NEURONS, STEPS = 4, 6, 30

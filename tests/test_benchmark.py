@@ -6,13 +6,17 @@ import pytest
 import torch
 
 import norse_fast as nf
-from norse_fast.benchmark.models import MODELS, import_norse
+from norse_fast.benchmark.models import MODELS
 from norse_fast.benchmark.networks import NETWORKS
 from norse_fast.benchmark.timing import alone
 
-for package in ("matplotlib", "sklearn"):
-    pytest.importorskip(package)
-main = pytest.importorskip("norse_fast.benchmark.__main__").main
+pytestmark = pytest.mark.needs("bench")
+
+
+def main(arguments):
+    from norse_fast.benchmark.__main__ import main
+
+    main(arguments)
 
 
 def run(tmp_path, *arguments):
@@ -21,6 +25,7 @@ def run(tmp_path, *arguments):
     return json.loads((tmp_path / "benchmark.json").read_text())
 
 
+@pytest.mark.needs("norse")
 def test_everything(tmp_path):
     results = run(tmp_path)
     checks = results["neurons"]["checks"]
@@ -39,14 +44,13 @@ def test_everything(tmp_path):
     assert all(check["equal"] and check["mean_output"] > 0 for check in recurrent["checks"])
     assert {time["part"] for time in recurrent["times"]} == {"rates", "long", "sizes"}
     assert {row["contender"] for row in recurrent["memory"]} >= {"norse_fast"}
-    if import_norse() is not None:
-        assert {"norse_fast", "Norse"} <= {row["contender"] for row in networks["times"]}
-        assert "Norse" in {check["against"] for check in recurrent["checks"]}
-        assert results["recall"][0]["check"]["equal"]
-        compared = {time["model"] for time in results["models"]["times"] if time["contender"] == "Norse cell"}
-        assert compared == {name for name, model in MODELS.items() if not model.no_norse}
-        assert results["train"][0]["check"]["equal"]
-        assert "Norse" in {check["against"] for check in checks}
+    assert {"norse_fast", "Norse"} <= {row["contender"] for row in networks["times"]}
+    assert "Norse" in {check["against"] for check in recurrent["checks"]}
+    assert results["recall"][0]["check"]["equal"]
+    compared = {time["model"] for time in results["models"]["times"] if time["contender"] == "Norse cell"}
+    assert compared == {name for name, model in MODELS.items() if not model.no_norse}
+    assert results["train"][0]["check"]["equal"]
+    assert "Norse" in {check["against"] for check in checks}
 
 
 def test_without_norse(tmp_path, monkeypatch, capsys):
@@ -70,7 +74,8 @@ def test_dtype(tmp_path, dtype):
 
 def test_gpu_benchmark_runs_on_any_device(tmp_path):
     """How fast it is without a GPU is of no interest, but that it runs."""
-    gpu = pytest.importorskip("norse_fast.benchmark.gpu")
+    from norse_fast.benchmark import gpu
+
     gpu.main(["--quick", "--device", "cpu", "--output", str(tmp_path)])
     results = json.loads((tmp_path / "gpu.json").read_text())
     assert (tmp_path / "gpu.png").stat().st_size > 0

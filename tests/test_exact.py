@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 
-import norse_fast as nf
 from norse_fast._extension import kernels_disabled
 
 from .models import FEED_FORWARD, Model, fields, model_id, random_params, random_state
@@ -119,17 +118,31 @@ def test_layers_equal_eager(layer: Model, generator):
         assert compare(fields(state)[name], value)
 
 
-@pytest.mark.parametrize("threads", [1, 2, 3])
-def test_threads_do_not_change_results(threads: int, generator):
-    x = torch.rand(40, 16, 600, generator=generator, requires_grad=True)
-    expected = nf.LIF()(x)[0]
+@pytest.mark.parametrize("model", FEED_FORWARD, ids=model_id)
+def test_threads_do_not_change_results(model: Model, generator):
+    """Neither a value nor a gradient, of anything."""
+    x = 3 * torch.rand(40, 16, 600, generator=generator)
+    state = random_state(model, (16, 600), torch.float32, generator)
+    params = random_params(model, (600,), torch.float32, generator)
+    learned = {name: value for name, value in fields(params).items() if name.split(".")[-1] not in ("alpha", "method")}
+    leaves = {"input": x, **fields(state), **{f"p.{k}": v for k, v in learned.items() if isinstance(v, torch.Tensor)}}
+    for leaf in leaves.values():
+        leaf.requires_grad_()
+    seeds = [torch.randn(x.shape, generator=generator), *torch.randn(len(fields(state)), 16, 600, generator=generator)]
     before = torch.get_num_threads()
-    torch.set_num_threads(threads)
+    found = []
     try:
-        params = nf.LIFParameters(v_th=torch.full((600,), 0.5, requires_grad=True))
-        z, _ = nf.LIF()(x)
-        gradients = torch.autograd.grad(nf.LIF(params)(x)[0].sum(), [x, params.v_th])
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            output, final = model.neuron(x, state, params, 0.001, sequence=True)
+            results = {"output": output, **{f"final {name}": value for name, value in fields(final).items()}}
+            gradients = torch.autograd.grad(list(results.values()), list(leaves.values()), seeds)
+            found.append({**results, **{f"gradient of {name}": g for name, g in zip(leaves, gradients)}})
     finally:
         torch.set_num_threads(before)
-    assert torch.equal(z, expected)
-    assert torch.equal(gradients[1], torch.autograd.grad(nf.LIF(params)(x)[0].sum(), [params.v_th])[0])
+    one, *others = found
+    assert output.any()
+    assert gradients[0].any()
+    for other in others:
+        for name, value in one.items():
+            assert torch.equal(other[name], value), name

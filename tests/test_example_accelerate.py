@@ -8,12 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from norse_fast.benchmark.models import import_norse
-
-for package in ("matplotlib", "rich", "sklearn"):
-    pytest.importorskip(package)
-if import_norse() is None:
-    pytest.skip("Norse is not installed", allow_module_level=True)
+pytestmark = pytest.mark.needs("norse", "bench")
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "accelerate.py"
 SMALL = ["--samples", "70", "--epochs", "1", "--steps", "20", "--hidden", "16", "--rounds", "1"]

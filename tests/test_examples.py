@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-for package in ("matplotlib", "rich", "sklearn"):
-    pytest.importorskip(package)
+pytestmark = pytest.mark.needs("bench")
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 NAMES = sorted(path.stem for path in EXAMPLES.glob("*.py") if path.stem != "common")
@@ -33,11 +32,17 @@ def run(name, picture, warnings="error"):
 
 
 # test_example_accelerate.py runs the one that is left out here.
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "accelerate"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.needs("lightning") if name == "lightning_classifier" else ())
+        for name in NAMES
+        if name != "accelerate"
+    ],
+)
 def test_example(name, tmp_path):
     warnings = "error"
     if name == "lightning_classifier":
-        pytest.importorskip("lightning")
         warnings += ",ignore::FutureWarning"  # Lightning's own: it asks for a deprecated class of PyTorch
     picture = tmp_path / "folder" / "picture.png"
     printed = run(name, picture, warnings)

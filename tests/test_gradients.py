@@ -1,4 +1,4 @@
-"""Gradients of the kernels against autograd through the pure-PyTorch steps, in float64."""
+"""Gradients of the kernels against autograd through the pure-PyTorch steps, most in float64."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def gradients(model: Model, x, state, params, weights, record=False):
     return {k: torch.zeros_like(v) if g is None else g for (k, v), g in zip(leaves.items(), found)}
 
 
-def assert_gradients_match(model: Model, x, state, params, generator, record=False):
+def assert_gradients_match(model: Model, x, state, params, generator, record=False, tolerance=1e-9):
     output, final = model.neuron(x.detach(), state, params, 0.001, sequence=True, record=record)
     results = [output, *fields(final).values()]
     weights = [torch.randn(r.shape, generator=generator, dtype=r.dtype) for r in results]
@@ -48,8 +48,9 @@ def assert_gradients_match(model: Model, x, state, params, generator, record=Fal
     assert actual
     for name, value in expected.items():
         assert actual[name].shape == value.shape
+        scale = max(1.0, value.abs().max().item()) if value.numel() else 0.0
         torch.testing.assert_close(
-            actual[name], value, rtol=1e-9, atol=1e-9 * max(1.0, value.abs().max().item()) if value.numel() else 0
+            actual[name], value, rtol=tolerance, atol=tolerance * scale, msg=lambda m, name=name: f"{name}: {m}"
         )
 
 
@@ -84,6 +85,19 @@ def test_everything_at_once(model: Model, data):
     requiring_grad(params)
     params = set_surrogate(params, method, torch.tensor(2.0, dtype=torch.float64))
     assert_gradients_match(model, x, state, params, generator, record)
+
+
+@pytest.mark.parametrize("record", [False, True])
+@pytest.mark.parametrize("steps", [33, 70])
+@pytest.mark.parametrize("shape", [(), (9,), (3, 9)], ids=str)
+@pytest.mark.parametrize("model", FEED_FORWARD, ids=model_id)
+def test_single_precision(model: Model, shape: tuple[int, ...], steps: int, record: bool, generator):
+    """Of everything, over more than one segment."""
+    x = (3 * torch.rand(steps, 3, 9, generator=generator)).requires_grad_()
+    state = requiring_grad(random_state(model, (3, 9), torch.float32, generator))
+    params = requiring_grad(random_params(model, shape, torch.float32, generator))
+    params = set_surrogate(params, "super", torch.tensor(10.0))
+    assert_gradients_match(model, x, state, params, generator, record, tolerance=1e-5)
 
 
 @pytest.mark.parametrize("needs", ["input", "state", "params", "one parameter"])

@@ -715,8 +715,7 @@ def test_compiled(training: bool, generator):
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_norse_gives_the_same(generator):
-    norse = pytest.importorskip("norse.torch")
+def test_norse_gives_the_same(norse, generator):
     linear = nn.Linear(WIDTH, WIDTH)
     x = 20 * torch.rand(6, 2, WIDTH, generator=generator)
     theirs, their_state = norse.Lift(norse.SequentialState(linear, norse.LIFCell(), nn.ReLU(), norse.LICell()))(x)

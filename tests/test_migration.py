@@ -13,10 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from norse_fast.benchmark.models import import_norse
-
-if import_norse() is None:
-    pytest.skip("Norse is not installed", allow_module_level=True)
+pytestmark = pytest.mark.needs("norse")
 
 PROGRAMS = sorted((Path(__file__).parent / "migration").glob("*.py"))
 

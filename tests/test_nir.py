@@ -13,11 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import norse_fast as nf
-from norse_fast.benchmark.models import import_norse
 from norse_fast.utils.import_nir import CubaLIF, Scale
 
-nir = pytest.importorskip("nir")
-pytest.importorskip("nirtorch")
+from .packages import find
+
+nir = find("nir")
+pytestmark = pytest.mark.needs("nir")
 
 FOLDER = Path(__file__).parent / "nir"
 N = 5
@@ -394,14 +395,6 @@ def test_scale_returns():
 
 
 # What Norse does. Norse 1.1.0 reads and writes with functions that nirtorch deprecated.
-
-
-@pytest.fixture
-def norse():
-    module = import_norse()
-    if module is None:
-        pytest.skip("Norse is not installed")
-    return module
 
 
 deprecated = pytest.mark.filterwarnings("ignore:nirtorch:DeprecationWarning")

@@ -1,0 +1,208 @@
+"""torch.compile with its default backend: the results and gradients of eager mode, for any batch and any number of steps.
+
+The first size is compiled as it is, the second with a symbol in its place; ``aot_eager`` shows neither what the compiler
+makes of symbols nor what it makes of operators. ``make test-compile`` runs all of this, ``pytest`` alone a selection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+import norse_fast as nf
+
+from .models import FEED_FORWARD, MODELS, Model, fields, model_id, random_params
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:torch"),
+    pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning"),
+    # The compiler looks for the gradient of every argument, also of the states that a cell hands on.
+    pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning"),
+]
+slow = pytest.mark.slow_to_compile
+
+#: (T, B): another batch second, then other lengths, around the borders of segments, which are 16 or 32 steps long.
+SHAPES = [
+    *((40, 8), (40, 5), (33, 5), (65, 3), (64, 3), (32, 2), (31, 4), (17, 4), (16, 2), (15, 3), (2, 3)),
+    *((1, 3), (1, 2), (1, 1), (40, 1)),
+]
+#: A few of them, and the batches of cells.
+FEW = [(40, 8), (40, 5), (17, 3), (16, 4), (1, 2)]
+BATCHES = [(4, 8), (4, 5), (4, 3), (4, 1), (4, 2)]
+INPUTS, NEURONS = 4, 6
+
+LAYERS = [m for m in FEED_FORWARD if m.layer]
+CELLS = [m for m in FEED_FORWARD if m.cell]
+RECURRENT_LAYERS = [m for m in MODELS if m.kind == "rec" and m.layer]
+WEIGHTED_CELLS = [m for m in MODELS if m.kind != "ff" and m.cell]
+
+
+def compiled(function: Callable[..., Any], fullgraph: bool = True, **options: Any) -> Callable[..., Any]:
+    torch._dynamo.reset()
+    return torch.compile(function, fullgraph=fullgraph, **options)
+
+
+def learned(params: Any) -> dict[str, torch.Tensor]:
+    """The parameters of a neuron, which from now on are learned."""
+    values = {f"p.{name}": value for name, value in fields(params).items() if isinstance(value, torch.Tensor)}
+    return {name: value.requires_grad_() for name, value in values.items() if name.split(".")[-1] != "alpha"}
+
+
+def make(model: Model, factory: Callable[..., torch.nn.Module], shape: tuple[int, ...], dtype: torch.dtype, generator):
+    """A module that spikes, and all of it that is learned."""
+    params = random_params(model, shape, dtype if dtype == torch.float64 else torch.float32, generator)
+    leaves = learned(params)
+    sizes = () if model.kind == "ff" else (INPUTS, NEURONS)
+    torch.manual_seed(1)
+    module = factory(*sizes, p=params).to(dtype)
+    return module, {**leaves, **dict(module.named_parameters())}
+
+
+def make_input(model: Model, *leading: int, generator, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    width, scale = (NEURONS, 3) if model.kind == "ff" else (INPUTS, 60)
+    return (scale * torch.rand(*leading, width, generator=generator, dtype=torch.float64)).to(dtype).requires_grad_()
+
+
+def make_state(model: Model, module: torch.nn.Module, x: torch.Tensor, generator) -> Any:
+    """A state that needs a gradient, for one step of an input or all."""
+    values = {}
+    for name in fields(module.initial_state(x)):
+        leading = x.shape[-2:-1]
+        value = torch.rand(*leading, NEURONS, generator=generator, dtype=x.dtype)
+        values[name] = ((value < 0.3).to(x.dtype) if name.split(".")[-1] == "z" else value).requires_grad_()
+    return model.pack(model.state, values)
+
+
+def run(function: Callable[..., Any], arguments: tuple[Any, ...], leaves: dict[str, torch.Tensor]) -> dict[str, Any]:
+    """Outputs, states, and the gradients of a random function of all of them."""
+    output, state = function(*arguments)
+    results = {"output": output, **{f"state.{name}": value for name, value in fields(state).items()}}
+    generator = torch.Generator().manual_seed(2)
+    chosen = [value for value in results.values() if value.requires_grad]
+    seeds = [torch.randn(r.shape, generator=generator, dtype=torch.float64).to(r.dtype) for r in chosen]
+    gradients = torch.autograd.grad(chosen, list(leaves.values()), seeds, allow_unused=True, materialize_grads=True)
+    return {**results, **{f"gradient of {name}": gradient for name, gradient in zip(leaves, gradients)}}
+
+
+def stepped(cell: Callable[..., Any]) -> Callable[..., Any]:
+    """A cell over time, in a loop that is not compiled."""
+
+    def loop(x: torch.Tensor, state: Any) -> tuple[torch.Tensor, Any]:
+        outputs = []
+        for frame in x:
+            output, state = cell(frame, state)
+            outputs.append(output)
+        return torch.stack(outputs), state
+
+    return loop
+
+
+def assert_same(actual: dict[str, Any], expected: dict[str, Any], exact: bool, where: str) -> None:
+    """Bit for bit where nothing is added up but in the kernel; gradients of parameters are, over the batch."""
+    assert actual.keys() == expected.keys()
+    for name, value in expected.items():
+        if exact and not name.startswith("gradient of p"):
+            assert torch.equal(actual[name], value), f"{name} at {where}"
+            continue
+        tolerance = 1e-10 if value.dtype == torch.float64 else 2e-5
+        scale = max(1.0, value.abs().max().item())
+        torch.testing.assert_close(
+            actual[name], value, rtol=tolerance, atol=tolerance * scale, msg=lambda m, n=name: f"{n} at {where}: {m}"
+        )
+
+
+def check(
+    model: Model,
+    factory: Callable[..., torch.nn.Module] | None,
+    shapes: list[tuple[int, ...]],
+    generator: torch.Generator,
+    dtype: torch.dtype = torch.float32,
+    per_neuron: bool = False,
+    given: bool = True,
+    options: dict[str, Any] | None = None,
+) -> None:
+    """Run a module eagerly and compiled, on one shape after the other: with one state that is given, or with none."""
+    assert factory is not None
+    over_time = stepped if factory is model.cell else lambda layer: layer
+    module, leaves = make(model, factory, (NEURONS,) if per_neuron else (), dtype, generator)
+    # Recurrent modules ask a tensor for the size of the state that they start from.
+    function = compiled(module, fullgraph=given or model.kind == "ff", **(options or {}))
+    for leading in shapes:
+        x = make_input(model, *leading, generator=generator, dtype=dtype)
+        state = make_state(model, module, x, generator) if given else None
+        wanted = {"input": x, **({f"state.{n}": v for n, v in fields(state).items()} if given else {}), **leaves}
+        expected = run(over_time(module), (x, state), wanted)
+        assert leading != shapes[0] or expected["output"].any()
+        assert_same(run(over_time(function), (x, state), wanted), expected, model.kind == "ff", str(leading))
+
+
+quickly = {nf.lif_feed_forward_step, nf.lif_adex_refrac_feed_forward_step, nf.izhikevich_feed_forward_step}
+
+
+def some(models: list[Model]) -> list[Any]:
+    """The models as parameters of a test, most of them slow."""
+    return [pytest.param(model, marks=() if model.step in quickly else slow, id=model.name) for model in models]
+
+
+@pytest.mark.parametrize("model", some(LAYERS))
+def test_layers(model: Model, generator):
+    check(model, model.layer, SHAPES, generator, per_neuron=True)
+
+
+@pytest.mark.parametrize("model", RECURRENT_LAYERS, ids=model_id)
+def test_recurrent_layers(model: Model, generator):
+    check(model, model.layer, FEW, generator)
+
+
+@slow
+@pytest.mark.parametrize("model", RECURRENT_LAYERS, ids=model_id)
+def test_recurrent_layers_at_all_lengths(model: Model, generator):
+    check(model, model.layer, SHAPES, generator, torch.float64, per_neuron=True)
+
+
+@pytest.mark.parametrize("model", some(CELLS))
+def test_cells(model: Model, generator):
+    check(model, model.cell, BATCHES, generator, per_neuron=True)
+
+
+@slow
+@pytest.mark.parametrize("model", WEIGHTED_CELLS, ids=model_id)
+def test_cells_with_weights(model: Model, generator):
+    check(model, model.cell, BATCHES, generator)
+
+
+@slow
+@pytest.mark.parametrize("model", [*LAYERS, *RECURRENT_LAYERS], ids=model_id)
+def test_from_the_initial_state(model: Model, generator):
+    check(model, model.layer, SHAPES, generator, given=False)
+
+
+@slow
+@pytest.mark.parametrize("model", [*CELLS, *WEIGHTED_CELLS], ids=model_id)
+def test_cells_from_the_initial_state(model: Model, generator):
+    check(model, model.cell, BATCHES, generator, given=False)
+
+
+@slow
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("model", LAYERS, ids=model_id)
+def test_dtypes(model: Model, dtype: torch.dtype, generator):
+    check(model, model.layer, FEW, generator, dtype)
+
+
+@slow
+@pytest.mark.parametrize("model", [*LAYERS, *RECURRENT_LAYERS], ids=model_id)
+def test_symbols_from_the_start(model: Model, generator):
+    check(model, model.layer, FEW, generator, options={"dynamic": True})
+
+
+@slow
+@pytest.mark.parametrize("model", [*LAYERS, *RECURRENT_LAYERS], ids=model_id)
+def test_recorded_states(model: Model, generator):
+    def factory(*sizes: int, p: Any) -> torch.nn.Module:
+        return model.layer(*sizes, p=p, record_states=True)
+
+    check(model, factory, FEW, generator)
