@@ -2,7 +2,7 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 ENVIRONMENT := build/bench-venv
 
-.PHONY: test docs bench gpu-check
+.PHONY: test docs bench fuzz gpu-check
 
 # Everything, from nothing: environment, build, lint, types, docs, tests.
 test:
@@ -23,6 +23,15 @@ bench:
 	pip install --no-deps norse==1.1.0 nir nirtorch
 	# From another directory, or Python would import the sources, which have no library beside them.
 	cd build && python -m norse_fast.benchmark --output ../benchmarks/results $(ARGS)
+
+# Looks for calls that are wrong or crash: N public ones and half as many raw ones, in the current environment. A case that fails
+# prints its seed and a program. N=20000 takes about a quarter of an hour on one core.
+N ?= 2000
+fuzz:
+	status=0; \
+	$(PYTHON) -m tests.fuzz public --cases $(N) $(if $(SEED),--seed $(SEED)) || status=1; \
+	$(PYTHON) -m tests.fuzz raw --cases $$(( $(N) / 2 )) $(if $(SEED),--seed $(SEED)) || status=1; \
+	exit $$status
 
 # On a machine with a GPU: builds, runs the CUDA tests and the benchmark of the GPU. See docs/gpu.md.
 gpu-check:

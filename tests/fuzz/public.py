@@ -1,0 +1,655 @@
+"""Public calls against plain PyTorch: the same program, once with kernels and once without."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import norse_fast as nf
+from norse_fast._outputs import NUMBERS
+
+from ..models import MODELS, NESTED, Model
+from .draw import Draw, Finding
+
+LENGTHS = (1, 2, 0, 15, 16, 17, 31, 32, 33, 47, 63, 64, 65, 97, 129)
+LENGTH_WEIGHTS = (8, 8, 2, 4, 8, 8, 5, 8, 12, 3, 3, 3, 4, 2, 2)
+WIDTHS = (1, 2, 0, 3, 5, 15, 16, 17, 31, 33, 63, 64, 65, 511, 512, 513, 1023, 1024, 1025)
+WIDTH_WEIGHTS = (6, 6, 3, 8, 8, 6, 6, 6, 4, 4, 2, 2, 2, 1, 1, 1, 1, 1, 1)
+#: Values of an input at most, but for one case in fifty, where ten times as many.
+MOST = 10_000
+
+CAST = {
+    torch.float32: ".float()",
+    torch.float64: ".double()",
+    torch.float16: ".half()",
+    torch.bfloat16: ".bfloat16()",
+    torch.int64: ".long()",
+    torch.int32: ".int()",
+    torch.uint8: ".byte()",
+    torch.bool: ".bool()",
+}
+FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+DTYPES = tuple(CAST)
+
+#: What makes the tensors of a case; a program has those that it uses.
+MAKERS = {
+    "R": "R = lambda *s: 4 * torch.rand(s, generator=g, dtype=torch.float64) - 0.5",
+    "U": "U = lambda *s: 0.8 + 0.4 * torch.rand(s, generator=g, dtype=torch.float64)",
+    # Multiples of a power of two, whose sums are exact in any order.
+    "D": "D = lambda *s: torch.randint(-8, 9, s, generator=g) / 4",
+    "Z": "Z = lambda *s: torch.rand(s, generator=g) < 0.3",
+    "S": "S = lambda t, v: torch.where(torch.rand(t.shape, generator=g) < 0.1, t.new_tensor(v), t)",
+}
+#: What float32 and float64 gradients may differ by, relative to the largest of their tensor; float16 and bfloat16 by an ulp
+#: for each step, because PyTorch adds up those of a parameter in its own dtype.
+GRADIENT_TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-9}
+#: The same where sums cancel or recurrence amplifies, if the same case in float64 agrees.
+ROUNDED_TOLERANCE = {torch.float32: 0.01, torch.float16: 0.5, torch.bfloat16: 0.5}
+#: What forward results of models with an exponential may, which is not PyTorch's own.
+HALF_ULP = {torch.float16: 2**-10, torch.bfloat16: 2**-7}
+FORWARD_TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10, **HALF_ULP}
+SPARSE_STEPS = ("lif_feed_forward_step", "lif_step", "lif_refrac_step")
+
+
+@dataclass
+class Case:
+    """A program that defines ``run``, which returns results and gradients; and what is known of its rounding."""
+
+    target: str
+    program: str
+    #: The same with gradients of zero for the results that it gives none.
+    with_zeros: str
+    exact: bool  # results are the same to the bit
+    steps: int
+    narrow: bool  # gradients pass through tensors of the input's dtype, which may be of half precision
+
+    @property
+    def printed(self) -> str:
+        show = 'print(*run(), sep="\\n")'
+        return f"{self.program}\n{show}\nwith nf.kernels_disabled(): {show}"
+
+
+def class_name(model: Model, make: Any) -> str:
+    """The class behind a constructor of the table."""
+    return (inspect.getclosurevars(make).nonlocals.get("cls", make) if inspect.isfunction(make) else make).__name__
+
+
+def call_text(name: str, *arguments: str, **keywords: str) -> str:
+    return f"{name}({', '.join([a for a in arguments if a] + [f'{k}={v}' for k, v in keywords.items() if v])})"
+
+
+class Writer:
+    """Writes a case, choice by choice."""
+
+    def __init__(self, d: Draw) -> None:
+        self.d = d
+        self.setup: list[str] = [f"g = torch.Generator().manual_seed({d.seed})"]
+
+    # Tensors
+
+    def tensor(
+        self, name: str, base: str, shape: tuple[int, ...], dtype: torch.dtype, scale: float = 1, special: bool = True
+    ) -> str:
+        """An expression of a tensor in some layout, which may hold special values and require grad."""
+        d, floating = self.d, dtype.is_floating_point
+        layouts = {"plain": 12.0, "offset": 1.0}
+        if shape:
+            layouts |= {"expanded": 1, "stepped": 1}
+        if len(shape) > 1:
+            layouts["transposed"] = 2
+        if len(shape) == 2 and 0 not in shape:
+            layouts["windows"] = 0.5
+        if floating:
+            layouts["negative"] = 0.5
+        layout = d.pick(f"{name}.layout", tuple(layouts), tuple(layouts.values()))
+        sizes, suffix = list(shape), ""
+        if layout == "offset":
+            sizes, suffix = [3, *shape], "[1]"
+        elif layout == "expanded":
+            sizes[d.pick(f"{name}.expanded", range(len(shape)))] = 1
+            suffix = f".expand{tuple(shape)}"
+        elif layout == "stepped":
+            k = d.pick(f"{name}.stepped", range(len(shape)))
+            sizes[k], suffix = 2 * sizes[k], f"[{':, ' * k}::2]"
+        elif layout == "transposed":
+            k = d.pick(f"{name}.transposed", range(len(shape) - 1))
+            sizes[k], sizes[k + 1], suffix = sizes[k + 1], sizes[k], f".transpose({k}, {k + 1})"
+        elif layout == "windows":
+            sizes, suffix = [sum(shape) - 1], f".unfold(0, {shape[1]}, 1)"
+        made = f"{base}({', '.join(map(str, sizes))})"
+        text = (made if scale == 1 else f"({scale:g} * {made})") + CAST[dtype]
+        if floating and special and d.chance(f"{name}.special", 0.04):
+            values = ("nan", "inf", "-inf", "1e30", "-1e30", "-0.0", "1e-45", "1e-310")
+            # Sums of the others depend on the order; and a width of zero has no gradient.
+            values = {"R": values, "U": values[:5]}.get(base, values[:3])
+            text = f"S({text}, float({d.pick(f'{name}.value', values)!r}))"
+        if layout == "negative":
+            text = f"torch._neg_view({text})"
+        text += suffix
+        if floating and d.chance(f"{name}.grad", 0.5):
+            text += ".requires_grad_()"
+        return text
+
+    def some_shape(self, name: str, neurons: tuple[int, ...]) -> tuple[int, ...]:
+        """A shape that broadcasts to the neurons; now and then one that does not."""
+        ones = tuple(1 for _ in neurons)
+        shapes = [
+            (),
+            neurons[-1:],
+            neurons,
+            (1,),
+            ones,
+            (*neurons[:-1], 1)[: len(neurons)],
+            (*ones[:-1], *neurons[-1:]),
+        ]
+        shapes += [(7,), (1, *neurons)]
+        return self.d.pick(f"{name}.shape", shapes, (6, 6, 4, 1, 1, 1, 1, 0.1, 0.1))
+
+    # Parameters
+
+    def value(self, name: str, default: Any, neurons: tuple[int, ...]) -> str:
+        """A parameter near its default, of any form; empty for the default itself."""
+        d, centre = self.d, float(default) or 0.1
+        form = d.pick(f"{name}.form", ("", "tensor", "float", "int", "bad"), (14, 6, 1, 0.5, 0.03))
+        if form == "float":
+            return repr(round(1.1 * centre, 6))
+        if form == "int":
+            return repr(math.ceil(centre))
+        if form == "bad":
+            return d.pick(f"{name}.bad", ("'1'", "None", "[1.0]", "torch.tensor(1j)"))
+        if not form:
+            return ""
+        dtype = d.pick(f"{name}.dtype", DTYPES, (12, 6, 3, 3, 1, 0.5, 0.3, 0.3))
+        return self.tensor(name, "U", self.some_shape(name, neurons), dtype, centre)
+
+    def params(self, model: Model, neurons: tuple[int, ...], name: str = "p") -> str:
+        """An expression of a model's parameters; empty for the defaults."""
+        d = self.d
+
+        def fields(p: Any, prefix: str) -> dict[str, str]:
+            found = {}
+            for field, default in zip(p._fields, p):
+                if hasattr(default, "_fields"):
+                    inner = fields(default, f"{prefix}{field}.")
+                    found[field] = call_text(f"nf.{type(default).__name__}", **inner) if inner else ""
+                elif field == "method":
+                    methods = ("super", "triangle", "tanh", "circ", "heavi_erfc", "heaviside", "adjoint", "nope")
+                    method = d.pick(f"{name}.method", methods, (8, 1, 1, 1, 1, 1, 0.05, 0.05))
+                    found[field] = "" if method == "super" else repr(method)
+                elif field == "alpha":
+                    forms = ("", "2.0", "0.3", "100", "torch.tensor(5.0)", "torch.tensor(0.7).double()", "per neuron")
+                    text = d.pick(f"{name}.alpha", forms, (6, 1, 1, 1, 1, 1, 0.5))
+                    found[field] = (
+                        self.tensor(f"{name}.alpha", "U", neurons[-1:], torch.float32) if "per" in text else text
+                    )
+                elif field == "reset_method":
+                    found[field] = d.pick(f"{name}.reset", ("", "nf.reset_subtract"))
+                else:
+                    found[field] = self.value(f"{name}.{prefix}{field}", default, neurons)
+            return {field: text for field, text in found.items() if text}
+
+        p = model.defaults()
+        changed = fields(p, "")
+        if model.default is not None:
+            return call_text("nf.tonic_spiking.p._replace", **changed) if changed else ""
+        return call_text(f"nf.{type(p).__name__}", **changed) if changed else ""
+
+    def step_length(self) -> str:
+        """The time step; empty for the default."""
+        forms = ("", "0.003", "0.0001", "0.0", "1.0", "1", "torch.tensor(0.002)", "torch.tensor(0.002).double()")
+        bad = ("'1e-3'", "None", "float('nan')", "float('inf')", "torch.tensor([0.001])", "-0.001")
+        return self.d.pick("dt", forms + bad, (40, 4, 4, 1, 1, 0.5, 1, 1, 0.05, 0.05, 0.05, 0.05, 0.05, 0.05))
+
+    # States
+
+    def state(self, model: Model, neurons: tuple[int, ...], dtype: torch.dtype, sparse: bool = False) -> str:
+        d = self.d
+        compute = torch.float64 if dtype == torch.float64 else torch.float32
+        recurrent = model.kind in ("rec", "mc")
+
+        def field(name: str, spikes: bool) -> str:
+            key = f"state.{name}"
+            if spikes:
+                base = d.pick(f"{key}.base", ("Z", "D"), (6, 1))
+                kind = dtype if dtype.is_floating_point else torch.float32
+                kind = d.pick(f"{key}.dtype", (kind, *DTYPES), (20, *[0.1] * len(DTYPES)))
+                return self.tensor(key, base, neurons, kind) + (".to_sparse()" if sparse else "")
+            form = d.pick(f"{key}.form", ("tensor", "shape", "number", "bad"), (16, 3, 1, 0.05))
+            if form == "number":
+                return d.pick(f"{key}.number", ("0.0", "0.3", "1"))
+            if form == "bad":
+                return d.pick(f"{key}.bad", ("'1'", "None", "[1.0]", "torch.tensor(1j)"))
+            shape = neurons if form == "tensor" else self.some_shape(key, neurons)
+            return self.tensor(key, "R", shape, d.pick(f"{key}.dtype", (compute, *DTYPES), (20, *[0.3] * len(DTYPES))))
+
+        def build(kind: Any, prefix: str) -> str:
+            found = {}
+            for name in kind._fields:
+                inner = NESTED.get(kind) if name == "lif" else None
+                found[name] = build(inner, f"{name}.") if inner else field(f"{prefix}{name}", recurrent and name == "z")
+            return call_text(f"nf.{kind.__name__}", **found)
+
+        return build(model.state, "")
+
+    # Calls
+
+    def sizes(self, steps: tuple[int, ...], weights: tuple[float, ...]) -> tuple[int, tuple[int, ...], int]:
+        """Time steps, batch dimensions and width, not too many in all."""
+        d = self.d
+        count = d.pick("T", steps, weights)
+        dims = d.pick("dims", (0, 1, 2, 3), (2, 6, 2, 1))
+        batch = tuple(d.pick(f"batch.{k}", (1, 2, 3, 0, 5), (3, 4, 3, 0.7, 1)) for k in range(dims))
+        width = d.pick("width", WIDTHS, WIDTH_WEIGHTS)
+        most = MOST * (10 if d.chance("large", 0.02) else 1)
+        if count * math.prod(batch) * width > most:
+            width = 17
+        if count * math.prod(batch) * width > most:
+            batch = batch[:1]
+        return count, batch, width
+
+    def input(self, base: str, shape: tuple[int, ...], dtype: torch.dtype) -> str:
+        scale = self.d.pick("x.scale", (1, 8, 64)) if base == "R" else 1
+        return self.tensor("x", base, shape, dtype, scale)
+
+    def finish(self, target: str, body: list[str], lines: list[str], leaves: str, **known: Any) -> Case:
+        """The whole program, whose ``lines`` make the arguments and whose ``body`` makes a list ``out``."""
+        d = self.d
+        mode = d.pick("mode", ("", "@torch.no_grad()", "@torch.inference_mode()"), (20, 2, 0.3))
+        if d.chance("threads", 0.3):
+            self.setup.append("torch.set_num_threads(2)")
+        if d.chance("default", 0.02):
+            self.setup.append("torch.set_default_dtype(torch.float64)")
+        text = "\n".join([*lines, *body])
+        makers = [line for name, line in MAKERS.items() if re.search(rf"\b{name}\(", text)]
+        head = ["import torch, torch.utils._pytree as tree, norse_fast as nf", "; ".join(self.setup)]
+        together = 1 if len(makers) < 4 else 2
+        head += ["; ".join(makers[k : k + together]) for k in range(0, len(makers), together)]
+        if not mode:
+            lines = [
+                *lines,
+                f"leaves = [t for t in tree.tree_leaves([{leaves}]) if getattr(t, 'requires_grad', False)]",
+            ]
+        program = [*head, *lines, *([mode] if mode else []), "def run():", *("    " + line for line in body)]
+        if mode:
+            text = "\n".join([*program, "    return out, []"])
+            return Case(target, text, text, **known)
+        chosen = d.pick("chosen", ("", "k == 0", "k > 0", "k % 2", "k % 3 == 1"), (4, 2, 2, 1, 1))
+        kinds = (
+            "torch.randn(t.shape, generator=g.manual_seed(1), dtype=t.dtype)",
+            "torch.ones((), dtype=t.dtype).expand(t.shape)",
+            "torch.randn(t.shape[::-1], dtype=t.dtype, generator=g.manual_seed(1)).permute(*range(t.dim())[::-1])",
+        )
+        seed = d.pick("seeds", kinds, (6, 2, 1))
+        grad = "torch.autograd.grad([*some.values()], leaves, seeds, materialize_grads=True)"
+        texts = []
+        for condition, own in ((f" and {chosen}" if chosen else "", seed), ("", f"({seed}) * bool({chosen or True})")):
+            lines = [
+                f"    some = {{k: t for k, t in enumerate(out) if t.requires_grad{condition}}}",
+                f"    seeds = [{own} for k, t in some.items()]",
+                f"    return out, {grad} if some and leaves else [torch.zeros_like(t) for t in leaves]",
+            ]
+            texts.append("\n".join([*program, *lines]))
+        return Case(target, *texts, **known)
+
+
+def draw_case(d: Draw) -> Case:
+    """The case of a seed."""
+    form = d.pick("form", ("layer", "step", "cell", "stack", "huge"), (6, 2, 2, 1.5, 0.05))
+    if form == "huge":
+        return draw_huge(Writer(d))
+    if form == "stack":
+        return draw_stack(Writer(d))
+    models = [m for m in MODELS if getattr(m, form) is not None]
+    return draw_call(Writer(d), d.pick("model", models), form)
+
+
+def draw_call(w: Writer, model: Model, form: str) -> Case:
+    """A call of a step function, cell or layer; the first two in a loop."""
+    d = w.d
+    weighted = model.kind in ("lin", "rec", "mc")
+    loop = form != "layer"
+    steps, batch, width = w.sizes(*(((1, 2, 3), (3, 2, 1)) if loop else (LENGTHS, LENGTH_WEIGHTS)))
+    dtype = d.pick("x.dtype", DTYPES, (10, 8, 3, 3, 0.5, 0.3, 0.3, 0.3))
+    sparse = form != "layer" and batch and d.chance("sparse", 0.05) if model.name in SPARSE_STEPS else False
+    if weighted:
+        width = min(width, 17 if dtype in (torch.float16, torch.bfloat16) else 129)
+        inputs = d.pick("inputs", (3, 1, 2, 0, 5, 16, 17), (6, 3, 3, 0.5, 3, 2, 2))
+    neurons = (*batch, width)
+    if not weighted and not batch and d.chance("scalar", 0.15):
+        neurons = ()
+    shape = (steps, *batch, inputs) if weighted else (steps, *neurons)
+    base = d.pick("x.base", ("Z", "D"), (2, 1)) if weighted or sparse else "R"
+    lines = [f"x = {w.input(base, shape, dtype)}"]
+    mixed = d.pick(
+        "w.dtype", (dtype if dtype.is_floating_point else torch.float32, *FLOATS), (30, *[0.3] * len(FLOATS))
+    )
+    scale = d.pick("w.scale", (4, 1, 16))
+    weights = []
+    if weighted:
+        weights.append(w.tensor("input_weights", "D", (width, inputs), mixed, scale, special=False))
+    if model.kind in ("rec", "mc"):
+        weights.append(w.tensor("recurrent_weights", "D", (width, width), mixed, scale, special=False))
+    if model.kind in ("mc", "mcff"):
+        weights.append(w.tensor("g_coupling", "U", (neurons[-1:] or (1,)) * 2, mixed, special=False))
+    p = w.params(model, neurons)
+    dt = w.step_length()
+    x = "f" if loop else "x"
+    if sparse:
+        x += ".to_sparse()"
+    names = ["x"]
+    if weights:
+        lines.append(f"w = {', '.join(weights)},")
+        names.append("w")
+    given = form == "step" or d.chance("state", 0.5)
+    if p:
+        lines.append(f"p = {p}")
+        names.append("p")
+    if given:
+        lines.append(f"state = {w.state(model, neurons, dtype, sparse)}")
+        names.append("state")
+    state = "state" if given else "None"
+    if form == "step":
+        name = f"nf.{model.name}" + ("_sparse" if sparse else "")
+        default = "nf.tonic_spiking.p" if model.default else f"nf.{model.params.__name__}()"
+        call = call_text(name, x, "s", *["*w"] if weights else [], p=("p" if p else default), dt=dt)
+    else:
+        name = class_name(model, model.layer if form == "layer" else model.cell)
+        spiking = "spiking_method" if model.default else "p"
+        p = "nf.tonic_spiking" + ("._replace(p=p)" if p else "") if model.default else "p" if p else ""
+        keywords = {"dt": dt}
+        if form == "layer":
+            keywords["record_states"] = "True" if d.chance("record", 0.3) else ""
+            if not weighted:
+                output = d.pick("output", tuple(NUMBERS), (6, 1, 1, 1, 1, 1))
+                keywords["output"] = "" if output == "all" else repr(output)
+        made = []
+        if weighted:
+            made = [str(inputs), str(width)]
+            if model.kind == "lin":
+                pass
+            elif d.chance("own_weights", 0.05) and loop:
+                w.setup.append(f"torch.manual_seed({d.seed})")
+            else:
+                keywords |= {"input_weights": "w[0]", "recurrent_weights": "w[1]"}
+                if model.kind == "mc":
+                    keywords["g_coupling"] = "w[2]"
+                keywords["autapses"] = d.pick("autapses", ("", "True", "False"))
+        lines.append(f"m = {call_text(f'nf.{name}', *made, **{spiking: p}, **keywords)}")
+        if model.kind == "lin":
+            lines[-1] += "; m.input_weights = torch.nn.Parameter(w[0].detach())"
+            names.append("m.input_weights")
+        call = f"m({x}, s)"
+    dense = "[t.to_dense() if t.is_sparse else t for t in tree.tree_leaves({})]" if sparse else "tree.tree_leaves({})"
+    if loop:
+        body = [f"ys, s = [], {state}", f"for f in x: y, s = {call}; ys.append(y)", f"out = {dense.format('(ys, s)')}"]
+    else:
+        body = [f"out = {dense.format(call.replace(', s)', f', {state})'))}"]
+        if d.chance("again", 0.1) and "record_states" not in lines[-1]:
+            body = [f"y, s = {call.replace(', s)', f', {state})')}", f"out = {dense.format(f'(y, {call})')}"]
+    return w.finish(
+        name, body, lines, ", ".join(names), exact=model.exact and "mc" not in model.kind, steps=steps, narrow=weighted
+    )
+
+
+def draw_huge(w: Writer) -> Case:
+    """A layer or cell whose result no memory can hold, or whose sizes overflow."""
+    d = w.d
+    form = d.pick("huge.form", ("layer", "cell"))
+    model = d.pick("model", [m for m in MODELS if getattr(m, form)])
+    name = class_name(model, getattr(model, form))
+    arguments = ["1", "3"] if model.kind in ("lin", "rec", "mc") else []
+    arguments += ["nf.tonic_spiking"] if model.default else []
+    sizes = ("2**46 + 1, 2**16", "2**62 + 2**16", "2**31, 2**31", "2**48", "2**40, 0", "0, 2**40", "2**32, 2**29, 0")
+    shape = d.pick("huge", sizes)
+    if arguments:
+        shape += ", 1"
+    if form == "layer":
+        shape = f"{d.pick('huge.T', (1, 2))}, {shape}"
+    dtype = torch.float32 if arguments else d.pick("x.dtype", FLOATS)
+    lines = [f"x = torch.zeros(()).to({dtype}).expand({shape})", f"m = {call_text(f'nf.{name}', *arguments)}"]
+    return w.finish(name, ["out = tree.tree_leaves(m(x))"], lines, "x", exact=model.exact, steps=2, narrow=True)
+
+
+def draw_stack(w: Writer) -> Case:
+    """A network of a few modules, of cells in Lift or in a loop, or of layers."""
+    d = w.d
+    kind = d.pick("stack", ("lift", "layers", "loop"), (4, 2, 1))
+    steps, batch, width = w.sizes(*(((1, 2, 3), (3, 2, 1)) if kind == "loop" else (LENGTHS, LENGTH_WEIGHTS)))
+    width = min(width, 65)
+    dtype = d.pick("x.dtype", FLOATS, (3, 6, 1, 1))
+    exact, modules, given = True, [], width
+    cells = [m for m in MODELS if m.kind in ("ff", "rec", "mc", "lin") and m.cell and (kind != "layers" or m.layer)]
+    for k in range(d.pick("modules", (1, 2, 3), (2, 2, 2))):
+        stateless = d.pick(
+            f"{k}.stateless", ("", "Linear", "ReLU", "Identity", "BatchNorm1d", "LayerNorm"), (4, 4, 1, 1, 1, 1)
+        )
+        if stateless == "Linear":
+            wider = d.pick(f"{k}.width", (3, 1, 16, 17, 33))
+            modules.append(f"torch.nn.Linear({width}, {wider})")
+            width = wider
+        elif stateless in ("BatchNorm1d", "LayerNorm"):
+            modules.append(f"torch.nn.{stateless}({width})")
+        elif stateless:
+            modules.append(f"torch.nn.{stateless}()")
+        model = d.pick(f"{k}.model", cells)
+        name = class_name(model, model.layer if kind == "layers" else model.cell)
+        arguments = []
+        if model.kind != "ff":
+            # Its product over all time steps may round otherwise than those of single steps.
+            exact = False
+            wider = d.pick(f"{k}.hidden", (3, 1, 16, 17))
+            arguments, width = [str(width), str(wider)], wider
+        exact &= model.exact
+        p = w.params(model, (*batch, width), f"{k}.p") if d.chance(f"{k}.changed", 0.3) else ""
+        if model.default:
+            p = "nf.tonic_spiking" + (f"._replace(p={p})" if p else "")
+        modules.append(call_text(f"nf.{name}", *arguments, **{"spiking_method" if model.default else "p": p}))
+    if not exact:
+        dtype = d.pick("wide", (torch.float64, dtype), (8, 1))
+    w.setup.append(f"torch.manual_seed({d.seed})")
+    text = f"nf.SequentialState({', '.join(modules)})"
+    if kind == "lift":
+        text = f"nf.Lift({text})"
+    lines = [f"x = {w.input('R', (steps, *batch, given), dtype)}", f"m = {text}{CAST[dtype]}"]
+    if d.chance("eval", 0.3):
+        lines[-1] += ".eval()"
+    # Modules without a state have None in its place.
+    leaves = "out = [t for t in tree.tree_leaves({}) if t is not None]"
+    if kind == "loop":
+        body = ["ys, s = [], None", "for f in x: y, s = m(f, s); ys.append(y)", leaves.format("(ys, s)")]
+    else:
+        body = [leaves.format("m(x)")]
+        if d.chance("again", 0.1):
+            body = ["y, s = m(x)", leaves.format("(y, m(x, s))")]
+    leaves = "x, list(m.parameters())"
+    return w.finish(f"{kind} of modules", body, lines, leaves, exact=exact, steps=steps, narrow=True)
+
+
+# Comparison
+
+
+@dataclass
+class Outcome:
+    """What a program gave: its variables, results and gradients, or an error."""
+
+    variables: dict[str, Any]
+    results: list[Any]
+    gradients: list[Any]
+    error: Exception | None = None
+
+
+def execute(program: str) -> Outcome:
+    dtype = torch.get_default_dtype()
+    variables: dict[str, Any] = {}
+    try:
+        exec(compile(program, "<case>", "exec"), variables)
+        results, gradients = variables["run"]()
+        return Outcome(variables, list(results), list(gradients))
+    except Exception as error:
+        return Outcome(variables, [], [], error)
+    finally:
+        torch.set_default_dtype(dtype)
+        torch.set_num_threads(1)
+
+
+def check(case: Case) -> tuple[str, Finding | None]:
+    """How a case ended, and what is wrong with it."""
+    kernel = execute(case.program)
+    with nf.kernels_disabled():
+        plain = execute(case.program)
+    if kernel.error or plain.error:
+        return "raised", compare_errors(kernel.error, plain.error)
+    found = compare_results(case, kernel, plain)
+    if found and not case.exact and is_on_threshold(case):
+        return "undecided", None
+    return "compared", found
+
+
+OURS = re.compile(r"[\w.\[\]]+: got ")
+MEMORY = re.compile(r"memory|alloc|overflow|too (large|big|many)|numel|INT_MAX", re.IGNORECASE)
+UNREADABLE = (AttributeError, AssertionError, KeyError, ZeroDivisionError, NameError, SystemError, RecursionError)
+
+
+def describe(error: Exception | None) -> str:
+    """Type and first line of an error, without the numbers in it."""
+    text = str(error).splitlines()[0] if str(error) else ""
+    return re.sub(r"\d+", "N", f"{type(error).__name__}: {text}")
+
+
+def compare_errors(kernel: Exception | None, plain: Exception | None) -> Finding | None:
+    """Errors agree if both are ours, or the same of PyTorch's, or both tell of memory."""
+    if kernel is None:
+        return Finding(f"only plain PyTorch raised {describe(plain)}")
+    if plain is None:
+        return Finding(f"only the kernels raised {describe(kernel)}")
+    both = f"{describe(kernel)} / in plain PyTorch {describe(plain)}"
+    if any(isinstance(error, UNREADABLE) for error in (kernel, plain)):
+        return Finding(f"unreadable error {both}")
+    if all(isinstance(e, MemoryError) or MEMORY.search(str(e)) for e in (kernel, plain)):
+        return None
+    if type(kernel) is type(plain) and (str(kernel) == str(plain) or all(OURS.match(str(e)) for e in (kernel, plain))):
+        return None
+    return Finding(f"different errors {both}")
+
+
+def compare_results(case: Case, kernel: Outcome, plain: Outcome) -> Finding | None:
+    """The first difference, of arguments, results or gradients."""
+    for name in ("x", "w", "p", "state"):
+        for a, b in zip(*(pytree.tree_leaves(outcome.variables.get(name)) for outcome in (kernel, plain))):
+            if isinstance(a, torch.Tensor) and largest_difference(a, b) > 0:
+                return Finding(f"argument {name} was changed")
+    found = compare_all("result", kernel.results, plain.results, {} if case.exact else FORWARD_TOLERANCE)
+    if found or (case.narrow and has_overflow(plain.gradients)):
+        return found
+    tolerance = gradient_tolerance(case, plain.results)
+    found = compare_all("gradient", kernel.gradients, plain.gradients, tolerance)
+    if not found:
+        return None
+    zeros = execute(case.with_zeros).gradients
+    gradients = [excuse(case, *tensors) for tensors in zip(kernel.gradients, plain.gradients, zeros)]
+    found = compare_all("gradient", kernel.gradients, gradients, tolerance)
+    if found and not compare_all("gradient", kernel.gradients, gradients, ROUNDED_TOLERANCE) and is_rounding(case):
+        return None
+    return found
+
+
+def is_rounding(case: Case) -> bool:
+    """Whether the gradients agree where everything is in double precision."""
+    program = re.sub(r"\.(float|half|bfloat16)\(\)", ".double()", case.program)
+    if program == case.program:
+        return False
+    kernel = execute(program)
+    with nf.kernels_disabled():
+        plain = execute(program)
+    if kernel.error or plain.error:
+        return False
+    return compare_all("gradient", kernel.gradients, plain.gradients, gradient_tolerance(case, plain.results)) is None
+
+
+def excuse(case: Case, kernel: torch.Tensor, plain: torch.Tensor, zeros: torch.Tensor) -> torch.Tensor:
+    """PyTorch's gradient, but the kernel's where that may differ because something is infinite, NaN or as large as can be.
+
+    Args:
+        case: in question.
+        kernel: the kernels' gradient.
+        plain: PyTorch's gradient.
+        zeros: PyTorch's where results that get no gradient get one of zero, as which kernels take it; it is NaN where zero
+            meets infinity.
+    """
+    large = 1e-3 * torch.finfo(plain.dtype).max
+    excused = kernel.isnan() & zeros.isnan()
+    # Sums over spikes leave out those that are zero, also where they are multiplied by NaN.
+    excused |= ~plain.isfinite() & (~kernel.isfinite() | (kernel.abs() > large) | case.narrow)
+    excused |= ~kernel.isfinite() & (plain.abs() > large)
+    return torch.where(excused, kernel, plain)
+
+
+def has_overflow(gradients: list[torch.Tensor]) -> bool:
+    """Whether what the kernels compute in float32 is too large for PyTorch in float16."""
+    return any(g.dtype is torch.float16 and not g.isfinite().all() for g in gradients)
+
+
+def gradient_tolerance(case: Case, results: list[torch.Tensor]) -> dict[torch.dtype, float]:
+    """By dtype: no more exact than what the gradients passed through."""
+    tolerance = GRADIENT_TOLERANCE | {dtype: ulp * (2 + case.steps) for dtype, ulp in HALF_ULP.items()}
+    passed = {r.dtype for r in results if case.narrow or r.dtype not in HALF_ULP}
+    least = max((tolerance[dtype] for dtype in passed if dtype in tolerance), default=0.0)
+    return {dtype: max(allowed, least) for dtype, allowed in tolerance.items()}
+
+
+def compare_all(what: str, kernel: list[Any], plain: list[Any], tolerance: dict[torch.dtype, float]) -> Finding | None:
+    if len(kernel) != len(plain):
+        return Finding(f"number of {what}s differs", f"{len(kernel)}, in plain PyTorch {len(plain)}")
+    for k, (a, b) in enumerate(zip(kernel, plain)):
+        for feature in ("dtype", "shape"):
+            mine, theirs = getattr(a, feature), getattr(b, feature)
+            if mine != theirs:
+                return Finding(f"{feature} of a {what} differs", f"{what} {k} has {mine}, in plain PyTorch {theirs}")
+        difference, allowed = largest_difference(a, b), tolerance.get(a.dtype, 0.0)
+        if not difference <= allowed:
+            return Finding(f"{what} differs", f"{what} {k}, {a.dtype}, by {difference:.2g}; {allowed:.2g} is allowed")
+    return None
+
+
+def largest_difference(a: torch.Tensor, b: torch.Tensor) -> float:
+    """The largest difference relative to the largest finite value, or to 1; infinite where only one is finite."""
+    a, b = (t.detach().to_dense() if t.is_sparse else t.detach() for t in (a, b))
+    if a.numel() == 0 or torch.equal(a, b):
+        return 0.0
+    if a.is_complex():
+        return math.nan
+    a, b = a.double(), b.double()
+    differ = ~((a == b) | (a.isnan() & b.isnan()))
+    if not differ.any():
+        return 0.0
+    if not (a.isfinite() & b.isfinite())[differ].all():
+        return math.inf
+    return (a - b)[differ].abs().max().item() / max(1.0, b[b.isfinite()].abs().max().item())
+
+
+class _Margins(TorchDispatchMode):
+    """How near a potential came to its threshold, relative to all at that step."""
+
+    nearest = math.inf
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function is torch.ops.aten.gt.Scalar and args[0].numel():
+            x = args[0].detach().double().abs()
+            x = x[x.isfinite() & (x > 0)]
+            if x.numel():
+                self.nearest = min(self.nearest, (x.min() / x.median().clamp(min=1)).item())
+        return function(*args, **(kwargs or {}))
+
+
+def is_on_threshold(case: Case) -> bool:
+    """Whether a potential is so near to the threshold that rounding decides about the spike."""
+    with nf.kernels_disabled(), _Margins() as margins:
+        execute(case.program)
+    return margins.nearest < 1e-4
