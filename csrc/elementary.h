@@ -40,6 +40,12 @@ NORSE_FAST_INLINE T relu(T x) {
   return keep_if(!(x < T(0)), x);
 }
 
+/// The gradient of relu at x, from that of its value; passed on where x is NaN, as in torch.
+template <class T>
+NORSE_FAST_INLINE T relu_vjp(T x, T grad) {
+  return keep_if(!(x <= T(0)), grad);
+}
+
 /// a b + c, rounded once where the instruction set has such an operation, as nearly all have, and else twice.
 template <class T>
 NORSE_FAST_INLINE T multiply_add(T a, T b, T c) {

@@ -24,6 +24,7 @@ __all__ = [
     "SEQUENCES",
     "Neuron",
     "as_dt",
+    "as_real_tensor",
     "check_broadcast",
     "descend",
     "reject_quantized",
@@ -265,7 +266,7 @@ class Neuron:
 
     @staticmethod
     def as_state(name: str, value: Any, input: torch.Tensor, shape: torch.Size) -> torch.Tensor:
-        value = _as_real_tensor(name, value)
+        value = as_real_tensor(name, value)
         if value.is_sparse:
             value = value.to_dense()
         check_broadcast(name, value, shape, "the state of an input of another shape cannot be carried over")
@@ -280,7 +281,7 @@ class Neuron:
 
     @staticmethod
     def _as_parameter(name: str, value: Any, input: torch.Tensor, shape: torch.Size) -> torch.Tensor:
-        value = _as_real_tensor(name, value)
+        value = as_real_tensor(name, value)
         if value.dtype not in _READABLE:
             value = value.to(torch.get_default_dtype())
         if not value.dim() and (value.is_cpu or value.device == input.device):
@@ -389,7 +390,7 @@ def _any_requires_grad(tensors: tuple[torch.Tensor, ...], params: tuple[torch.Te
     return any([p.requires_grad for p in params])
 
 
-def _as_real_tensor(name: str, value: Any) -> torch.Tensor:
+def as_real_tensor(name: str, value: Any) -> torch.Tensor:
     """A state variable or parameter as a tensor: Python numbers enter tensor arithmetic in double precision."""
     if isinstance(value, (int, float)):
         return torch.tensor(float(value), dtype=torch.float64)

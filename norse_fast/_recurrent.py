@@ -62,7 +62,7 @@ def check_weights(
     With ``sequence``, the first dimension of the input is time.
 
     Raises:
-        TypeError: the input is not a tensor, or the state has no spikes.
+        TypeError: the input is not a tensor or of another dtype than the weights, or the state has no spikes.
         ValueError: a width differs, or the state is that of another batch.
     """
     if not isinstance(input, torch.Tensor):
@@ -74,6 +74,11 @@ def check_weights(
         raise ValueError(
             f"input: got {got}, expected {width}, the width of input_weights {tuple(input_weights.shape)}; "
             "the last dimension of the input must be the features."
+        )
+    if input.is_floating_point() and input.dtype != input_weights.dtype and not torch.is_autocast_enabled(input.device.type):
+        raise TypeError(
+            f"input: got dtype {input.dtype}, expected {input_weights.dtype}, that of input_weights; convert one of them "
+            "with .to()."
         )
     if recurrent_weights is None:
         return

@@ -87,7 +87,7 @@ struct CobaLIF {
     grad.v = grad_vd - grad_current * (p.g_l + g_e + g_i);
     grad.g_e = grad_jump_e;
     grad.g_i = grad_jump_i;
-    return tape.x > T(0) ? grad_jump_e : (tape.x < T(0) ? -grad_jump_i : T(0));
+    return relu_vjp(tape.x, grad_jump_e) - relu_vjp(-tape.x, grad_jump_i);
   }
 };
 

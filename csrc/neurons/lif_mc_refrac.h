@@ -54,14 +54,14 @@ struct LIFMCRefrac {
   NORSE_FAST_INLINE static T vjp(const State<T>& s, T, const Params<T>& p, const Tape<T>& tape, Surrogate surrogate,
                                  T grad_out, State<T>& grad, Params<T>& grad_params) {
     const T active = T(1) - heaviside(tape.rho);
-    const T left = relu(tape.rho - heaviside(tape.rho));
+    const T left = tape.rho - heaviside(tape.rho);
     const T u = tape.vd - p.v_th;
     const T z = heaviside(u);
-    const T grad_z = grad_out + grad.v * (p.v_reset - tape.vd) + grad.rho * (p.rho_reset - left);
+    const T grad_z = grad_out + grad.v * (p.v_reset - tape.vd) + grad.rho * (p.rho_reset - relu(left));
     const T grad_u = grad_z * surrogate(1, u);
     const T grad_vd = grad.v * (T(1) - z) + grad_u;
     const T grad_drive = grad_vd * (active * p.dt_tau_mem);
-    const T grad_left = left > T(0) ? grad.rho * (T(1) - z) : T(0);
+    const T grad_left = relu_vjp(left, grad.rho * (T(1) - z));
     const T grad_mask = -(grad_vd * p.dt_tau_mem * tape.drive + grad_left);
 
     grad_params.dt_tau_syn -= grad.i * s.i;

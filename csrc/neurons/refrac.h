@@ -83,7 +83,7 @@ struct Refrac {
     const T left = tape.rho - mask;
     const T grad_v = grad.inner.v;
     const T grad_z = grad_out + grad.rho * (p.rho_reset - relu(left));
-    const T grad_left = grad.rho * (T(1) - z) * heaviside(left);
+    const T grad_left = relu_vjp(left, grad.rho * (T(1) - z));
     const T grad_mask = -(grad_v * tape.rise + grad_z * tape.z) - grad_left;
 
     grad_params.rho_reset += grad.rho * z;

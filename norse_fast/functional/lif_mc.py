@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from .._neuron import as_real_tensor
 from .lif import LIFFeedForwardState, LIFParameters, LIFState, lif_feed_forward_step, lif_step
 
 __all__ = ["lif_mc_feed_forward_step", "lif_mc_step"]
@@ -31,7 +32,9 @@ def coupling_current(v: Any, g_coupling: Any) -> torch.Tensor:
         raise TypeError(
             f"g_coupling: got {type(g_coupling).__name__}, expected a tensor of shape (N, N); p comes after it."
         )
-    neurons = v.shape[-1] if v.dim() else 1
+    if not isinstance(v, torch.Tensor) or not v.dim():
+        v = as_real_tensor("state.v", v).to(g_coupling).expand(g_coupling.shape[-1:])
+    neurons = v.shape[-1]
     if g_coupling.shape != (neurons, neurons):
         raise ValueError(
             f"g_coupling: got shape {tuple(g_coupling.shape)}, expected {(neurons, neurons)}, because the state has "
