@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
+from ._constants import constant
 from ._ops import SEGMENT
 from ._outputs import NUMBERS
 
@@ -49,7 +50,7 @@ def run_fused(
 ) -> Any:
     """``(output, *final state, *trace)`` with gradients; ``tensors`` are the input and the initial state."""
     if not isinstance(alpha, torch.Tensor):
-        alpha = torch.tensor(alpha, dtype=torch.float64)
+        alpha = constant(float(alpha), torch.float64)
     if torch.compiler.is_compiling():
         return Fused.apply(Call(neuron, surrogate, dt, sequence, record, output), *tensors, *params, alpha)
     if torch._C._are_functorch_transforms_active():
