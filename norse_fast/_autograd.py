@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch.autograd import forward_ad
 
+from ._constants import constant
 from ._extension import kernels_disabled, set_differentiate
 from ._ops import SEGMENT
 from ._outputs import NUMBERS
@@ -134,7 +135,7 @@ def run_fused(
 ) -> Any:
     """``(output, *final state, *trace)`` with gradients; ``tensors`` are the input and the initial state."""
     if not isinstance(alpha, torch.Tensor):
-        alpha = torch.tensor(alpha, dtype=torch.float64)
+        alpha = constant(float(alpha), torch.float64)
     if torch.compiler.is_compiling():
         return Fused.apply(Call(neuron, surrogate, dt, sequence, record, output), *tensors, *params, alpha)
     if in_transform():

@@ -203,7 +203,7 @@ class Neuron:
         surrogate = surrogate_index(method)
         example, values, params, alpha = self._prepare(example, values, params, alpha, False)
         if not isinstance(alpha, torch.Tensor):
-            alpha = torch.tensor(alpha, dtype=torch.float64)
+            alpha = constant(float(alpha), torch.float64)
         return surrogate, example, values, params, alpha
 
     def read_state(self, state: Any) -> tuple[Any, ...]:
@@ -393,7 +393,7 @@ def _any_requires_grad(tensors: tuple[torch.Tensor, ...], params: tuple[torch.Te
 def as_real_tensor(name: str, value: Any) -> torch.Tensor:
     """A state variable or parameter as a tensor: Python numbers enter tensor arithmetic in double precision."""
     if isinstance(value, (int, float)):
-        return torch.tensor(float(value), dtype=torch.float64)
+        return constant(float(value), torch.float64)
     if not isinstance(value, torch.Tensor):
         raise TypeError(
             f"{name}: got {type(value).__name__}, expected a tensor or a number; convert it with torch.as_tensor."

@@ -93,6 +93,7 @@ def check_weights(
         z = None
     if not isinstance(z, torch.Tensor):
         _reject_state(state, f"a tensor field {spikes}, the spikes of the last step")
+    reject_quantized(f"state.{spikes}", z)
     if z.dim() == 0 or z.shape[-1] != hidden:
         raise ValueError(
             f"state.{spikes}: got shape {tuple(z.shape)}, expected (..., {hidden}), one spike per neuron; "

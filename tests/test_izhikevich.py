@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 
 import pytest
@@ -78,3 +79,34 @@ def test_weights_may_be_positional():
 def test_wrong_parameters_are_named():
     with pytest.raises(TypeError, match=r"p: got LIFParameters, expected a tuple with the fields tau_inv, a"):
         nf.izhikevich_feed_forward_step(torch.zeros(2), nf.tonic_spiking.s, nf.LIFParameters())
+
+
+def test_recovery_at_rest_follows_the_potential():
+    """``u_rest`` is a potential; the recovery variable is at rest at b times it."""
+    pattern = nf.create_izhikevich_spiking_behavior(0.02, 0.2, -65, 6, -65, -65.0)
+    assert pattern.s.u.item() == -13
+    assert pattern.s.v.item() == -65
+    assert pattern.s.v.requires_grad
+    assert nf.create_izhikevich_spiking_behavior(0.02, -1.0, -60, 8, -63.8, -63.8).s.u.item() == pytest.approx(63.8)
+    b = torch.tensor([0.2, 0.4], requires_grad=True)
+    per_neuron = nf.create_izhikevich_spiking_behavior(0.02, b, -65, 6, -65, -65)
+    assert torch.equal(per_neuron.s.u, -65 * b.detach())
+    copy.deepcopy(nf.Izhikevich(per_neuron))
+    _, state = nf.IzhikevichCell(per_neuron)(torch.zeros(3, 2))
+    assert state.u.shape == (3, 2)
+
+
+def test_made_patterns_are_those_of_norse(norse):
+    arguments = (0.03, 0.25, -60, 4, -64, -60.5, 200)
+    ours, theirs = (m.create_izhikevich_spiking_behavior(*arguments) for m in (nf, norse))
+    assert ours.s.u.item() == theirs.s.u.item()
+    assert ours.s.v.item() == theirs.s.v.item()
+    assert tuple(ours.p)[:9] == tuple(theirs.p)[:9]
+
+
+@pytest.mark.parametrize("name", BEHAVIORS)
+def test_named_patterns_are_those_of_norse(name: str, norse):
+    ours, theirs = getattr(izhikevich, name), getattr(norse.functional.izhikevich, name)
+    assert ours.s.u.item() == theirs.s.u.item()
+    assert ours.s.v.item() == theirs.s.v.item()
+    assert ours.p[:9] == tuple(theirs.p)[:9]

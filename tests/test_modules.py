@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import copy
+import inspect
 import io
 import pickle
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -242,3 +245,207 @@ def test_chunks_with_carried_state(model: Model):
 def test_a_state_of_another_kind_is_named(model: Model):
     with pytest.raises(TypeError, match="state: got NoneType, expected a tuple with the fields"):
         model.call(make_input(model, 3), None, (), model.defaults(), 0.001)
+
+
+@pytest.mark.parametrize(("inputs", "neurons"), [(3, 0), (0, 4), (0, 0)])
+@pytest.mark.parametrize(("model", "cell"), MODULES)
+def test_widths_of_zero(model: Model, cell: bool, inputs: int, neurons: int):
+    """Constructors and plain PyTorch."""
+    factory = model.cell if cell else model.layer
+    module = factory(*(() if model.kind == "ff" else (inputs, neurons)))
+    width = neurons if model.kind == "ff" else inputs
+    x = torch.rand(*(() if cell else (5,)), 2, width, requires_grad=True)
+    with nf.kernels_disabled():
+        output, state = module(x)
+        output, state = module(x, state)
+        output.sum().backward()
+    assert output.shape == (*x.shape[:-1], neurons)
+    assert all(value.shape[-1] == neurons for value in fields(state).values())
+    assert x.grad.shape == x.shape
+
+
+def test_widths_of_zero_elsewhere():
+    correlation = nf.LIFCorrelation(0, 0)
+    assert correlation(torch.ones(1, 0), torch.ones(0, 0), torch.ones(0, 0))[0].shape == (1, 0)
+    lifted = nf.Lift(nf.SequentialState(nf.LILinearCell(0, 3), nf.LIFCell()))
+    assert lifted(torch.ones(4, 2, 0))[0].shape == (4, 2, 3)
+    assert nf.Lift(nf.LIFRecurrentCell(3, 0))(torch.ones(4, 2, 3))[0].shape == (4, 2, 0)
+
+
+@pytest.mark.parametrize("path", ["kernel", "pytorch"])
+@pytest.mark.parametrize(("model", "cell"), MODULES)
+def test_states_of_other_batches(model: Model, cell: bool, path: str):
+    """The state of one sample serves all, and that of another batch is an error that names it."""
+    module = make(model, cell)
+    steps = () if cell else (4,)
+    with contextlib.nullcontext() if path == "kernel" else nf.kernels_disabled():
+        for before, batch in ((3, 4), (4, 1)):
+            _, state = module(make_input(model, *steps, before))
+            with pytest.raises(ValueError, match=rf"state[\w.]*: got shape \({before}, 7\), expected .*\({batch}, 7\)"):
+                module(make_input(model, *steps, batch), state)
+        _, one = module(make_input(model, *steps, 1))
+        one = tree_map_only(torch.Tensor, lambda t: t.detach().requires_grad_(), one)
+        all_samples = tree_map_only(torch.Tensor, lambda t: t.detach().expand(4, NEURONS).clone().requires_grad_(), one)
+        x = make_input(model, *steps, 4)
+        outcomes = []
+        for state in (one, all_samples):
+            output, after = module(x, state)
+            loss = output.sum() + sum(value.sum() for value in fields(after).values())
+            leaves = list(fields(state).values())
+            outcomes.append((output, fields(after), torch.autograd.grad(loss, leaves, materialize_grads=True)))
+    (output, after, grads), (expected, after_expected, grads_expected) = outcomes
+    assert torch.equal(output, expected)
+    for name, value in after_expected.items():
+        assert torch.equal(after[name], value), name
+    for grad, wanted in zip(grads, grads_expected, strict=True):
+        torch.testing.assert_close(grad, wanted.sum(0, keepdim=True), rtol=1e-4, atol=1e-4)
+
+
+def test_step_functions_take_one_state_for_all_samples():
+    """Those whose spikes do not depend on the input of the same step return spikes for each sample nevertheless."""
+    one, weights, coupling = torch.rand(1, 3), (torch.rand(3, 2), torch.rand(3, 3)), torch.rand(3, 3)
+    lif = nf.LIFFeedForwardState(one, one)
+    calls = [
+        (nf.ada_lif_step, torch.rand(4, 2), nf.LSNNState(one, one, one, one), weights),
+        (nf.lif_mc_step, torch.rand(4, 2), nf.LIFState(one, one, one), (*weights, coupling)),
+        (
+            nf.lif_mc_refrac_step,
+            torch.rand(4, 2),
+            nf.LIFRefracState(nf.LIFState(one, one, one), one),
+            (*weights, coupling),
+        ),
+        (nf.lif_mc_feed_forward_step, torch.rand(4, 3), lif, (coupling,)),
+        (nf.lif_mc_refrac_feed_forward_step, torch.rand(4, 3), nf.LIFRefracFeedForwardState(lif, one), (coupling,)),
+    ]
+    for step, x, state, arguments in calls:
+        whole = tree_map_only(torch.Tensor, lambda t: t.expand(4, 3).clone(), state)
+        actual, expected = step(x, state, *arguments), step(x, whole, *arguments)
+        assert torch.equal(actual[0], expected[0])
+        for name, value in fields(expected[1]).items():
+            assert torch.equal(fields(actual[1])[name].expand(4, 3), value), name
+        other = tree_map_only(torch.Tensor, lambda t: t.expand(5, 3).clone(), state)
+        with pytest.raises(
+            ValueError, match=r"state[\w.]*: got shape \(5, 3\), expected one that broadcasts to \(4, 3\)"
+        ):
+            step(x, other, *arguments)
+
+
+#: All classes that take parameters, the firing patterns of Izhikevich's aside.
+PARAMETRIZED = {
+    name: kind
+    for name, kind in vars(nf).items()
+    if isinstance(kind, type)
+    and issubclass(kind, torch.nn.Module)
+    and name not in ("SNN", "SNNCell", "SNNRecurrent", "SNNRecurrentCell")
+    and {"p", "spiking_method"} & set(inspect.signature(kind).parameters)
+}
+
+
+class Lacking(NamedTuple):
+    """Parameters of nobody."""
+
+    tau_mem_inv: float = 100.0
+
+
+def parameters_of(name: str):
+    argument = inspect.signature(PARAMETRIZED[name]).parameters.get("p")
+    return nf.tonic_spiking.p if argument is None else argument.default
+
+
+def construct(name: str, p):
+    """A module with parameters, or with a firing pattern that has them."""
+    signature = inspect.signature(PARAMETRIZED[name]).parameters
+    sizes = {k: 3 for k in ("input_size", "hidden_size", "seq_length") if k in signature}
+    if "p" in signature:
+        return PARAMETRIZED[name](**sizes, p=p)
+    return PARAMETRIZED[name](**sizes, spiking_method=nf.tonic_spiking._replace(p=p))
+
+
+WRONG = {
+    "int": lambda p: 10,
+    "None": lambda p: None,
+    "dict": lambda p: p._asdict(),
+    "class": type,
+    "tuple": tuple,
+    "list": list,
+    "lacking": lambda p: Lacking(),
+    "other": lambda p: nf.LIParameters() if type(p) is nf.CobaLIFParameters else nf.CobaLIFParameters(),
+    "more": lambda p: nf.LSNNParameters() if type(p) is not nf.LSNNParameters else nf.LIFRefracParameters(),
+    "state": lambda p: nf.LIFState(0.0, 0.0, 0.0),
+    "string": lambda p: "LIFParameters",
+}
+
+
+@pytest.mark.parametrize("kind", WRONG)
+@pytest.mark.parametrize("name", PARAMETRIZED)
+def test_wrong_parameters_are_named(name: str, kind: str):
+    right = parameters_of(name)
+    construct(name, right)
+    with pytest.raises(
+        TypeError, match=rf"\bp: got .*, expected {type(right).__name__}.*; pass {type(right).__name__}"
+    ):
+        construct(name, WRONG[kind](right))
+
+
+@pytest.mark.parametrize("name", PARAMETRIZED)
+def test_what_is_wrong_inside_parameters_is_named(name: str):
+    right = parameters_of(name)
+    for field, value in right._asdict().items():
+        if hasattr(value, "_fields"):
+            with pytest.raises(TypeError, match=rf"p\.{field}: got int, expected {type(value).__name__}"):
+                construct(name, right._replace(**{field: 3}))
+
+
+def with_method(p, method: str):
+    if "method" in p._fields:
+        return p._replace(method=method)
+    inner = {k: with_method(v, method) for k, v in p._asdict().items() if hasattr(v, "_fields")}
+    return p._replace(**{k: v for k, v in inner.items() if v is not None}) if any(inner.values()) else None
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in PARAMETRIZED if with_method(parameters_of(name), "super") is not None]
+)
+def test_surrogates_are_checked_by_constructors(name: str):
+    with pytest.raises(ValueError, match="method: got 'foo', expected one of 'super'"):
+        construct(name, with_method(parameters_of(name), "foo"))
+    with pytest.raises(NotImplementedError, match="method: got 'adjoint'"):
+        construct(name, with_method(parameters_of(name), "adjoint"))
+
+
+@pytest.mark.parametrize("name", [name for name in PARAMETRIZED if "Izhikevich" in name])
+@pytest.mark.parametrize("wrong", [10, nf.tonic_spiking.p, nf.IzhikevichSpikingBehavior, None, {"p": 1, "s": 2}])
+def test_wrong_firing_patterns_are_named(name: str, wrong):
+    sizes = (3, 3) if "Recurrent" in name else ()
+    with pytest.raises(
+        TypeError, match=r"spiking_method: got .*, expected an IzhikevichSpikingBehavior.*tonic_spiking"
+    ):
+        PARAMETRIZED[name](*sizes, wrong)
+    with pytest.raises(TypeError, match=r"spiking_method\.s: got int, expected IzhikevichState"):
+        PARAMETRIZED[name](*sizes, nf.tonic_spiking._replace(s=3))
+
+
+@pytest.mark.parametrize("name", PARAMETRIZED)
+def test_tuples_of_other_people_with_the_fields(name: str):
+    right = parameters_of(name)
+    theirs = collections.namedtuple("Theirs", right._fields)(*right)
+    assert construct(name, theirs).p == theirs
+    assert construct(name, type("Mine", (type(right),), {})(*right)) is not None
+
+
+@pytest.mark.filterwarnings("ignore:.*quantize.*", "ignore:.*quantized.*")
+@pytest.mark.parametrize("path", ["kernel", "pytorch"])
+@pytest.mark.parametrize(("model", "cell"), MODULES)
+def test_quantised_tensors_are_refused(model: Model, cell: bool, path: str):
+    module = make(model, cell)
+    x = make_input(model, 3) if cell else make_input(model, 4, 3)
+
+    def quantised(tensor: torch.Tensor) -> torch.Tensor:
+        return torch.quantize_per_tensor(tensor.detach(), 0.1, 0, torch.quint8)
+
+    with contextlib.nullcontext() if path == "kernel" else nf.kernels_disabled():
+        _, state = module(x)
+        with pytest.raises(TypeError, match=r"input: got a quantised tensor of torch.quint8.*call \.dequantize\(\)"):
+            module(quantised(x))
+        with pytest.raises(TypeError, match=r"state[\w.]*: got a quantised tensor"):
+            module(x, tree_map_only(torch.Tensor, quantised, state))

@@ -287,3 +287,72 @@ def test_temporal_field_against_norse(norse, generator):
     for frame in torch.rand(5, 1, 2, 3, 4, generator=generator):
         (v, state), (w, other) = ours(frame, state), expected(frame, other)
         torch.testing.assert_close(v, w)
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (1, 1)])
+def test_covariance_of_one_element(shape: tuple[int, ...], norse):
+    values = [torch.full(shape, v) for v in (2.0, 1.0, 0.5)]
+    actual = rf.covariance_matrix(*values)
+    assert actual.shape == (2, 2)
+    expected = norse.functional.receptive_field.covariance_matrix(2.0, 1.0, 0.5)
+    torch.testing.assert_close(actual, expected)
+    assert rf.covariance_matrix(torch.ones(1), 2.0, 0.5).shape == (2, 2)
+    assert rf.covariance_matrix(torch.ones(3), 2.0, torch.ones(1)).shape == (3, 2, 2)
+
+
+HALF = torch.tensor(0.5)
+OLD_CALLS = {
+    "derivatives": (
+        lambda: rf.spatial_receptive_field(ONE[0], HALF, HALF, 9, 1, 0),
+        TypeError,
+        "9, 1, 0, which are size",
+    ),
+    "no derivative": (
+        lambda: rf.spatial_receptive_field(ONE[0], HALF, HALF, 9, 0, 0),
+        TypeError,
+        "9, 0, 0, which are size",
+    ),
+    "one": (lambda: rf.spatial_receptive_field(1.0, 0.0, 0.5, 9, 1, 1), TypeError, r"pass .*, 0\.0, 0\.0, 9, 1, 1"),
+    "two": (lambda: rf.spatial_receptive_field(1.0, 0.0, 0.5, 9, 2, 2, 8), TypeError, "9, 2, 2, which are size"),
+    "size alone": (lambda: rf.spatial_receptive_field(1.0, 0.0, 0.5, 9), TypeError, "got no centre.*Norse 1.1.0"),
+    "size by name": (
+        lambda: rf.spatial_receptive_field(1.0, 0.0, 0.5, size=9),
+        TypeError,
+        "got no centre.*Norse 1.1.0",
+    ),
+    "one derivative": (lambda: rf.spatial_receptive_field(1.0, 0.0, 0.5, 9, 1), TypeError, "9, 1, 0, which are size"),
+    "size 0": (lambda: rf.spatial_receptive_field(1.0, 0.0, 0.5, 0.0, 0.0, 0), ValueError, "size: got 0"),
+    "kernel": (lambda: rf.gaussian_kernel(9, torch.eye(2)), TypeError, "got no centre.*Norse 1.1.0"),
+    "kernel and domain": (lambda: rf.gaussian_kernel(9, torch.eye(2), 4), TypeError, "got no centre.*Norse 1.1.0"),
+    "replicas": (lambda: rf.spatial_parameters(*SAMPLES.values(), 0, True), TypeError, "x: got bool.*Norse 1.1.0"),
+    "columns": (
+        lambda: rf.spatial_receptive_fields_with_derivatives(torch.ones(2, 5), 9),
+        ValueError,
+        r"got shape \(2, 5\).*Norse 1.1.0.*zeros after ratio",
+    ),
+    "layer": (lambda: nf.SpatialReceptiveField2d(1, 9, torch.ones(2, 5)), ValueError, "Norse 1.1.0"),
+    "sampled": (
+        lambda: nf.SampledSpatialReceptiveField2d(1, 9, *SAMPLES.values(), 0, False, True, True),
+        TypeError,
+        "x: got bool.*Norse 1.1.0.*by keyword",
+    ),
+    "parametrized": (
+        lambda: nf.ParameterizedSpatialReceptiveField2d(1, 9, *SAMPLES.values(), 0, True),
+        TypeError,
+        "x: got bool.*Norse 1.1.0",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OLD_CALLS)
+def test_calls_for_norse_1_1_0_are_told(name: str):
+    call, error, message = OLD_CALLS[name]
+    with pytest.raises(error, match=message):
+        call()
+
+
+def test_centres_that_look_like_sizes():
+    """As floating point numbers, or where there are as many pixels, they are centres."""
+    for centre in ((9.0, 1.0), (torch.tensor(9), 1)):
+        assert rf.spatial_receptive_field(1.0, 0.0, 1.0, *centre, 5).shape == (5, 5)
+    assert rf.spatial_receptive_field(1.0, 0.0, 1.0, 3, 2, 9).shape == (9, 9)

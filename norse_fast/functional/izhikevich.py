@@ -200,9 +200,9 @@ class_2_exc = _behavior(0.2, 0.26, -65, 0, -64, -16.64)
 #: A spike long after a short pulse.
 spike_latency = _behavior(0.02, 0.2, -65, 6, -70, -14.0)
 #: Oscillations of the potential after a spike.
-subthreshold_oscillation = _behavior(0.05, 0.26, -60, 0, -62, -16.12)
+subthreshold_oscillation = create_izhikevich_spiking_behavior(0.05, 0.26, -60, 0, -62, -62)
 #: Answers to pulses at its own frequency.
-resonator = _behavior(0.1, 0.26, -60, -1, -62, -16.12)
+resonator = create_izhikevich_spiking_behavior(0.1, 0.26, -60, -1, -62, -62)
 #: Answers to pulses that coincide.
 integrator = _type_1_behavior()
 #: A spike after inhibition ends.

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from .._neuron import Neuron
+from .._neuron import Neuron, check_broadcast
 from .._recurrent import check_weights
 from .lif import LIFFeedForwardState, LIFState
 from .lif_mc import coupling_current
@@ -54,7 +54,11 @@ _lif_mc_refrac = Neuron(
 def _coupled_step(
     current: torch.Tensor, state: Any, g_coupling: torch.Tensor, p: Any, dt: float
 ) -> tuple[torch.Tensor, LIFRefracFeedForwardState]:
-    z, after = _lif_mc_refrac(coupling_current(state.lif.v, g_coupling), state, p, dt)
+    coupling = coupling_current(state.lif.v, g_coupling)
+    if coupling.shape != current.shape:
+        check_broadcast("state.lif.v", coupling, current.shape, "use the state of an input of that shape")
+        coupling = coupling.expand(current.shape)
+    z, after = _lif_mc_refrac(coupling, state, p, dt)
     if current.is_floating_point():
         # Spikes have the dtype of the neurons' input, which here is not that of the kernel's, the coupling.
         z = z.to(current.dtype)

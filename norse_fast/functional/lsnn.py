@@ -262,6 +262,7 @@ def ada_lif_step(
     z = threshold(v_decayed - p.v_th, p.method, p.alpha)
     i_new = i_decayed + torch.nn.functional.linear(input_tensor, input_weights)
     i_new = i_new + torch.nn.functional.linear(state.z, recurrent_weights)
+    z = z.expand(i_new.shape)  # the state may be one for all samples
     return z, LSNNState(z, v_decayed - z * (p.v_th - p.v_reset), i_new, b_decayed + z * p.beta)
 
 
