@@ -2,11 +2,15 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 ENVIRONMENT := build/bench-venv
 
-.PHONY: test docs bench fuzz gpu-check
+.PHONY: test test-compile docs bench fuzz gpu-check
 
 # Everything, from nothing: environment, build, lint, types, docs, tests.
 test:
 	PYTHON=$(PYTHON) TORCH='$(TORCH)' bash .ci/run
+
+# torch.compile with its default backend on every neuron, batch and length, in the current environment.
+test-compile:
+	$(PYTHON) -m pytest tests/test_compile.py --compile=all
 
 # Pages into build/docs, in the current environment, which needs '.[docs]'; a warning is an error.
 docs:

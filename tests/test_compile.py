@@ -6,6 +6,7 @@ makes of symbols nor what it makes of operators. ``make test-compile`` runs all 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 import torch
 
 import norse_fast as nf
+from norse_fast._outputs import NUMBERS
 
 from .models import FEED_FORWARD, MODELS, Model, fields, model_id, random_params
 
@@ -206,3 +208,58 @@ def test_recorded_states(model: Model, generator):
         return model.layer(*sizes, p=p, record_states=True)
 
     check(model, factory, FEW, generator)
+
+
+@slow
+@pytest.mark.parametrize("kind", [kind for kind in NUMBERS if kind != "all"])
+def test_outputs(kind: str, generator):
+    """Bytes have no gradient; a reduction's is that of all steps."""
+    model = next(m for m in LAYERS if m.step is nf.lif_feed_forward_step)
+
+    def factory(*sizes: int, p: Any) -> torch.nn.Module:
+        return nf.LIF(*sizes, p=p, output=kind)
+
+    check(model, factory, FEW, generator)
+
+
+@slow
+@torch.no_grad()
+@pytest.mark.parametrize("model", [*LAYERS, *RECURRENT_LAYERS], ids=model_id)
+def test_without_gradients(model: Model, generator):
+    module, _ = make(model, model.layer, (), torch.float32, generator)
+    function = compiled(module, fullgraph=model.kind == "ff")
+    for leading in SHAPES:
+        x = make_input(model, *leading, generator=generator)
+        output, state = module(x)
+        actual, actual_state = function(x)
+        assert torch.equal(actual, output)
+        assert all(torch.equal(fields(actual_state)[name], value) for name, value in fields(state).items())
+
+
+def test_a_network_in_training(generator):
+    """The last batch of an epoch is a short one, and other lengths follow."""
+    torch.manual_seed(1)
+    network = nf.SequentialState(
+        torch.nn.Linear(INPUTS, NEURONS),
+        nf.LIF(),
+        nf.LIFRecurrent(NEURONS, NEURONS),
+        torch.nn.Linear(NEURONS, 3),
+        nf.LI(),
+    ).double()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.mul_(8)
+    other = copy.deepcopy(network)
+    functions = {network: network, other: compiled(other, fullgraph=False)}
+    optimizers = [torch.optim.Adam(model.parameters(), 0.05) for model in functions]
+    before = [parameter.clone() for parameter in network.parameters()]
+    for steps in (40, 20, 65):
+        for batch in (8, 8, 5):
+            x = 20 * torch.rand(steps, batch, INPUTS, generator=generator, dtype=torch.float64)
+            for optimizer, function in zip(optimizers, functions.values()):
+                optimizer.zero_grad()
+                function(x)[0].pow(2).mean().backward()
+                optimizer.step()
+            for actual, expected in zip(other.parameters(), network.parameters()):
+                torch.testing.assert_close(actual, expected, rtol=1e-8, atol=1e-8)
+    assert not any(torch.equal(a, b) for a, b in zip(before, network.parameters()))

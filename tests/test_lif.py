@@ -65,7 +65,7 @@ def test_given_weights():
     cell = nf.LIFRecurrentCell(2, 3, input_weights=weights[0], recurrent_weights=weights[1])
     assert cell.input_weights is weights[0]
     assert weights[1].diagonal().sum() == 0
-    assert weights[1].requires_grad
+    assert not weights[1].requires_grad
     assert list(cell.state_dict()) == []
 
 
