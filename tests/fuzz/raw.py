@@ -86,12 +86,13 @@ class Shapes:
         self.states = count_states(operator)
         first = names.index("z" if "z" in names else "input") + 1 if "input" in names else 0
         self.state_names = names[first : first + self.states]
-        self.known = "input" in names
+        self.known, self.square = "input" in names, not d.chance("oblong", 0.4)
         self.steps = d.pick("T", (2, 1, 0, 16, 17, 33, 70))
         neurons = d.pick("N", (3, 1, 0, 17, 64), (6, 3, 1, 4, 2))
         if not self.recurrent and d.chance("wide", 0.02):
             neurons = 9000
-        self.step: tuple[int, ...] = (d.pick("batch", (2, 1, 0, 3), (6, 2, 1, 2)), neurons)
+        batch = d.pick("batch", ((2,), (1,), (0,), (3,), (), (2, 2)), (6, 2, 1, 2, 1, 1))
+        self.step: tuple[int, ...] = (*batch, neurons)
         if not self.recurrent and d.chance("scalar", 0.05):
             self.step = ()
         self.inputs, self.channels = d.pick("inputs", (4, 1, 0, 40), (6, 2, 1, 2)), d.pick("channels", (1, 2), (4, 1))
@@ -103,6 +104,8 @@ class Shapes:
             "dtype", halves[:2] if self.recurrent else halves, (4, 2) if self.recurrent else (4, 2, 1, 1)
         )
         self.compute = "float64" if self.dtype == "float64" else "float32"
+        if d.chance("odd", 0.05 if self.known else 0.5):
+            self.dtype = self.compute = d.pick("odd.dtype", DTYPES)
 
     def checkpoints(self) -> int:
         segment = RECURRENT_SEGMENT if self.recurrent else SEGMENT
@@ -113,16 +116,18 @@ class Shapes:
         d, neurons = self.d, self.step
         all_steps = (self.steps, *neurons)
         if not self.known:
+            if self.square:
+                return (3, 3), self.compute
             return tuple(d.pick(f"{name}.{k}", (2, 3, 0, 5), (4, 4, 1, 2)) for k in range(2)), self.compute
         if name == "input" or (name == "grad_output" and not self.recurrent and not self.is_reduced()):
             if not self.recurrent:
                 return (all_steps if self.sequence else neurons), self.dtype
-            width = self.inputs if self.weighted else self.channels * neurons[1]
-            return (self.steps, neurons[0], width), self.dtype
+            width = self.inputs if self.weighted else self.channels * neurons[-1]
+            return (self.steps, *neurons[:-1], width), self.dtype
         if name == "input_weights":
-            return (self.channels * neurons[1], self.inputs), self.compute
+            return (self.channels * neurons[-1], self.inputs), self.compute
         if name == "weights":
-            return (self.channels * neurons[1], neurons[1]), self.compute
+            return (self.channels * neurons[-1], neurons[-1]), self.compute
         if name == "grad_trace" or (self.recurrent and name in ("output", "grad_output")):
             return all_steps, self.compute
         if name == "checkpoints":
@@ -130,7 +135,7 @@ class Shapes:
         if name in ("z", "grad_z", "grad_output", *self.state_names) or name.removeprefix("grad_") in self.state_names:
             return neurons, self.compute
         # A parameter.
-        shape = d.pick(f"{name}.shape", ((), neurons[1:], neurons), (6, 2, 1))
+        shape = d.pick(f"{name}.shape", ((), neurons[-1:], neurons), (6, 2, 1))
         return shape, d.pick(f"{name}.dtype", ("float32", "float64", "int64", "float16"), (6, 2, 1, 1))
 
     def is_reduced(self) -> bool:
@@ -251,6 +256,8 @@ def check(case: Case) -> tuple[str, Finding | None]:
             known = isinstance(error, (RuntimeError, TypeError, MemoryError))
             return "not made", None if known else Finding("the case cannot be made", repr(error))
         before = [t.clone() if is_readable(t) else t for t in pytree.tree_leaves(variables["a"])]
+        if found:
+            make_dirty(found[-1], byte)
         try:
             results = eval(case.call, variables)
         except SystemError as error:
@@ -263,7 +270,6 @@ def check(case: Case) -> tuple[str, Finding | None]:
         if any(t.is_cpu and not is_readable(t) for t in tensors):
             return "returned", Finding("a result is huge", str([tuple(t.shape) for t in tensors]))
         found.append([t.clone() if is_readable(t) else t for t in tensors])
-        # The next results lie where these lay, as like as not, and show what was not written.
         for t in tensors:
             if is_readable(t):
                 t.untyped_storage().fill_(byte)
@@ -271,6 +277,15 @@ def check(case: Case) -> tuple[str, Finding | None]:
     if not same(found[1], found[2]):
         return "returned", Finding("results differ from call to call", "an element was not written")
     return "returned", None
+
+
+def make_dirty(results: list[Any], byte: int) -> None:
+    """Fill memory of the sizes that the next results will have, and give it back."""
+    for t in filter(is_readable, results):
+        # More than allocators keep of one size.
+        many = [torch.empty(t.nbytes, dtype=torch.uint8) for _ in range(24 if t.nbytes < 2**16 else 2)]
+        for memory in many:
+            memory.fill_(byte)
 
 
 def is_readable(t: Any) -> bool:
