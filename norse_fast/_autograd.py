@@ -32,7 +32,7 @@ __all__ = [
     "wants_more",
 ]
 
-_functorch = torch._C._functorch  # type: ignore[attr-defined]
+_functorch = torch._C._functorch
 
 
 def in_transform() -> bool:
@@ -102,7 +102,7 @@ def pull_back(
             outputs = run(*values)
         return tuple(outputs[k] for k in given)
 
-    _, pull = torch.func.vjp(run_with, *(operands[k] for k in places))
+    pull: Callable[..., Any] = torch.func.vjp(run_with, *(operands[k] for k in places))[1]
     found = dict(zip(places, pull(tuple(grads[k] for k in given))))
     return tuple(found.get(k) for k in range(len(operands)))
 
@@ -264,7 +264,15 @@ NEURONS: dict[str, list[Neuron]] = {}
 
 
 def _differentiate_call(
-    name: str, surrogate: int, dt: float, sequence: bool, record: bool, output: int, operands: Any, grads: Any, wanted: Any
+    name: str,
+    surrogate: int,
+    dt: float,
+    sequence: bool,
+    record: bool,
+    output: int,
+    operands: Any,
+    grads: Any,
+    wanted: Any,
 ) -> tuple[Any, ...]:
     """What the node in C++ calls."""
     neurons = NEURONS[name]

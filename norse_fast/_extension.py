@@ -239,4 +239,3 @@ def set_differentiate(function: Callable[..., Any]) -> None:
 def native_model(name: str) -> int | None:
     """The number under which :func:`native` knows a model."""
     return None if _native is None else _native.model(name)
-

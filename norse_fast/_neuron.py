@@ -351,8 +351,10 @@ class Neuron:
         else:
             result = outputs.raw() if sequence else outputs.raw()[0]
         if record:
-            state = tuple(torch.stack(s) for s in zip(*states)) if states else tuple(
-                x.new_empty((0, *s.shape)) for s in state
+            state = (
+                tuple(torch.stack(s) for s in zip(*states))
+                if states
+                else tuple(x.new_empty((0, *s.shape)) for s in state)
             )
         if not shape:
             result, state = result.squeeze(-1), tuple(s.squeeze(-1) for s in state)
@@ -380,7 +382,9 @@ def as_dt(dt: Any) -> Any:
         return float(dt)
     if isinstance(dt, (numbers.Real, torch.SymFloat, torch.SymInt)):
         return float(dt)
-    raise TypeError(f"dt: got {type(dt).__name__}, expected a number of seconds, for example 0.001; convert it with float.")
+    raise TypeError(
+        f"dt: got {type(dt).__name__}, expected a number of seconds, for example 0.001; convert it with float."
+    )
 
 
 def _any_requires_grad(tensors: tuple[torch.Tensor, ...], params: tuple[torch.Tensor, ...]) -> bool:

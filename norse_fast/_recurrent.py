@@ -75,7 +75,11 @@ def check_weights(
             f"input: got {got}, expected {width}, the width of input_weights {tuple(input_weights.shape)}; "
             "the last dimension of the input must be the features."
         )
-    if input.is_floating_point() and input.dtype != input_weights.dtype and not torch.is_autocast_enabled(input.device.type):
+    if (
+        input.is_floating_point()
+        and input.dtype != input_weights.dtype
+        and not torch.is_autocast_enabled(input.device.type)
+    ):
         raise TypeError(
             f"input: got dtype {input.dtype}, expected {input_weights.dtype}, that of input_weights; convert one of them "
             "with .to()."
@@ -153,7 +157,10 @@ class FusedRecurrence(torch.autograd.Function):
         layer, surrogate, dt, record, _ = ctx.call
         states, params = len(layer.neuron.state), len(layer.neuron.kernel_params)
         grads = grads[: layer.result_count(record)]
-        operands, (output, *checkpoints) = ctx.saved_tensors[: states + params + 5], ctx.saved_tensors[states + params + 5 :]
+        operands, (output, *checkpoints) = (
+            ctx.saved_tensors[: states + params + 5],
+            ctx.saved_tensors[states + params + 5 :],
+        )
         wanted = ctx.needs_input_grad[1:]
         if wants_more(grads):
 

@@ -60,7 +60,9 @@ def sequence(request, generator):
 
 
 def tangents_of(primals):
-    return torch.utils._pytree.tree_map(lambda t: torch.cos(torch.arange(t.numel(), dtype=t.dtype)).view(t.shape), primals)
+    return torch.utils._pytree.tree_map(
+        lambda t: torch.cos(torch.arange(t.numel(), dtype=t.dtype)).view(t.shape), primals
+    )
 
 
 def test_forward_mode(sequence):

@@ -12,7 +12,7 @@ __all__ = ["Surrogate"]
 
 
 class Surrogate(torch.autograd.Function):
-    """Spikes, and in both directions of differentiation ``derivative(x, k)``; ``apply(x, k)`` takes a number or a tensor ``k``.
+    """Spikes whose derivative is ``derivative(x, k)``, forwards and backwards; ``k`` is a number or a tensor.
 
     Subclasses name the derivative. It is made of PyTorch's operators, so it can be differentiated and batched in turn.
     """
@@ -21,10 +21,12 @@ class Surrogate(torch.autograd.Function):
 
     @staticmethod
     def derivative(x: torch.Tensor, k: Any) -> torch.Tensor:
+        """The surrogate derivative."""
         raise NotImplementedError
 
     @staticmethod
     def value(x: torch.Tensor, k: Any) -> torch.Tensor:
+        """Spikes."""
         return heaviside(x)
 
     @classmethod
@@ -34,6 +36,7 @@ class Surrogate(torch.autograd.Function):
 
     @classmethod
     def keep(cls, ctx: Any, x: torch.Tensor, k: Any) -> None:
+        """Keep what the derivative needs."""
         # A number is kept as it is: as a tensor it would be rounded to float32.
         tensors = (x, k) if isinstance(k, torch.Tensor) else (x,)
         ctx.save_for_backward(*tensors)
@@ -42,6 +45,7 @@ class Surrogate(torch.autograd.Function):
 
     @classmethod
     def continue_from(cls, ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
+        """:meth:`chain` with what was kept."""
         x, *k = ctx.saved_tensors
         return cls.chain(gradient, x, k[0] if k else ctx.k)
 
