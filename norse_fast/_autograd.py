@@ -48,7 +48,7 @@ def _is_followed(t: Any) -> bool:
         if _functorch.is_batchedtensor(t):
             return True
         t = _functorch.get_unwrapped(t)
-    return t.requires_grad or has_tangent(t) or _functorch.is_legacy_batchedtensor(t)
+    return t.requires_grad or has_tangent(t) or _is_legacy_batch(t)
 
 
 def has_tangent(t: Any) -> bool:
@@ -74,8 +74,13 @@ def wants_more(grads: Iterable[Any]) -> bool:
     """Whether, in a backward pass, these gradients come in batches or will be differentiated themselves."""
     if torch.compiler.is_compiling():
         return False
-    # torch.func runs all backward passes with gradients enabled.
-    return (torch.is_grad_enabled() and not in_transform()) or any(_is_followed(g) for g in grads)
+    if in_transform():  # which runs all backward passes with gradients enabled
+        return any(_is_followed(g) for g in grads)
+    return torch.is_grad_enabled() or any(has_tangent(g) or _is_legacy_batch(g) for g in grads)
+
+
+def _is_legacy_batch(t: Any) -> bool:
+    return isinstance(t, torch.Tensor) and _functorch.is_legacy_batchedtensor(t)
 
 
 def pull_back(

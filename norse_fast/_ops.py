@@ -6,6 +6,7 @@ import functools
 from typing import Any
 
 import torch
+from torch.utils import _pytree as pytree
 
 from ._outputs import BYTES, NUMBERS
 
@@ -21,6 +22,13 @@ def _state_dtype(input: torch.Tensor) -> torch.dtype:
     return torch.float64 if input.dtype == torch.float64 else torch.float32
 
 
+def _check_devices(input: torch.Tensor, *others: Any) -> None:
+    """Raise if a tensor lies elsewhere than the input; a value on the CPU may, because the host reads it."""
+    for t in pytree.tree_leaves(others):
+        if isinstance(t, torch.Tensor) and t.device != input.device and (t.dim() or t.device.type != "cpu"):
+            raise RuntimeError(f"norse_fast: got tensors on {input.device} and {t.device}, expected all on one device.")
+
+
 def _checkpoint_count(steps: Any, segment: int) -> Any:
     # Written so that it also holds for T = 0 with symbolic T.
     return (steps + segment - 1) // segment - (1 if steps > 0 else 0)
@@ -31,6 +39,7 @@ def register_fakes(name: str, states: int, params: int) -> None:
     """Register the fake kernels of a model's two operators."""
 
     def forward(input: torch.Tensor, *args: Any) -> Any:
+        _check_devices(input, args)
         sequence, checkpoint, record, output = args[-4:]
         steps, step = (input.shape[0], input.shape[1:]) if sequence else (1, input.shape)
         dtype = _state_dtype(input)
@@ -47,6 +56,7 @@ def register_fakes(name: str, states: int, params: int) -> None:
         return (result, *final, checkpoints, kept(steps) if record else [])
 
     def backward(input: torch.Tensor, *args: Any) -> Any:
+        _check_devices(input, args)
         sequence, want_input, want_params = args[-3:]
         step = input.shape[1:] if sequence else input.shape
         dtype = _state_dtype(input)
@@ -63,6 +73,7 @@ def register_recurrent_fakes(name: str, states: int, params: int) -> None:
     """Register the fake kernels of the two operators of a model's recurrent layer."""
 
     def forward(input: torch.Tensor, input_weights: Any, z: torch.Tensor, *args: Any) -> Any:
+        _check_devices(input, input_weights, z, args)
         checkpoint, record = args[-2:]
 
         def kept(count: Any) -> list[torch.Tensor]:
@@ -74,6 +85,7 @@ def register_recurrent_fakes(name: str, states: int, params: int) -> None:
         return (z.new_empty((steps, *z.shape)), *final, checkpoints, kept(steps) if record else [])
 
     def backward(input: torch.Tensor, input_weights: Any, z: torch.Tensor, *args: Any) -> Any:
+        _check_devices(input, input_weights, z, args)
         want_input, want_input_weights, want_z, want_weights, want_params = args[-5:]
 
         def gradient(wanted: bool, like: torch.Tensor | None) -> torch.Tensor:
@@ -94,7 +106,14 @@ def register_recurrent_fakes(name: str, states: int, params: int) -> None:
 
 def register_shared_fakes() -> None:
     """Register the fake kernels of the operators that no model owns."""
-    torch.library.register_fake("norse_fast::product", lambda a, b: a.new_empty(a.shape[0], b.shape[1]))
-    torch.library.register_fake(
-        "norse_fast::spike_product", lambda spikes, grads: spikes.new_empty(grads.shape[1], spikes.shape[1])
-    )
+
+    def product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        _check_devices(a, b)
+        return a.new_empty(a.shape[0], b.shape[1])
+
+    def spike_product(spikes: torch.Tensor, grads: torch.Tensor) -> torch.Tensor:
+        _check_devices(spikes, grads)
+        return spikes.new_empty(grads.shape[1], spikes.shape[1])
+
+    torch.library.register_fake("norse_fast::product", product)
+    torch.library.register_fake("norse_fast::spike_product", spike_product)

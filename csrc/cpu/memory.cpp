@@ -80,6 +80,7 @@ class Waiting {
   }
 
   int64_t set_limit(int64_t bytes) {
+    if (bytes < 0) throw std::runtime_error("norse_fast: bytes: got " + std::to_string(bytes) + ", expected 0 or more.");
     const std::unique_lock lock(mutex_, std::try_to_lock);
     if (!lock) throw std::runtime_error("norse_fast: another thread uses the memory at this moment; try again.");
     shrink(bytes);

@@ -137,7 +137,7 @@ class CobaLIFCell(SNNRecurrentCell):
 
     def initial_state(self, input_tensor: torch.Tensor) -> CobaLIFState:
         """The state before the first step."""
-        return _initial_recurrent_state((*input_tensor.shape[:-1], int(self.hidden_size)), input_tensor)
+        return _initial_recurrent_state(self._neuron_shape(input_tensor), input_tensor)
 
 
 class CobaLIFRecurrent(SNNRecurrent):
@@ -180,4 +180,4 @@ class CobaLIFRecurrent(SNNRecurrent):
 
     def initial_state(self, input_tensor: torch.Tensor) -> CobaLIFState:
         """The state before the first step."""
-        return _initial_recurrent_state((*input_tensor.shape[1:-1], int(self.hidden_size)), input_tensor)
+        return _initial_recurrent_state(self._neuron_shape(input_tensor), input_tensor)

@@ -151,7 +151,7 @@ class IzhikevichRecurrentCell(SNNRecurrentCell):
 
     def initial_state(self, input_tensor: torch.Tensor) -> IzhikevichRecurrentState:
         """The state before the first step."""
-        shape = (*input_tensor.shape[:-1], int(self.hidden_size))
+        shape = self._neuron_shape(input_tensor)
         return _initial_recurrent_state(self.spiking_method.s, shape, input_tensor)
 
 
@@ -186,5 +186,5 @@ class IzhikevichRecurrent(SNNRecurrent):
 
     def initial_state(self, input_tensor: torch.Tensor) -> IzhikevichRecurrentState:
         """The state before the first step."""
-        shape = (*input_tensor.shape[1:-1], int(self.hidden_size))
+        shape = self._neuron_shape(input_tensor)
         return _initial_recurrent_state(self.spiking_method.s, shape, input_tensor)

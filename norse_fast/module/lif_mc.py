@@ -58,7 +58,7 @@ class CoupledCell(SNNRecurrentCell):
 
     def initial_lif_state(self, p: LIFParameters, input_tensor: torch.Tensor) -> LIFState:
         """The state of LIF neurons before the first step."""
-        shape = (*input_tensor.shape[:-1], int(self.hidden_size))
+        shape = self._neuron_shape(input_tensor)
         return LIFState(
             z=zeros(shape, input_tensor), v=initial_voltage(p.v_leak, input_tensor, shape), i=zeros(shape, input_tensor)
         )

@@ -140,7 +140,7 @@ class LSNNRecurrentCell(SNNRecurrentCell):
 
     def initial_state(self, input_tensor: torch.Tensor) -> LSNNState:
         """The state before the first step."""
-        state = _initial_recurrent_state(self.p, (*input_tensor.shape[:-1], int(self.hidden_size)), input_tensor)
+        state = _initial_recurrent_state(self.p, self._neuron_shape(input_tensor), input_tensor)
         return state._replace(b=copied(self.p.v_th, input_tensor))
 
 
@@ -180,5 +180,5 @@ class LSNNRecurrent(SNNRecurrent):
 
     def initial_state(self, input_tensor: torch.Tensor) -> LSNNState:
         """The state before the first step."""
-        shape = (*input_tensor.shape[1:-1], int(self.hidden_size))
+        shape = self._neuron_shape(input_tensor)
         return _initial_recurrent_state(self.p, shape, input_tensor)

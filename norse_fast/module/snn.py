@@ -521,7 +521,7 @@ class SNNRecurrentCell(_Weights):
         self._set_weights(input_size, hidden_size, input_weights, recurrent_weights, autapses)
 
     def _neuron_shape(self, input_tensor: torch.Tensor) -> Sequence[int]:
-        return (*input_tensor.shape[:-1], int(self.hidden_size))
+        return (*input_tensor.shape[:-1], self.input_weights.shape[0])
 
     def forward(self, input_tensor: torch.Tensor, state: Any = None) -> tuple[torch.Tensor, Any]:
         """Run one step.
@@ -600,7 +600,7 @@ class SNNRecurrent(_Weights):
         self._set_weights(input_size, hidden_size, input_weights, recurrent_weights, autapses)
 
     def _neuron_shape(self, input_tensor: torch.Tensor) -> Sequence[int]:
-        return (*input_tensor.shape[1:-1], int(self.hidden_size))
+        return (*input_tensor.shape[1:-1], self.input_weights.shape[0])
 
     def forward(self, input_tensor: torch.Tensor, state: Any = None) -> tuple[torch.Tensor, Any]:
         """Run all steps.
