@@ -6,12 +6,15 @@ That holds for whatever tensor a module has for its weights at the time of the c
 from __future__ import annotations
 
 import copy
+import gc
 import io
 import pickle
 import warnings
+import weakref
 
 import pytest
 import torch
+import torch.utils.checkpoint
 
 import norse_fast as nf
 
@@ -62,9 +65,10 @@ def gradient(module: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
     return result
 
 
-def check(module: torch.nn.Module, expected: torch.Tensor, gradient_expected: torch.Tensor, x: torch.Tensor) -> None:
-    assert torch.equal(run(module, x).detach(), expected)
-    actual = gradient(module, x)
+def check(module, expected: torch.Tensor, gradient_expected: torch.Tensor, x: torch.Tensor, owner=None) -> None:
+    result = run(module, x)
+    assert torch.equal(result.detach(), expected)
+    (actual,) = torch.autograd.grad(result, (owner or module).recurrent_weights)
     assert not actual.diagonal().any()
     assert torch.equal(actual, gradient_expected)
 
@@ -287,6 +291,104 @@ def test_second_derivatives_in_plain_pytorch():
     assert not first.diagonal().any()
     assert not second.diagonal().any()
     assert second.masked_fill(diagonal(), 1).ne(0).all()
+
+
+def double(module):
+    module.double().float()
+
+
+def share_memory(module):
+    module.share_memory()
+
+
+@pytest.mark.parametrize(
+    "change", [*(c for c in CHANGES if c is not swap), double, share_memory], ids=lambda f: f.__name__
+)
+def test_weights_may_be_replaced_within_a_sequence(change):
+    """Whatever a forward pass left behind, the next step sees the weights of its time."""
+    x = inputs(None)
+    cell, reference = make(nf.LIFRecurrentCell), make(nf.LIFRecurrentCell)
+    _, state = cell(x)
+    change(cell)
+    with torch.no_grad():
+        cell.recurrent_weights.mul_(2)
+        reference.recurrent_weights.mul_(2)
+    state = type(state)(*(s.detach() for s in state))
+    check(lambda *arguments: _from(cell, state, arguments), *_expected(reference, state, x), x, cell)
+
+
+def _from(module, state, arguments):
+    return module(*arguments) if len(arguments) > 1 and arguments[1] is not None else module(arguments[0], state)
+
+
+def _expected(module, state, x):
+    total_of = run(lambda *arguments: _from(module, state, arguments), x)
+    return total_of.detach(), torch.autograd.grad(total_of, module.recurrent_weights)[0]
+
+
+def test_unused_passes_leave_nothing_in_copies():
+    """A pass without backward is forgotten by copies and pickles, and does not keep the module."""
+    cell = make(nf.LIFRecurrentCell)
+    x = inputs(None)
+    expected, gradient_expected = run(cell, x).detach(), gradient(cell, x)
+    cell(x)
+    for copied in COPIES.values():
+        check(copied(cell), expected, gradient_expected, x)
+    gone = weakref.ref(cell)
+    del cell
+    gc.collect()
+    assert gone() is None
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_checkpointed_steps(reentrant: bool):
+    x = inputs(None).requires_grad_()
+    cell = make(nf.LIFRecurrentCell)
+    start = cell.initial_state(x)
+    run(cell, x).backward()
+    expected = cell.recurrent_weights.grad
+    cell.zero_grad()
+
+    def flat(x, *state):
+        z, after = cell(x, nf.LIFState(*state))
+        return z, *after
+
+    def step(x, state):
+        state = start if state is None else state
+        z, *after = torch.utils.checkpoint.checkpoint(flat, x, *state, use_reentrant=reentrant)
+        return z, nf.LIFState(*after)
+
+    run(step, x).backward()
+    torch.testing.assert_close(cell.recurrent_weights.grad, expected)
+    assert not cell.recurrent_weights.grad.diagonal().any()
+
+
+@pytest.mark.parametrize("kind", [nf.LIFRecurrentCell, nf.LIFRecurrent])
+def test_passes_without_backward_between_updates(kind):
+    """As a validation that forgot no_grad."""
+    module = make(kind)
+    x = inputs(None if kind is nf.LIFRecurrentCell else 7)
+    optimizer = torch.optim.SGD(module.parameters(), 1e-3)
+    for _ in range(3):
+        module(x)
+        optimizer.zero_grad()
+        run(module, x).backward()
+        module(x)
+        optimizer.step()
+        module(x)
+        module.load_state_dict(module.state_dict())
+    assert not module.recurrent_weights.diagonal().any()
+
+
+def test_two_models_with_the_same_weights():
+    """One allows autapses and one does not; the weights belong to both."""
+    x = inputs(None)
+    strict = make(nf.LIFRecurrentCell)
+    free = make(nf.LIFRecurrentCell, autapses=True, recurrent_weights=strict.recurrent_weights)
+    free.input_weights = strict.input_weights
+    together = torch.autograd.grad(run(strict, x) + run(free, x), strict.recurrent_weights)[0]
+    torch.testing.assert_close(together.diagonal(), gradient(free, x).diagonal())
+    torch.testing.assert_close(together, gradient(free, x) + gradient(strict, x))
 
 
 def test_autapses_may_be_allowed():

@@ -7,6 +7,7 @@ time steps; any other callable with the same signature is called once per step.
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, cast
 
@@ -372,7 +373,6 @@ class _Weights(torch.nn.Module):
     """Input and recurrent weights, and the rule that neurons do not excite themselves."""
 
     recurrent_weights: Any
-    activation: Activation
 
     def _set_weights(
         self,
@@ -411,41 +411,49 @@ class _Weights(torch.nn.Module):
         """The recurrent weights that act: without those from a neuron to itself, unless ``autapses``."""
         if self.autapses:
             return cast(torch.Tensor, self.recurrent_weights)
-        return _without_diagonal(self.recurrent_weights, getattr(self.activation, "__module__", ""))
+        weights = self.recurrent_weights
+        if not _is_plain(weights) or weights.diagonal().count_nonzero():
+            return _without_diagonal(weights)
+        if not (torch.is_grad_enabled() and weights.requires_grad):
+            return cast(torch.Tensor, weights)
+        # The diagonal is zero, as it is unless someone assigned other weights. To copy the matrix and its gradient in each
+        # step would take a third of the time of a cell of 512 neurons. So the weights are used as they are, and the gradients
+        # of all steps pass one node, which is kept until backward reaches it.
+        shared, version = _SHARED.get(self, (None, 0))
+        if shared is None or not _is_view_of(shared, weights) or weights._version != version:
+            shared = cast(torch.Tensor, _NoGradientOfDiagonal.apply(weights, weakref.ref(self)))
+            if weights.is_leaf and not weights.is_inference():
+                _SHARED[self] = shared, weights._version
+        return shared
+
+
+#: The weights of modules in the graph that is being built, behind them :class:`_NoGradientOfDiagonal`; and their version.
+_SHARED: weakref.WeakKeyDictionary[_Weights, tuple[torch.Tensor, int]] = weakref.WeakKeyDictionary()
 
 
 class _NoGradientOfDiagonal(torch.autograd.Function):
-    """Weights as they are; the diagonal of their gradient is zero."""
+    """``apply(weights, reference to their module)``: the weights as they are; the diagonal of their gradient is zero."""
 
     @staticmethod
-    def forward(ctx: Any, weights: torch.Tensor) -> torch.Tensor:
+    def forward(ctx: Any, weights: torch.Tensor, module: Any) -> torch.Tensor:
+        ctx.module = module
         return weights.view_as(weights)
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
-        if torch.is_grad_enabled():
-            return _scatter_zeros(gradient)
-        return gradient.fill_diagonal_(0.0)
+    def backward(ctx: Any, gradient: torch.Tensor) -> Any:
+        module = ctx.module()
+        if module is not None:
+            _SHARED.pop(module, None)
+        return _without_diagonal(gradient), None
 
 
-def _scatter_zeros(weights: torch.Tensor) -> torch.Tensor:
+def _is_view_of(view: torch.Tensor, tensor: torch.Tensor) -> bool:
+    """Whether a view is of a tensor, and of what the tensor holds now, which an assignment to its data changes."""
+    return view._base is tensor and view.dtype is tensor.dtype and view.is_set_to(tensor)
+
+
+def _without_diagonal(weights: torch.Tensor) -> torch.Tensor:
     return weights.diagonal_scatter(weights.new_zeros(weights.shape[0]))
-
-
-def _without_diagonal(weights: torch.Tensor, consumer: str) -> torch.Tensor:
-    """Square weights with a diagonal of zeros, which gets no gradient.
-
-    Plain PyTorch copies the matrix and its gradient in each step, which takes half as long as all else that a cell of 32×512
-    does. The diagonal is zero already, unless someone assigned other weights. So where it can be looked at, weights are
-    used as they are. The step functions of norse_fast (``consumer`` is the module of the step function) take the weights into
-    products, whose gradients nobody else holds, so that the zeros can be written into them.
-    """
-    if _is_plain(weights) and not weights.diagonal().count_nonzero():
-        if not (torch.is_grad_enabled() and weights.requires_grad):
-            return weights
-        if consumer.startswith("norse_fast.functional."):
-            return cast(torch.Tensor, _NoGradientOfDiagonal.apply(weights))
-    return _scatter_zeros(weights)
 
 
 def _is_plain(tensor: torch.Tensor) -> bool:
