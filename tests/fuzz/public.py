@@ -167,6 +167,8 @@ class Writer:
         if not form:
             return ""
         dtype = d.pick(f"{name}.dtype", DTYPES, (12, 6, 3, 3, 1, 0.5, 0.3, 0.3))
+        if not dtype.is_floating_point:
+            centre = math.copysign(math.ceil(1.25 * abs(centre)), centre)  # it must not round to zero
         return self.tensor(name, "U", self.some_shape(name, neurons), dtype, centre)
 
     def params(self, model: Model, neurons: tuple[int, ...], name: str = "p") -> str:
@@ -452,7 +454,7 @@ def draw_stack(w: Writer) -> Case:
             p = "nf.tonic_spiking" + (f"._replace(p={p})" if p else "")
         modules.append(call_text(f"nf.{name}", *arguments, **{"spiking_method" if model.default else "p": p}))
     if not exact:
-        dtype = d.pick("wide", (torch.float64, dtype), (8, 1))
+        dtype = d.pick("wide", (torch.float64, torch.float32), (8, 1))
     w.setup.append(f"torch.manual_seed({d.seed})")
     text = f"nf.SequentialState({', '.join(modules)})"
     if kind == "lift":
@@ -583,7 +585,7 @@ def excuse(case: Case, kernel: torch.Tensor, plain: torch.Tensor, zeros: torch.T
         zeros: PyTorch's where results that get no gradient get one of zero, as which kernels take it; it is NaN where zero
             meets infinity.
     """
-    large = 1e-3 * torch.finfo(plain.dtype).max
+    large = torch.finfo(plain.dtype).max ** 0.8
     excused = kernel.isnan() & zeros.isnan()
     # Sums over spikes leave out those that are zero, also where they are multiplied by NaN.
     excused |= ~plain.isfinite() & (~kernel.isfinite() | (kernel.abs() > large) | case.narrow)
