@@ -2,7 +2,6 @@
 // What threads that share a call tell each other: that one of them failed, or that the user wants it to end.
 
 #include <atomic>
-#include <chrono>
 #include <cstdint>
 #include <exception>
 #include <mutex>
@@ -21,10 +20,7 @@ class Watch {
   bool stops() {
     if (stopped_.load(std::memory_order_relaxed)) return true;
     if (std::this_thread::get_id() != caller_) return false;
-    const auto now = std::chrono::steady_clock::now();
-    if (now < next_) return false;
-    next_ = now + std::chrono::milliseconds(100);
-    run(check_interrupt);
+    if (is_due()) run(check_interrupt);
     return stopped_.load(std::memory_order_relaxed);
   }
 
@@ -46,10 +42,11 @@ class Watch {
   }
 
  private:
+  /// Whether the last check, in this call or one before, was long ago: a call may be made of many short ones.
+  static bool is_due();
   static void check_interrupt();
 
   const std::thread::id caller_ = std::this_thread::get_id();
-  std::chrono::steady_clock::time_point next_ = std::chrono::steady_clock::now() + std::chrono::milliseconds(100);
   std::atomic<bool> stopped_{false};
   std::mutex mutex_;
   std::exception_ptr error_;

@@ -7,7 +7,6 @@ time steps; any other callable with the same signature is called once per step.
 from __future__ import annotations
 
 import math
-import weakref
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, cast
 
@@ -416,40 +415,21 @@ class _Weights(torch.nn.Module):
             return _without_diagonal(weights)
         if not (torch.is_grad_enabled() and weights.requires_grad):
             return cast(torch.Tensor, weights)
-        # The diagonal is zero, as it is unless someone assigned other weights. To copy the matrix and its gradient in each
-        # step would take a third of the time of a cell of 512 neurons. So the weights are used as they are, and the gradients
-        # of all steps pass one node, which is kept until backward reaches it.
-        shared, version = _SHARED.get(self, (None, 0))
-        if shared is None or not _is_view_of(shared, weights) or weights._version != version:
-            shared = cast(torch.Tensor, _NoGradientOfDiagonal.apply(weights, weakref.ref(self)))
-            if weights.is_leaf and not weights.is_inference():
-                _SHARED[self] = shared, weights._version
-        return shared
-
-
-#: The weights of modules in the graph that is being built, behind them :class:`_NoGradientOfDiagonal`; and their version.
-_SHARED: weakref.WeakKeyDictionary[_Weights, tuple[torch.Tensor, int]] = weakref.WeakKeyDictionary()
+        # The diagonal is zero, as it is unless someone assigned other weights: to copy the matrix in each step would take a
+        # sixth of the time of a cell of 512 neurons.
+        return cast(torch.Tensor, _NoGradientOfDiagonal.apply(weights))
 
 
 class _NoGradientOfDiagonal(torch.autograd.Function):
-    """``apply(weights, reference to their module)``: the weights as they are; the diagonal of their gradient is zero."""
+    """Weights as they are; the diagonal of their gradient is zero."""
 
     @staticmethod
-    def forward(ctx: Any, weights: torch.Tensor, module: Any) -> torch.Tensor:
-        ctx.module = module
+    def forward(ctx: Any, weights: torch.Tensor) -> torch.Tensor:
         return weights.view_as(weights)
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> Any:
-        module = ctx.module()
-        if module is not None:
-            _SHARED.pop(module, None)
-        return _without_diagonal(gradient), None
-
-
-def _is_view_of(view: torch.Tensor, tensor: torch.Tensor) -> bool:
-    """Whether a view is of a tensor, and of what the tensor holds now, which an assignment to its data changes."""
-    return view._base is tensor and view.dtype is tensor.dtype and view.is_set_to(tensor)
+    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
+        return _without_diagonal(gradient)
 
 
 def _without_diagonal(weights: torch.Tensor) -> torch.Tensor:
