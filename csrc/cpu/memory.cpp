@@ -3,9 +3,19 @@
 #include <sys/mman.h>
 
 #include <cstdlib>
+#include <cstring>
 #include <mutex>
 #include <new>
+#include <stdexcept>
+#include <string>
 #include <vector>
+
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/asan_interface.h>
+#else
+#define ASAN_POISON_MEMORY_REGION(data, size) (static_cast<void>(data), static_cast<void>(size))
+#define ASAN_UNPOISON_MEMORY_REGION(data, size) (static_cast<void>(data), static_cast<void>(size))
+#endif
 
 namespace norse_fast::cpu {
 namespace {
@@ -25,6 +35,28 @@ constexpr int64_t kUnit = kLarge / 2;
 
 int64_t whole_units(int64_t bytes) { return (bytes + kUnit - 1) / kUnit * kUnit; }
 
+enum class Mode {
+  kReuse,
+  kOff,     // large tensors lie where torch puts them
+  kPoison,  // what is handed out is NaN, or -1, until it is written
+};
+
+Mode read_mode() {
+  const char* wanted = std::getenv("NORSE_FAST_MEMORY");
+  const std::string name = wanted ? wanted : "";
+  if (name.empty()) return Mode::kReuse;
+  if (name == "off") return Mode::kOff;
+  if (name == "poison") return Mode::kPoison;
+  throw std::runtime_error("NORSE_FAST_MEMORY: got '" + name +
+                           "', expected off or poison; unset it to use memory again.");
+}
+
+/// For tests; see tests/sanitize.
+Mode mode() {
+  static const Mode kChosen = read_mode();
+  return kChosen;
+}
+
 /// Memory that waits for its next use, the oldest first.
 class Waiting {
  public:
@@ -43,6 +75,7 @@ class Waiting {
     if (!lock) return false;
     while (total_ + size > kLimit) std::free(remove(0));
     blocks_.push_back({data, size});
+    ASAN_POISON_MEMORY_REGION(data, size);
     total_ += size;
     return true;
   }
@@ -57,6 +90,7 @@ class Waiting {
     const Block block = blocks_[k];
     blocks_.erase(blocks_.begin() + static_cast<std::ptrdiff_t>(k));
     total_ -= block.size;
+    ASAN_UNPOISON_MEMORY_REGION(block.data, block.size);
     return block.data;
   }
 
@@ -75,14 +109,17 @@ Waiting& waiting() {
 }  // namespace
 
 void* reserve(int64_t bytes) {
-  if (bytes < kLarge) return nullptr;
+  if (bytes < kLarge || mode() == Mode::kOff) return nullptr;
   const int64_t size = whole_units(bytes);
-  if (void* data = waiting().take(size)) return data;
-  void* data = nullptr;
-  if (posix_memalign(&data, bytes < kHugePage ? kUnit : kHugePage, size) != 0) throw std::bad_alloc();
+  void* data = waiting().take(size);
+  if (!data) {
+    if (posix_memalign(&data, bytes < kHugePage ? kUnit : kHugePage, size) != 0) throw std::bad_alloc();
 #ifdef MADV_HUGEPAGE
-  if (bytes >= kHugePage) madvise(data, size, MADV_HUGEPAGE);  // only advice, so a failure is of no interest
+    if (bytes >= kHugePage) madvise(data, size, MADV_HUGEPAGE);  // only advice, so a failure is of no interest
 #endif
+  }
+  if (mode() == Mode::kPoison) std::memset(data, 0xFF, size);
+  ASAN_POISON_MEMORY_REGION(static_cast<char*>(data) + bytes, size - bytes);
   return data;
 }
 
