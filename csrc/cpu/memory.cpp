@@ -10,12 +10,7 @@
 #include <string>
 #include <vector>
 
-#ifdef __SANITIZE_ADDRESS__
-#include <sanitizer/asan_interface.h>
-#else
-#define ASAN_POISON_MEMORY_REGION(data, size) (static_cast<void>(data), static_cast<void>(size))
-#define ASAN_UNPOISON_MEMORY_REGION(data, size) (static_cast<void>(data), static_cast<void>(size))
-#endif
+#include "sanitize.h"
 
 namespace norse_fast::cpu {
 namespace {
@@ -75,7 +70,7 @@ class Waiting {
     if (!lock) return false;
     while (total_ + size > kLimit) std::free(remove(0));
     blocks_.push_back({data, size});
-    ASAN_POISON_MEMORY_REGION(data, size);
+    forbid(data, size);
     total_ += size;
     return true;
   }
@@ -90,7 +85,7 @@ class Waiting {
     const Block block = blocks_[k];
     blocks_.erase(blocks_.begin() + static_cast<std::ptrdiff_t>(k));
     total_ -= block.size;
-    ASAN_UNPOISON_MEMORY_REGION(block.data, block.size);
+    permit(block.data, block.size);
     return block.data;
   }
 
@@ -119,7 +114,7 @@ void* reserve(int64_t bytes) {
 #endif
   }
   if (mode() == Mode::kPoison) std::memset(data, 0xFF, size);
-  ASAN_POISON_MEMORY_REGION(static_cast<char*>(data) + bytes, size - bytes);
+  forbid(static_cast<char*>(data) + bytes, size - bytes);
   return data;
 }
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "dispatch.h"
+#include "sanitize.h"
 
 namespace norse_fast::cpu {
 
@@ -18,9 +19,10 @@ void run_lanes(Kernel<Launch> kernel, const Launch& launch) {
     return kernel(launch, {0, launch.lanes});
   }
   const int64_t chunk = ((launch.lanes + threads - 1) / threads + kGranule - 1) / kGranule * kGranule;
-  torch::stable::parallel_for(0, (launch.lanes + chunk - 1) / chunk, 1, [&](int64_t begin, int64_t end) {
+  const auto work = [&](int64_t begin, int64_t end) {
     kernel(launch, {begin * chunk, std::min(end * chunk, launch.lanes)});
-  });
+  };
+  torch::stable::parallel_for(0, (launch.lanes + chunk - 1) / chunk, 1, shared(work));
 }
 
 template void run_lanes(Kernel<Forward<float>>, const Forward<float>&);

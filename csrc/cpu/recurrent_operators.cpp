@@ -9,6 +9,7 @@
 #include "buffer.h"
 #include "device.h"
 #include "products.h"
+#include "sanitize.h"
 #include "tasks.h"
 
 namespace norse_fast::cpu {
@@ -22,7 +23,7 @@ int64_t threads_for(int64_t tasks) { return std::min<int64_t>(tasks, torch::stab
 /// Calls f(begin, end) for ranges that make up [0, count), one for each thread.
 template <class F>
 void parallel_ranges(int64_t count, const F& f) {
-  if (threads_for(count) > 1) return torch::stable::parallel_for(0, count, 1, f);
+  if (threads_for(count) > 1) return torch::stable::parallel_for(0, count, 1, shared(f));
   if (count > 0) f(0, count);
 }
 
