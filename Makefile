@@ -2,7 +2,7 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 ENVIRONMENT := build/bench-venv
 
-.PHONY: test test-compile docs bench fuzz gpu-check
+.PHONY: test sanitize test-compile docs bench fuzz soak gpu-check
 
 # Everything, from nothing: environment, build, lint, types, docs, tests.
 test:
@@ -11,6 +11,15 @@ test:
 # torch.compile with its default backend on every neuron, batch and length, in the current environment.
 test-compile:
 	$(PYTHON) -m pytest tests/test_compile.py --compile=all
+
+# The tests under AddressSanitizer, UndefinedBehaviorSanitizer and ThreadSanitizer, in the current environment, for hours;
+# ARGS=slice is the part that CI runs. See CONTRIBUTING.md.
+sanitize:
+	PYTHON=$(PYTHON) bash tests/sanitize/run.sh $(or $(ARGS),suite)
+
+# 20,000 training steps over changing sizes, in the current environment; fails if memory grows.
+soak:
+	$(PYTHON) benchmarks/soak.py $(ARGS)
 
 # Pages into build/docs, in the current environment, which needs '.[docs]'; a warning is an error.
 docs:

@@ -254,7 +254,8 @@ class Checker {
   }
 
   void number(const char* name, int64_t value, int64_t count) const {
-    require(value >= 0 && value < count, model_.name, ": ", name, " is ", value, ", which is none; expected 0 to ", count - 1);
+    require(value >= 0 && value < count, model_.name, ": ", name, " is ", value, ", which is none; expected 0 to ",
+            count - 1);
   }
 
   void problem(const ProblemArguments& a) const {

@@ -4,11 +4,14 @@
 
 #include <atomic>
 #include <cstdlib>
+#include <cstring>
 #include <mutex>
 #include <stdexcept>
 #include <string>
 #include <utility>
 #include <vector>
+
+#include "sanitize.h"
 
 namespace norse_fast::cpu {
 namespace {
@@ -30,6 +33,28 @@ constexpr int64_t kCacheLine = 64;
 constexpr int64_t kUnit = kLarge / 2;
 
 int64_t whole_units(int64_t bytes) { return (bytes + kUnit - 1) / kUnit * kUnit; }
+
+enum class Mode {
+  kReuse,
+  kOff,     // large tensors lie where torch puts them
+  kPoison,  // what is handed out is NaN, or -1, until it is written
+};
+
+Mode read_mode() {
+  const char* wanted = std::getenv("NORSE_FAST_MEMORY");
+  const std::string name = wanted ? wanted : "";
+  if (name.empty()) return Mode::kReuse;
+  if (name == "off") return Mode::kOff;
+  if (name == "poison") return Mode::kPoison;
+  throw std::runtime_error("NORSE_FAST_MEMORY: got '" + name +
+                           "', expected off or poison; unset it to use memory again.");
+}
+
+/// For tests; see tests/sanitize.
+Mode mode() {
+  static const Mode kChosen = read_mode();
+  return kChosen;
+}
 
 // The state of fail_allocation.
 std::atomic<int64_t> until_failure{0}, allocations{0};
@@ -65,6 +90,7 @@ class Waiting {
     } catch (const std::bad_alloc&) {
       return false;
     }
+    forbid(data, size);
     total_ += size;
     return true;
   }
@@ -80,7 +106,8 @@ class Waiting {
   }
 
   int64_t set_limit(int64_t bytes) {
-    if (bytes < 0) throw std::runtime_error("norse_fast: bytes: got " + std::to_string(bytes) + ", expected 0 or more.");
+    if (bytes < 0)
+      throw std::runtime_error("norse_fast: bytes: got " + std::to_string(bytes) + ", expected 0 or more.");
     const std::unique_lock lock(mutex_, std::try_to_lock);
     if (!lock) throw std::runtime_error("norse_fast: another thread uses the memory at this moment; try again.");
     shrink(bytes);
@@ -104,6 +131,7 @@ class Waiting {
     const Block block = blocks_[k];
     blocks_.erase(blocks_.begin() + static_cast<std::ptrdiff_t>(k));
     total_ -= block.size;
+    permit(block.data, block.size);
     return block.data;
   }
 
@@ -131,6 +159,7 @@ void* allocate(int64_t bytes) {
   const auto address = reinterpret_cast<uintptr_t>(start) + kRoom;
   auto** data = reinterpret_cast<void**>(address - address % kCacheLine);
   data[-1] = start;
+  if (mode() == Mode::kPoison) std::memset(data, 0xFF, bytes);
   return data;
 }
 
@@ -138,15 +167,18 @@ void deallocate(void* data) { std::free(static_cast<void**>(data)[-1]); }
 
 void* reserve(int64_t bytes) {
   count_allocation(bytes);
-  if (bytes < kLarge) return nullptr;
+  if (bytes < kLarge || mode() == Mode::kOff) return nullptr;
   if (bytes > INT64_MAX - kHugePage) fail(bytes);
   const int64_t size = whole_units(bytes);
-  if (void* data = waiting().take(size)) return data;
-  void* data = nullptr;
-  if (posix_memalign(&data, bytes < kHugePage ? kUnit : kHugePage, size) != 0) fail(bytes);
+  void* data = waiting().take(size);
+  if (!data) {
+    if (posix_memalign(&data, bytes < kHugePage ? kUnit : kHugePage, size) != 0) fail(bytes);
 #ifdef MADV_HUGEPAGE
-  if (bytes >= kHugePage) madvise(data, size, MADV_HUGEPAGE);  // only advice, so a failure is of no interest
+    if (bytes >= kHugePage) madvise(data, size, MADV_HUGEPAGE);  // only advice, so a failure is of no interest
 #endif
+  }
+  if (mode() == Mode::kPoison) std::memset(data, 0xFF, size);
+  forbid(static_cast<char*>(data) + bytes, size - bytes);
   return data;
 }
 

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "../tensor.h"
+#include "sanitize.h"
 #include "watch.h"
 
 namespace norse_fast::cpu {
@@ -14,7 +15,8 @@ inline int64_t threads_for(int64_t tasks) { return std::min<int64_t>(tasks, torc
 template <class F>
 void parallel_ranges(Watch& watch, int64_t count, const F& f) {
   if (threads_for(count) > 1) {
-    torch::stable::parallel_for(0, count, 1, [&](int64_t begin, int64_t end) { watch.run([&] { f(begin, end); }); });
+    const auto work = [&](int64_t begin, int64_t end) { watch.run([&] { f(begin, end); }); };
+    torch::stable::parallel_for(0, count, 1, shared(work));
   } else if (count > 0) {
     f(0, count);
   }

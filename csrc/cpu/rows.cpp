@@ -1,6 +1,7 @@
 #include "rows.h"
 
 #include "dispatch.h"
+#include "sanitize.h"
 
 #if defined(__SSE2__)
 #include <immintrin.h>
@@ -94,8 +95,11 @@ void BlockRows<Isa, T>::add(const T* from, int64_t n, T* to) {
 template <class Isa, class T>
 void BlockRows<Isa, T>::stream(const T* from, int64_t n, T* to) {
   constexpr int64_t kLanes = sizeof(Line) / sizeof(T);
-  for (int64_t l = 0; l < n; l += kLanes)
-    stream_line(reinterpret_cast<Line*>(to + l), reinterpret_cast<const Line*>(from + l));
+  for (int64_t l = 0; l < n; l += kLanes) {
+    auto* const line = reinterpret_cast<Line*>(to + l);
+    announce_store(line);
+    stream_line(line, reinterpret_cast<const Line*>(from + l));
+  }
 }
 
 template <class Isa, class T>

@@ -1,0 +1,110 @@
+#!/usr/bin/env bash
+# The tests under sanitizers; CONTRIBUTING.md tells what they find.
+#   run.sh suite             all tests on every instruction set of the machine, with memory off, then poisoned; stress
+#   run.sh slice             what CI has time for: the baseline, the most telling tests; stress
+#   run.sh stress [OPTION]   many threads under ThreadSanitizer; options of stress.py
+#   run.sh address COMMAND   a command, such as `python program.py`, under AddressSanitizer
+#   run.sh thread COMMAND    and under ThreadSanitizer
+set -euo pipefail
+root=$(cd "$(dirname "$0")/../.." && pwd)
+python=${PYTHON:-python}
+
+# The slice: these reach most of the C++. Much of opcheck and all of compilation is time in Python.
+SLICE=(tests/test_{operators,errors,memory,node,outputs,recurrent,golden,dtypes,refractory}.py)
+SLICE_CHOICE='not compil and not inductor and not dynamic and (not opcheck or lif_feed_forward or lif_step)'
+
+# Builds the libraries for a sanitizer, into a copy of the tree, so that those in use stay as they are.
+build() { # address or thread; ON: for every instruction set
+  local folder=$root/build/sanitize/$1
+  mkdir -p "$folder"
+  echo "Building for the $1 sanitizer" >&2
+  cmake -S"$root" -B"$folder/cmake" -GNinja -DPython3_EXECUTABLE="$(command -v "$python")" -DNORSE_FAST_CUDA=OFF \
+    -DNORSE_FAST_SANITIZE="$1" -DNORSE_FAST_ALL_ISAS="$2" >"$folder.log" || { cat "$folder.log" >&2; return 1; }
+  cmake --build "$folder/cmake" >"$folder.log" || { cat "$folder.log" >&2; return 1; }
+  rm -rf "$folder/tree"
+  mkdir -p "$folder/tree"
+  (cd "$root" && git ls-files -z --cached --others --exclude-standard |
+    tar --create --null --files-from=- --ignore-failed-read) | tar --extract --directory="$folder/tree"
+  cmake --install "$folder/cmake" --prefix "$folder/tree/norse_fast" >"$folder.log"
+}
+
+# C++'s library too, because the sanitizers look for its exceptions when the process starts.
+preload() { echo "$(gcc -print-file-name="$1"):$(gcc -print-file-name=libstdc++.so)"; }
+
+# Leaks: Python keeps much until its end. Segmentation faults: pytest would report them in the sanitizer's place. Large
+# allocations may fail, as elsewhere.
+under_address() {
+  local options=detect_leaks=0:abort_on_error=1:handle_segv=2:handle_sigbus=2:allocator_may_return_null=1
+  options+=:detect_stack_use_after_return=1
+  # What the library does not hand out itself: NaN as well.
+  [[ ${NORSE_FAST_MEMORY:-} != poison ]] || options+=:malloc_fill_byte=255:max_malloc_fill_size=2147483647
+  env LD_PRELOAD="$(preload libasan.so)" PYTHONPATH="$root/build/sanitize/address/tree" \
+    ASAN_OPTIONS="$options" UBSAN_OPTIONS=print_stacktrace=1:abort_on_error=1 "$@"
+}
+
+# Only our libraries are instrumented, so only they can be judged.
+under_thread() {
+  env LD_PRELOAD="$(preload libtsan.so)" PYTHONPATH="$root/build/sanitize/thread/tree" \
+    TSAN_OPTIONS=ignore_noninstrumented_modules=1:history_size=4 "$@"
+}
+
+# Each file in a process of its own: a finding ends it.
+run_tests() { # an expression for -k, files
+  local choice=$1
+  shift
+  local deselect=() failed=() file when
+  while read -r when file _; do
+    [[ $when == always || $when == "$NORSE_FAST_MEMORY" ]] && deselect+=("--deselect=$file")
+  done < <(grep -v '^#' "$root/tests/sanitize/deselected.txt")
+  cd "$root/build/sanitize/address/tree"
+  for file in "$@"; do
+    echo "== $file, $NORSE_FAST_CPU_CAPABILITY, memory ${NORSE_FAST_MEMORY}"
+    local code=0
+    under_address "$python" -m pytest -q -p no:cacheprovider "${deselect[@]}" -k "$choice" "$file" || code=$?
+    [[ $code == 0 || $code == 5 ]] || failed+=("$file") # 5: all are deselected
+  done
+  cd "$root"
+  [[ ${#failed[@]} == 0 ]] || { echo "Failed on $NORSE_FAST_CPU_CAPABILITY, memory $NORSE_FAST_MEMORY: ${failed[*]}"; return 1; }
+}
+
+stress() {
+  build thread OFF || return 1
+  NORSE_FAST_CPU_CAPABILITY=baseline NORSE_FAST_MEMORY='' under_thread \
+    "$python" "$root/build/sanitize/thread/tree/tests/sanitize/stress.py" "$@"
+}
+
+suite() {
+  build address ON || return 1
+  local files capabilities failed=0
+  files=$(cd "$root" && echo norse_fast tests/test_*.py tests/*/test_*.py)
+  capabilities=$(cd "$root" && "$python" -c "from tests.test_extension import capabilities; print(*capabilities())")
+  for NORSE_FAST_CPU_CAPABILITY in $capabilities; do
+    for NORSE_FAST_MEMORY in off poison; do
+      # shellcheck disable=SC2086
+      run_tests '' $files || failed=1
+    done
+  done
+  stress --rounds 300 || failed=1
+  return $failed
+}
+
+slice() {
+  local failed=0
+  build address OFF || return 1
+  NORSE_FAST_CPU_CAPABILITY=baseline NORSE_FAST_MEMORY=poison run_tests "$SLICE_CHOICE" "${SLICE[@]}" || failed=1
+  stress || failed=1
+  return $failed
+}
+
+export NORSE_FAST_CPU_CAPABILITY NORSE_FAST_MEMORY
+case ${1:-} in
+suite | slice | stress) "$@" ;;
+address | thread)
+  build "$1" OFF
+  "under_$1" "${@:2}"
+  ;;
+*)
+  sed -n '2,8p' "$0" >&2
+  exit 2
+  ;;
+esac
