@@ -201,9 +201,9 @@ def test_bytes_past_two_billion(layer: Callable[..., torch.nn.Module], output: s
 
 
 @torch.no_grad()
-def test_steps_past_two_hundred_million(generator):
-    """The steps of few neurons, where the last ones start past 2^31 elements."""
-    steps, width = 2**28 + 2**20, 8
+def test_many_steps_of_few_neurons(generator):
+    """The last ones start past 2^31 elements."""
+    steps, width = 2**25 + 2**17, 64
     narrow = 3 * torch.rand(1, width, generator=generator)
     z, final = nf.LIF(output="uint8")(narrow.expand(steps, width))
     assert z.numel() > 2**31

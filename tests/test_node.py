@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import weakref
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from .models import FEED_FORWARD, Model, fields, is_fused, model_id, random_para
 from .test_gradients import leaves_of, requiring_grad
 
 pytestmark = pytest.mark.skipif(
-    nf.backends()["autograd"] == "Python", reason="the node was not built for this torch, or is switched off"
+    os.environ.get("NORSE_FAST_PYTHON_AUTOGRAD") == "1", reason="the node is switched off on request"
 )
 
 
