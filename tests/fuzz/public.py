@@ -219,7 +219,8 @@ class Writer:
         def field(name: str, spikes: bool) -> str:
             key = f"state.{name}"
             if spikes:
-                base = d.pick(f"{key}.base", ("Z", "D"), (6, 1))
+                # In half precision, sums of others than 0 and 1 would round.
+                base = "Z" if dtype in HALF_ULP else d.pick(f"{key}.base", ("Z", "D"), (6, 1))
                 kind = dtype if dtype.is_floating_point else torch.float32
                 kind = d.pick(f"{key}.dtype", (kind, *DTYPES), (20, *[0.1] * len(DTYPES)))
                 return self.tensor(key, base, neurons, kind) + (".to_sparse()" if sparse else "")
