@@ -59,6 +59,7 @@ struct KernelTable {
   const ModelKernels* models;  // in the same order for all backends
   size_t count;
   Memory memory;
+  void (*set_interrupt_check)(void (*check)());  // tells the backend what throws where the user wants a call to end
 
   const ModelKernels* begin() const { return models; }
   const ModelKernels* end() const { return models + count; }

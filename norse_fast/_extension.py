@@ -198,7 +198,7 @@ def _load_native() -> Any:
     for device_type in _loaded:
         module.set_kernels(device_type, getattr(torch.ops.norse_fast, f"{device_type}_kernels")())
     # Python sees Ctrl-C when a call returns. Long ones ask for it, in the thread to which it is sent.
-    torch.ops.norse_fast.set_interrupt_check(module.interrupt_check(threading.main_thread().ident))
+    module.watch_interrupts(threading.main_thread().ident)
     return module
 
 

@@ -228,7 +228,7 @@ class Neuron:
                     return False
             # The values of 0-dim CPU parameters are read by the host, whatever the device, without waiting for it.
             for p in params:
-                if p.dim() or not p.is_cpu or p.dtype not in _READABLE:
+                if p.dim() or not p.is_cpu or p.dtype not in _READABLE or _takes_default_dtype(p):
                     return False
         except AttributeError:
             return False
@@ -282,7 +282,7 @@ class Neuron:
     @staticmethod
     def _as_parameter(name: str, value: Any, input: torch.Tensor, shape: torch.Size) -> torch.Tensor:
         value = as_real_tensor(name, value)
-        if value.dtype not in _READABLE:
+        if value.dtype not in _READABLE or _takes_default_dtype(value):
             value = value.to(torch.get_default_dtype())
         if not value.dim() and (value.is_cpu or value.device == input.device):
             return value
@@ -385,6 +385,11 @@ def as_dt(dt: Any) -> Any:
     raise TypeError(
         f"dt: got {type(dt).__name__}, expected a number of seconds, for example 0.001; convert it with float."
     )
+
+
+def _takes_default_dtype(value: torch.Tensor) -> bool:
+    """Whether the product of an integer and dt has another dtype than float32, which kernels compute it in."""
+    return value.dtype is torch.int64 and torch.get_default_dtype() is not torch.float32
 
 
 def _any_requires_grad(tensors: tuple[torch.Tensor, ...], params: tuple[torch.Tensor, ...]) -> bool:

@@ -14,8 +14,10 @@ bool is_readable(ScalarType type) {
     case ScalarType::Double:
     case ScalarType::Half:
     case ScalarType::BFloat16:
-    case ScalarType::Long:
       return true;
+    case ScalarType::Long:
+      // The product of an integer and dt has the default dtype.
+      return c10::get_default_dtype_as_scalartype() == ScalarType::Float;
     default:
       return false;
   }
@@ -187,11 +189,14 @@ PyObject* set_differentiate_python(PyObject*, PyObject* function) {
   END_HANDLE_TH_ERRORS
 }
 
-/// interrupt_check(ident of the main thread): the address of what throws KeyboardInterrupt after Ctrl-C.
-PyObject* interrupt_check_python(PyObject*, PyObject* ident) {
-  set_main_thread(PyLong_AsUnsignedLong(ident));
-  if (PyErr_Occurred()) return nullptr;
-  return PyLong_FromVoidPtr(reinterpret_cast<void*>(&check_interrupt));
+/// watch_interrupts(ident of the main thread): ends long calls of that thread after Ctrl-C.
+PyObject* watch_interrupts_python(PyObject*, PyObject* ident) {
+  HANDLE_TH_ERRORS
+  const unsigned long main_thread = PyLong_AsUnsignedLong(ident);
+  if (PyErr_Occurred()) throw python_error();
+  watch_interrupts(main_thread);
+  Py_RETURN_NONE;
+  END_HANDLE_TH_ERRORS
 }
 
 PyMethodDef methods[] = {
@@ -199,7 +204,7 @@ PyMethodDef methods[] = {
     {"model", &model_python, METH_O, nullptr},
     {"set_kernels", &set_kernels_python, METH_VARARGS, nullptr},
     {"set_differentiate", &set_differentiate_python, METH_O, nullptr},
-    {"interrupt_check", &interrupt_check_python, METH_O, nullptr},
+    {"watch_interrupts", &watch_interrupts_python, METH_O, nullptr},
     {}};
 
 PyModuleDef module{PyModuleDef_HEAD_INIT, "_C_autograd", nullptr, -1, methods, nullptr, nullptr, nullptr, nullptr};

@@ -15,7 +15,6 @@ using torch::autograd::Node;
 using torch::autograd::SavedVariable;
 using torch::autograd::variable_list;
 
-unsigned long main_thread = 0;
 std::array<const KernelTable*, at::COMPILE_TIME_MAX_DEVICE_TYPES> tables{};
 
 constexpr c10::DispatchKeySet kOrdinaryThread = c10::default_included_set | c10::autocast_dispatch_keyset;
@@ -64,6 +63,19 @@ void spread_states(Arguments& a, bool plain) {
     if (!is_shared_state(a, k) || (plain && value.is_cpu())) continue;
     value = value.to(a.input.device(), compute_type(a.input)).expand_symint(a.input.sym_sizes().slice(a.sequence));
   }
+}
+
+unsigned long main_thread = 0;
+
+/// Throws where the user wants the present call to end.
+void check_interrupt() {
+  // Other threads would wait for the interpreter in vain.
+  if (PyThread_get_thread_ident() != main_thread) return;
+  const py::gil_scoped_acquire gil;
+  if (PyErr_CheckSignals() == 0) return;
+  python_error error;
+  error.persist();
+  throw error;
 }
 
 /// Whether gradients are batched, or carry a tangent.
@@ -311,19 +323,14 @@ class FusedBackward : public Node {
 
 void set_differentiate(py::object function) { differentiate_function() = std::move(function); }
 
-void set_main_thread(unsigned long ident) { main_thread = ident; }
-
-void check_interrupt() {
-  // The others would wait for the interpreter in vain.
-  if (PyThread_get_thread_ident() != main_thread) return;
-  const py::gil_scoped_acquire gil;
-  if (PyErr_CheckSignals() == 0) return;
-  python_error error;
-  error.persist();
-  throw error;
-}
-
 void set_kernels(at::DeviceType type, const KernelTable* kernels) { tables[static_cast<size_t>(type)] = kernels; }
+
+void watch_interrupts(unsigned long thread) {
+  main_thread = thread;
+  for (const KernelTable* kernels : tables) {
+    if (kernels) kernels->set_interrupt_check(&check_interrupt);
+  }
+}
 
 const KernelTable* kernels_of(at::DeviceType type) { return tables[static_cast<size_t>(type)]; }
 

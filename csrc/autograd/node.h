@@ -12,11 +12,8 @@ namespace norse_fast::autograd {
 /// norse_fast/_autograd.py.
 void set_differentiate(py::object function);
 
-/// The thread to which signals are sent.
-void set_main_thread(unsigned long ident);
-
-/// Throws where the user wants the present call to end; see Watch in cpu/watch.h.
-void check_interrupt();
+/// Ends long calls that the main thread of Python makes, to which signals are sent, after Ctrl-C.
+void watch_interrupts(unsigned long main_thread);
 
 /// Makes the kernels of a device type known.
 void set_kernels(at::DeviceType type, const KernelTable* kernels);

@@ -61,7 +61,6 @@ STABLE_TORCH_LIBRARY(norse_fast, m) {
   m.def("cpu_capability() -> str");
   m.def("cpu_kernels() -> int");
   m.def("cuda_kernels() -> int");
-  m.def("set_interrupt_check(int address) -> ()");
   m.def("waiting_bytes() -> int");
   m.def("release_waiting() -> int");
   m.def("set_waiting_limit(int bytes) -> int");
@@ -76,7 +75,6 @@ STABLE_TORCH_LIBRARY(norse_fast, m) {
 STABLE_TORCH_LIBRARY_IMPL(norse_fast, CompositeExplicitAutograd, m) {
   m.impl("cpu_capability", TORCH_BOX(&capability_name));
   m.impl("cpu_kernels", TORCH_BOX(&kernel_table_address));
-  m.impl("set_interrupt_check", TORCH_BOX(&set_interrupt_check));
   m.impl("waiting_bytes", TORCH_BOX(&waiting_bytes));
   m.impl("release_waiting", TORCH_BOX(&release_waiting));
   m.impl("set_waiting_limit", TORCH_BOX(&set_waiting_limit));

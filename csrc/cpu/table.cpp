@@ -4,6 +4,7 @@
 
 #include "memory.h"
 #include "tasks.h"
+#include "watch.h"
 
 namespace norse_fast {
 namespace cpu {
@@ -11,6 +12,7 @@ namespace {
 
 struct Runners {
   static constexpr Memory kMemory{&reserve, &release};
+  static constexpr auto kSetInterruptCheck = &set_interrupt_check;
 
   template <class Model, class Launch>
   static void run(const Launch& launch, DeviceId) {

@@ -11,7 +11,7 @@ std::atomic<int64_t> next_check{0};  // in nanoseconds
 
 }  // namespace
 
-void set_interrupt_check(int64_t address) { interrupt_check = reinterpret_cast<Check>(address); }
+void set_interrupt_check(Check check) { interrupt_check = check; }
 
 bool Watch::is_due() {
   constexpr int64_t kInterval = 100'000'000;

@@ -11,7 +11,7 @@ namespace norse_fast::cpu {
 
 /// Sets the function that throws where the user wants the present call to end (Ctrl-C); it is called by the thread that
 /// made the call, ten times a second.
-void set_interrupt_check(int64_t address);
+void set_interrupt_check(void (*check)());
 
 /// Of one call, made by the thread that was called.
 class Watch {

@@ -40,12 +40,12 @@ ModelKernels model_kernels() {
   return kernels;
 }
 
-/// That of a list of models; Runners also has the memory.
+/// That of a list of models; Runners also has the rest.
 template <class Runners, class... Models>
 const KernelTable& table_of(ModelList<Models...>) {
   static_assert(sizeof...(Models) <= kMaxModels, "raise kMaxModels in kernel_table.h");
   static const ModelKernels kModels[] = {model_kernels<Runners, Models>()...};
-  static const KernelTable kTable{kModels, sizeof...(Models), Runners::kMemory};
+  static const KernelTable kTable{kModels, sizeof...(Models), Runners::kMemory, Runners::kSetInterruptCheck};
   return kTable;
 }
 
