@@ -73,6 +73,11 @@ class Case:
         return "\n".join(lines)
 
     @property
+    def last(self) -> bool:
+        """Operators without tensors set what holds for the whole process."""
+        return not any("Tensor" in str(a.type) for a in operators()[self.target].arguments)
+
+    @property
     def call(self) -> str:
         return f"torch.ops.norse_fast.{self.target}(**a)"
 

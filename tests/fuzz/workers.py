@@ -41,6 +41,11 @@ class Case(Protocol):
     @property
     def printed(self) -> str: ...
 
+    @property
+    def last(self) -> bool:
+        """Whether the next case needs a new process."""
+        ...
+
 
 class Fuzz(Protocol):
     """What draws cases, and finds out what is wrong with one; it also names how it ended."""
@@ -164,8 +169,11 @@ class Run:
     def _run_batch(self, first: int, last: int, send: Send) -> None:
         for seed in range(first, last):
             send({"start": seed})
-            ending, found = self.fuzz.check(self.fuzz.draw_case(Draw(seed)))
+            case = self.fuzz.draw_case(Draw(seed))
+            ending, found = self.fuzz.check(case)
             send({"ending": ending} if found is None else {"ending": ending, "found": found})
+            if case.last:
+                break
 
     def _report_death(self, first: int, current: int, last: int, death: Death) -> None:
         # A sanitizer's report may belong to any case of the process, and so may broken memory.
