@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -25,7 +26,7 @@ def _initial_state(p: CobaLIFParameters, shape: tuple[int, ...], input_tensor: t
     )
 
 
-def _initial_recurrent_state(shape: tuple[int, ...], input_tensor: torch.Tensor) -> CobaLIFState:
+def _initial_recurrent_state(shape: Sequence[int], input_tensor: torch.Tensor) -> CobaLIFState:
     z, v, g_e, g_i = (zeros(shape, input_tensor) for _ in CobaLIFState._fields)
     return CobaLIFState(z, leaf(v, input_tensor), g_e, g_i)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -50,7 +51,7 @@ def _initial_state(rest: IzhikevichState, input_tensor: torch.Tensor) -> Izhikev
 
 
 def _initial_recurrent_state(
-    rest: IzhikevichState, shape: tuple[int, ...], input_tensor: torch.Tensor
+    rest: IzhikevichState, shape: Sequence[int], input_tensor: torch.Tensor
 ) -> IzhikevichRecurrentState:
     return IzhikevichRecurrentState(
         z=zeros(shape, input_tensor),

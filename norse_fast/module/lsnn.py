@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -26,7 +27,7 @@ def _reject_adjoint(adjoint: bool) -> None:
         )
 
 
-def _initial_recurrent_state(p: LSNNParameters, shape: tuple[int, ...], input_tensor: torch.Tensor) -> LSNNState:
+def _initial_recurrent_state(p: LSNNParameters, shape: Sequence[int], input_tensor: torch.Tensor) -> LSNNState:
     return LSNNState(
         z=zeros(shape, input_tensor),
         v=initial_voltage(p.v_leak, input_tensor, shape),
