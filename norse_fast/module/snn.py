@@ -436,7 +436,7 @@ class _NoGradientOfDiagonal(torch.autograd.Function):
 
 
 def _without_diagonal(weights: torch.Tensor) -> torch.Tensor:
-    return weights.diagonal_scatter(weights.new_zeros(weights.shape[0]))
+    return weights.masked_fill(torch.eye(weights.shape[0], dtype=torch.bool, device=weights.device), 0.0)
 
 
 def _is_plain(tensor: torch.Tensor) -> bool:
