@@ -92,7 +92,7 @@ def check(case: Case) -> tuple[str, Finding | None]:
 # Errors
 
 OURS = re.compile(r"[\w.\[\]]+: got ")
-MEMORY = re.compile(r"memory|alloc|overflow|too (large|big|many)|numel|INT_MAX|bytes can be counted", re.IGNORECASE)
+MEMORY = re.compile(r"memory|alloc|bytes|overflow|too (large|big|many)|numel|INT_MAX", re.IGNORECASE)
 UNREADABLE = (AttributeError, AssertionError, KeyError, ZeroDivisionError, NameError, SystemError, RecursionError)
 
 

@@ -141,7 +141,7 @@ class Writer:
             return ""
         dtype = d.pick(f"{name}.dtype", DTYPES, (12, 6, 3, 3, 1, 0.5, 0.3, 0.3))
         if not dtype.is_floating_point:
-            centre = math.copysign(math.ceil(1.25 * abs(centre)), centre)  # it must not round to zero
+            centre = math.copysign(max(2, math.ceil(1.25 * abs(centre))), centre)  # it must not round to zero
         return self.tensor(name, "U", self.some_shape(name, neurons), dtype, centre)
 
     def params(self, model: Model, neurons: tuple[int, ...], name: str = "p") -> str:
