@@ -1,0 +1,250 @@
+"""Runs a program with kernels and without, and compares what it gives."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import norse_fast as nf
+
+from .draw import Finding
+
+#: What gradients may differ by, relative to the largest of their tensor. PyTorch adds up those of half precision parameters
+#: in their own dtype, step by step, so that they may differ by an ulp for each.
+GRADIENT_TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-9}
+HALF_ULP = {torch.float16: 2**-10, torch.bfloat16: 2**-7}
+#: The same where recurrence amplifies rounding, if the same case in double precision agrees.
+ROUNDED_TOLERANCE = {torch.float32: 0.1, torch.float16: 0.5, torch.bfloat16: 0.5}
+#: What forward results may differ by where they are not exact: an exponential is not PyTorch's own.
+FORWARD_TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10, **HALF_ULP}
+#: Gradients smaller than this are compared as if they were as large.
+SMALL = 1e-3
+
+
+@dataclass
+class Case:
+    """A program that defines ``run``, which returns results and gradients; and what is known of its rounding."""
+
+    target: str
+    program: str
+    #: The same with zero where there is no gradient: of results that it gives none, and of spikes without a surrogate.
+    with_zeros: str
+    exact: bool  # results are the same to the bit
+    steps: int
+    narrow: bool  # gradients pass through tensors of the input's dtype, which may be of half precision
+
+    last = False
+
+    @property
+    def printed(self) -> str:
+        show = 'print(*run(), sep="\\n")'
+        return f"{self.program}\n{show}\nwith nf.kernels_disabled(): {show}"
+
+
+@dataclass
+class Outcome:
+    """What a program gave: its variables, results and gradients, or an error."""
+
+    variables: dict[str, Any]
+    results: list[Any]
+    gradients: list[Any]
+    error: Exception | None = None
+
+
+def execute(program: str, kernels: bool) -> Outcome:
+    if not kernels:
+        with nf.kernels_disabled():
+            return execute(program, True)
+    dtype = torch.get_default_dtype()
+    variables: dict[str, Any] = {}
+    try:
+        exec(compile(program, "<case>", "exec"), variables)
+        results, gradients = variables["run"]()
+        return Outcome(variables, list(results), list(gradients))
+    except Exception as error:
+        return Outcome(variables, [], [], error)
+    finally:
+        torch.set_default_dtype(dtype)
+        torch.set_num_threads(1)
+
+
+def check(case: Case) -> tuple[str, Finding | None]:
+    """How a case ended, and what is wrong with it."""
+    kernel, plain = execute(case.program, True), execute(case.program, False)
+    if kernel.error or plain.error:
+        return "raised", compare_errors(kernel.error, plain.error)
+    found = compare_arguments(kernel, plain) or compare_all(
+        "result", kernel.results, plain.results, {} if case.exact else FORWARD_TOLERANCE, [1.0] * len(plain.results)
+    )
+    if not found:
+        found = compare_gradients(case, kernel.gradients, plain.gradients, gradient_tolerance(case, plain.results))
+    if found and not case.exact and is_on_threshold(case):
+        return "undecided", None
+    return "compared", found
+
+
+# Errors
+
+OURS = re.compile(r"[\w.\[\]]+: got ")
+MEMORY = re.compile(r"memory|alloc|bytes|overflow|too (large|big|many)|numel|INT_MAX", re.IGNORECASE)
+UNREADABLE = (AttributeError, AssertionError, KeyError, ZeroDivisionError, NameError, SystemError, RecursionError)
+
+
+def describe(error: Exception | None) -> str:
+    """Type and first line of an error, without the numbers in it."""
+    text = str(error).splitlines()[0] if str(error) else ""
+    return re.sub(r"\d+", "N", f"{type(error).__name__}: {text}")
+
+
+def compare_errors(kernel: Exception | None, plain: Exception | None) -> Finding | None:
+    """Errors agree if both are ours, or the same of PyTorch's, or both tell of memory."""
+    if kernel is None:
+        return Finding(f"only plain PyTorch raised {describe(plain)}")
+    if plain is None:
+        return Finding(f"only the kernels raised {describe(kernel)}")
+    both = f"{describe(kernel)} / in plain PyTorch {describe(plain)}"
+    if any(isinstance(error, UNREADABLE) for error in (kernel, plain)):
+        return Finding(f"unreadable error {both}")
+    if all(isinstance(e, MemoryError) or MEMORY.search(str(e)) for e in (kernel, plain)):
+        return None
+    if type(kernel) is type(plain) and (str(kernel) == str(plain) or all(OURS.match(str(e)) for e in (kernel, plain))):
+        return None
+    return Finding(f"different errors {both}")
+
+
+# Values
+
+
+def compare_arguments(kernel: Outcome, plain: Outcome) -> Finding | None:
+    """Arguments are the same before, so they are after, unless a call changed them."""
+    for name in ("x", "w", "p", "state"):
+        for a, b in zip(*(pytree.tree_leaves(outcome.variables.get(name)) for outcome in (kernel, plain))):
+            if isinstance(a, torch.Tensor) and largest_difference(a, b) > 0:
+                return Finding(f"argument {name} was changed")
+    return None
+
+
+def compare_all(
+    what: str, kernel: list[Any], plain: list[Any], tolerance: dict[torch.dtype, float], sizes: list[float]
+) -> Finding | None:
+    """The first tensor that differs by more than its dtype allows, relative to its own largest value or a larger size."""
+    if len(kernel) != len(plain):
+        return Finding(f"number of {what}s differs", f"{len(kernel)}, in plain PyTorch {len(plain)}")
+    for k, (a, b, size) in enumerate(zip(kernel, plain, sizes)):
+        for feature in ("dtype", "shape"):
+            mine, theirs = getattr(a, feature), getattr(b, feature)
+            if mine != theirs:
+                return Finding(f"{feature} of a {what} differs", f"{what} {k} has {mine}, in plain PyTorch {theirs}")
+        difference, allowed = largest_difference(a, b), tolerance.get(a.dtype, 0.0) * max(size, largest(b))
+        if not difference <= allowed:
+            return Finding(f"{what} differs", f"{what} {k}, {a.dtype}, by {difference:.2g}; {allowed:.2g} is allowed")
+    return None
+
+
+def largest(t: torch.Tensor) -> float:
+    """The largest finite magnitude in a tensor."""
+    t = t.detach()
+    t = (t.to_dense() if t.is_sparse else t).double().abs()
+    t = t[t.isfinite()]
+    return t.max().item() if t.numel() else 0.0
+
+
+def largest_difference(a: torch.Tensor, b: torch.Tensor) -> float:
+    """The largest difference; infinite where only one is finite, and zero where both are NaN."""
+    a, b = (t.detach().to_dense() if t.is_sparse else t.detach() for t in (a, b))
+    if a.numel() == 0 or torch.equal(a, b):
+        return 0.0
+    a, b = a.double(), b.double()
+    differ = ~((a == b) | (a.isnan() & b.isnan()))
+    if not differ.any():
+        return 0.0
+    if not (a.isfinite() & b.isfinite())[differ].all():
+        return math.inf
+    return (a - b)[differ].abs().max().item()
+
+
+def gradient_tolerance(case: Case, results: list[torch.Tensor]) -> dict[torch.dtype, float]:
+    """By dtype: no more exact than what the gradients passed through."""
+    tolerance = GRADIENT_TOLERANCE | {dtype: ulp * (2 + case.steps) for dtype, ulp in HALF_ULP.items()}
+    passed = {r.dtype for r in results if case.narrow or r.dtype not in HALF_ULP}
+    least = max((tolerance[dtype] for dtype in passed if dtype in tolerance), default=0.0)
+    return {dtype: max(allowed, least) for dtype, allowed in tolerance.items()}
+
+
+def compare_gradients(
+    case: Case, kernel: list[torch.Tensor], plain: list[torch.Tensor], tolerance: dict[torch.dtype, float]
+) -> Finding | None:
+    """The first gradient that differs, and not because of what :func:`excuse`, cancellation or rounding may do to it."""
+    found = compare_all("gradient", kernel, plain, tolerance, [SMALL] * len(plain))
+    if not found:
+        return None
+    if case.narrow and any(g.dtype is torch.float16 and not g.isfinite().all() for g in plain):
+        return None  # it is too large for PyTorch in float16, and not for the kernels, which pass it on in float32
+    zeros = execute(case.with_zeros, False).gradients
+    expected = [excuse(*tensors) for tensors in zip(kernel, plain, zeros)]
+    sizes = sizes_of_terms(case.program)
+    found = compare_all("gradient", kernel, expected, tolerance, sizes)
+    if found and not compare_all("gradient", kernel, expected, ROUNDED_TOLERANCE, sizes) and agrees_in_double(case):
+        return None
+    return found
+
+
+def excuse(kernel: torch.Tensor, plain: torch.Tensor, zeros: torch.Tensor) -> torch.Tensor:
+    """PyTorch's gradient, but the kernel's where that may differ because something is infinite, NaN or as large as can be.
+
+    Args:
+        kernel: the kernels' gradient.
+        plain: PyTorch's gradient.
+        zeros: PyTorch's with zero where there is no gradient, as which kernels take it; it is NaN where zero meets infinity.
+    """
+    # Kernels avoid some NaN: sums over spikes leave out those that are zero, and formulas are simpler.
+    excused = ~plain.isfinite() | (kernel.isnan() & zeros.isnan())
+    excused |= ~kernel.isfinite() & (plain.abs() > torch.finfo(plain.dtype).max ** 0.8)
+    return torch.where(excused, kernel, plain)
+
+
+def sizes_of_terms(program: str) -> list[float]:
+    """How large the gradients are if the terms that they add up do not cancel: with random signs they do so otherwise."""
+    signs = "    seeds = [t * (2 * torch.randint(0, 2, t.shape) - 1) for t in seeds]\n"
+    return [
+        max(SMALL, largest(g)) for g in execute(program.replace("    return", signs + "    return"), False).gradients
+    ]
+
+
+def agrees_in_double(case: Case) -> bool:
+    """Whether the gradients agree where everything is in double precision."""
+    program = re.sub(r"\.(float|half|bfloat16)\(\)", ".double()", case.program)
+    if program == case.program:
+        return False
+    kernel, plain = execute(program, True), execute(program, False)
+    if kernel.error or plain.error:
+        return False
+    tolerance = gradient_tolerance(case, plain.results)
+    return compare_all("gradient", kernel.gradients, plain.gradients, tolerance, sizes_of_terms(program)) is None
+
+
+class _Margins(TorchDispatchMode):
+    """How near a potential came to its threshold, relative to all at that step."""
+
+    nearest = math.inf
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function is torch.ops.aten.gt.Scalar and args[0].numel():
+            x = args[0].detach().double().abs()
+            x = x[x.isfinite() & (x > 0)]
+            if x.numel():
+                self.nearest = min(self.nearest, (x.min() / x.median().clamp(min=1)).item())
+        return function(*args, **(kwargs or {}))
+
+
+def is_on_threshold(case: Case) -> bool:
+    """Whether a potential is so near to the threshold that rounding decides about the spike."""
+    with _Margins() as margins:
+        execute(case.program, False)
+    return margins.nearest < 1e-4
