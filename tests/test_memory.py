@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -90,3 +93,40 @@ def test_a_forked_process():
     assert here.recv() == expected
     process.join(60)
     assert process.exitcode == 0
+
+
+CHANGE = """
+import torch
+import norse_fast as nf
+from tests.test_memory import drive, resident_mib
+
+with torch.no_grad():
+    z = nf.LIF()(drive(64))[0]
+    alive, spikes = resident_mib(), z.sum().item()
+    del z
+    print(alive - resident_mib() > 60, spikes)
+"""
+
+
+def run_with_memory(mode: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", CHANGE],
+        env={**os.environ, "NORSE_FAST_MEMORY": mode},
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+    )
+
+
+@torch.no_grad()
+def test_memory_off_and_poisoned():
+    """What sanitizers need changes no result."""
+    spikes = nf.LIF()(drive(64))[0].sum().item()
+    for mode, given_back in [("", False), ("off", True), ("poison", False)]:
+        assert run_with_memory(mode).stdout.split() == [str(given_back), str(spikes)]
+
+
+def test_unknown_memory():
+    result = run_with_memory("on")
+    assert result.returncode == 1
+    assert "NORSE_FAST_MEMORY: got 'on', expected off or poison; unset it" in result.stderr

@@ -25,7 +25,12 @@ build() { # address or thread; ON: for every instruction set
   mkdir -p "$folder/tree"
   (cd "$root" && git ls-files -z --cached --others --exclude-standard |
     tar --create --null --files-from=- --ignore-failed-read) | tar --extract --directory="$folder/tree"
-  cmake --install "$folder/cmake" --prefix "$folder/tree/norse_fast" >"$folder.log"
+  cmake --install "$folder/cmake" --prefix "$folder/tree/norse_fast" >"$folder.log" || return 1
+  # Without them, or with those of an installed package, all would pass.
+  "under_$1" "$python" -c "
+import norse_fast
+assert norse_fast.__file__.startswith('$folder/tree/'), norse_fast.__file__
+assert 'none' not in norse_fast.backends()['cpu'] and norse_fast.backends()['autograd'] == 'C++', norse_fast.backends()"
 }
 
 # C++'s library too, because the sanitizers look for its exceptions when the process starts.
