@@ -62,7 +62,7 @@ def execute(program: str, kernels: bool) -> Outcome:
     if not kernels:
         with nf.kernels_disabled():
             return execute(program, True)
-    dtype = torch.get_default_dtype()
+    dtype, threads = torch.get_default_dtype(), torch.get_num_threads()
     variables: dict[str, Any] = {}
     try:
         exec(compile(program, "<case>", "exec"), variables)
@@ -72,7 +72,7 @@ def execute(program: str, kernels: bool) -> Outcome:
         return Outcome(variables, [], [], error)
     finally:
         torch.set_default_dtype(dtype)
-        torch.set_num_threads(1)
+        torch.set_num_threads(threads)
 
 
 def check(case: Case) -> tuple[str, Finding | None]:
