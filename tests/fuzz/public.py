@@ -46,6 +46,10 @@ MAKERS = {
     "Z": "Z = lambda *s: torch.rand(s, generator=g) < 0.3",
     "S": "S = lambda t, v: torch.where(torch.rand(t.shape, generator=g) < 0.1, t.new_tensor(v), t)",
 }
+#: Lines of a program at most.
+LINES = 15
+#: Kinds of models with weights for their input.
+WEIGHTED = ("lin", "rec", "mc")
 SPARSE_STEPS = ("lif_feed_forward_step", "lif_step", "lif_refrac_step")
 
 
@@ -234,6 +238,43 @@ class Writer:
         scale = self.d.pick("x.scale", (1, 8, 64)) if base == "R" else 1
         return self.tensor("x", base, shape, dtype, scale)
 
+    def weights(self, model: Model, width: int, inputs: int, dtype: torch.dtype) -> list[str]:
+        """Expressions of the matrices that a model takes, with exact sums; now and then of another dtype than the input."""
+        d = self.d
+        usual = dtype if dtype.is_floating_point else torch.float32
+        dtype = d.pick("w.dtype", (usual, *FLOATS), (30, *[0.3] * len(FLOATS)))
+        scale = d.pick("w.scale", (4, 1, 16))
+        shapes = {"input_weights": (width, inputs)} if model.kind in WEIGHTED else {}
+        if model.kind in ("rec", "mc"):
+            shapes["recurrent_weights"] = (width, width)
+        made = [self.tensor(name, "D", shape, dtype, scale, special=False) for name, shape in shapes.items()]
+        if "mc" in model.kind:
+            made.append(self.tensor("g_coupling", "U", (width, width), dtype, special=False))
+        return made
+
+    def module(self, model: Model, form: str, sizes: list[str], p: str, dt: str) -> str:
+        """A statement that makes a cell or layer ``m``, of parameters ``p`` and weights ``w``."""
+        d, keywords = self.d, {"dt": dt}
+        if model.default:
+            keywords["spiking_method"] = "nf.tonic_spiking._replace(p=p)" if p else "nf.tonic_spiking"
+        elif p:
+            keywords["p"] = "p"
+        if form == "layer":
+            keywords["record_states"] = "True" if d.chance("record", 0.3) else ""
+            if not sizes:
+                output = d.pick("output", tuple(NUMBERS), (6, 1, 1, 1, 1, 1))
+                keywords["output"] = "" if output == "all" else repr(output)
+        if model.kind in ("rec", "mc"):
+            # The layers' own weights have no exact sums.
+            if form == "cell" and d.chance("own_weights", 0.05):
+                self.setup.append(f"torch.manual_seed({d.seed})")
+            else:
+                keywords |= {"input_weights": "w[0]", "recurrent_weights": "w[1]"}
+                keywords |= {"g_coupling": "w[2]"} if model.kind == "mc" else {}
+                keywords["autapses"] = d.pick("autapses", ("", "True", "False"))
+        made = f"m = {call_text(f'nf.{class_name(model, getattr(model, form))}', *sizes, **keywords)}"
+        return made + ("; m.input_weights = torch.nn.Parameter(w[0].detach())" if model.kind == "lin" else "")
+
     def finish(self, target: str, body: list[str], lines: list[str], leaves: str, **known: Any) -> Case:
         """The whole program, whose ``lines`` make the arguments and whose ``body`` makes a list ``out``."""
         d = self.d
@@ -244,18 +285,14 @@ class Writer:
             self.setup.append("torch.set_default_dtype(torch.float64)")
         text = "\n".join([*lines, *body])
         makers = [line for name, line in MAKERS.items() if re.search(rf"\b{name}\(", text)]
-        head = ["import torch, torch.utils._pytree as tree, norse_fast as nf", "; ".join(self.setup)]
-        together = 1 if len(makers) < 4 else 2
-        head += ["; ".join(makers[k : k + together]) for k in range(0, len(makers), together)]
-        if not mode:
-            lines = [
-                *lines,
-                f"leaves = [t for t in tree.tree_leaves([{leaves}]) if getattr(t, 'requires_grad', False)]",
-            ]
-        program = [*head, *lines, *([mode] if mode else []), "def run():", *("    " + line for line in body)]
+        head = ["import torch, torch.utils._pytree as tree, norse_fast as nf", *self.setup, *makers, *lines]
+        body = ["def run():", *("    " + line for line in body)]
         if mode:
-            text = "\n".join([*program, "    return out, []"])
+            # Two lines more show what it gives.
+            text = "\n".join([*joined(head, LINES - 4 - len(body)), mode, *body, "    return out, []"])
             return Case(target, text, text, **known)
+        head.append(f"leaves = [t for t in tree.tree_leaves([{leaves}]) if getattr(t, 'requires_grad', False)]")
+        head = joined(head, LINES - 4 - len(body))
         chosen = d.pick("chosen", ("", "k == 0", "k > 0", "k % 2", "k % 3 == 1"), (4, 2, 2, 1, 1))
         kinds = (
             "torch.randn(t.shape, generator=g.manual_seed(1), dtype=t.dtype)",
@@ -266,14 +303,23 @@ class Writer:
         grad = "torch.autograd.grad([*some.values()], leaves, seeds, materialize_grads=True)"
         texts = []
         for condition, own in ((f" and {chosen}" if chosen else "", seed), ("", f"({seed}) * bool({chosen or True})")):
-            lines = [
-                f"    some = {{k: t for k, t in enumerate(out) if t.requires_grad{condition}}}",
-                f"    seeds = [{own} for k, t in some.items()]",
+            some = f"some = {{k: t for k, t in enumerate(out) if t.requires_grad{condition}}}"
+            gradients = [
+                f"    {some}; seeds = [{own} for k, t in some.items()]",
                 f"    return out, {grad} if some and leaves else [torch.zeros_like(t) for t in leaves]",
             ]
-            texts.append("\n".join([*program, *lines]))
+            texts.append("\n".join([*head, *body, *gradients]))
         texts[1] = texts[1].replace("method='heaviside'", "method='triangle'")
         return Case(target, *texts, **known)
+
+
+def joined(statements: list[str], most: int) -> list[str]:
+    """The same statements on so many lines, the shortest of them together."""
+    lines = list(statements)
+    while len(lines) > most:
+        k = min(range(1, len(lines) - 1), key=lambda k: len(lines[k]) + len(lines[k + 1]))
+        lines[k : k + 2] = [f"{lines[k]}; {lines[k + 1]}"]
+    return lines
 
 
 def draw_case(d: Draw) -> Case:
@@ -290,89 +336,53 @@ def draw_case(d: Draw) -> Case:
 def draw_call(w: Writer, model: Model, form: str) -> Case:
     """A call of a step function, cell or layer; the first two in a loop."""
     d = w.d
-    weighted = model.kind in ("lin", "rec", "mc")
-    loop = form != "layer"
+    weighted, loop = model.kind in WEIGHTED, form != "layer"
     steps, batch, width = w.sizes(*(((1, 2, 3), (3, 2, 1)) if loop else (LENGTHS, LENGTH_WEIGHTS)))
     dtype = d.pick("x.dtype", DTYPES, (10, 8, 3, 3, 0.5, 0.3, 0.3, 0.3))
-    sparse = form != "layer" and batch and d.chance("sparse", 0.05) if model.name in SPARSE_STEPS else False
+    sparse = model.name in SPARSE_STEPS and bool(batch) and d.chance("sparse", 0.05)
+    neurons: tuple[int, ...] = (*batch, width)
     if weighted:
-        width = min(width, 17 if dtype in (torch.float16, torch.bfloat16) else 129)
+        # Sums of more products of half precision would round.
+        width = min(width, 17 if dtype in HALF_ULP else 129)
         inputs = d.pick("inputs", (3, 1, 2, 0, 5, 16, 17), (6, 3, 3, 0.5, 3, 2, 2))
-    neurons = (*batch, width)
-    if not weighted and not batch and d.chance("scalar", 0.15):
-        neurons = ()
-    shape = (steps, *batch, inputs) if weighted else (steps, *neurons)
+        neurons = (*batch, width)
+        shape = (steps, *batch, inputs)
+    else:
+        inputs = 0
+        if not batch and d.chance("scalar", 0.15):
+            neurons = ()
+        shape = (steps, *neurons)
     base = d.pick("x.base", ("Z", "D"), (2, 1)) if weighted or sparse else "R"
-    lines = [f"x = {w.input(base, shape, dtype)}"]
-    mixed = d.pick(
-        "w.dtype", (dtype if dtype.is_floating_point else torch.float32, *FLOATS), (30, *[0.3] * len(FLOATS))
-    )
-    scale = d.pick("w.scale", (4, 1, 16))
-    weights = []
-    if weighted:
-        weights.append(w.tensor("input_weights", "D", (width, inputs), mixed, scale, special=False))
-    if model.kind in ("rec", "mc"):
-        weights.append(w.tensor("recurrent_weights", "D", (width, width), mixed, scale, special=False))
-    if model.kind in ("mc", "mcff"):
-        weights.append(w.tensor("g_coupling", "U", (neurons[-1:] or (1,)) * 2, mixed, special=False))
-    p = w.params(model, neurons)
-    dt = w.step_length()
-    x = "f" if loop else "x"
-    if sparse:
-        x += ".to_sparse()"
-    names = ["x"]
-    if weights:
-        lines.append(f"w = {', '.join(weights)},")
-        names.append("w")
-    given = form == "step" or d.chance("state", 0.5)
-    if p:
-        lines.append(f"p = {p}")
-        names.append("p")
-    if given:
-        lines.append(f"state = {w.state(model, neurons, dtype, sparse)}")
-        names.append("state")
-    state = "state" if given else "None"
+    p, dt = w.params(model, neurons), w.step_length()
+    weights = w.weights(model, neurons[-1] if neurons else 1, inputs, dtype)
+    arguments = {"x": w.input(base, shape, dtype), "w": ", ".join(weights) + "," if weights else "", "p": p}
+    if form == "step" or d.chance("state", 0.5):
+        arguments["state"] = w.state(model, neurons, dtype, sparse)
+    lines = [f"{name} = {text}" for name, text in arguments.items() if text]
+    x = ("f" if loop else "x") + (".to_sparse()" if sparse else "")
     if form == "step":
-        name = f"nf.{model.name}" + ("_sparse" if sparse else "")
+        target = f"nf.{model.name}" + ("_sparse" if sparse else "")
         default = "nf.tonic_spiking.p" if model.default else f"nf.{model.params.__name__}()"
-        call = call_text(name, x, "s", *["*w"] if weights else [], p=("p" if p else default), dt=dt)
+        call = call_text(target, x, "{state}", "*w" if weights else "", p="p" if p else default, dt=dt)
     else:
-        name = class_name(model, model.layer if form == "layer" else model.cell)
-        spiking = "spiking_method" if model.default else "p"
-        p = "nf.tonic_spiking" + ("._replace(p=p)" if p else "") if model.default else "p" if p else ""
-        keywords = {"dt": dt}
-        if form == "layer":
-            keywords["record_states"] = "True" if d.chance("record", 0.3) else ""
-            if not weighted:
-                output = d.pick("output", tuple(NUMBERS), (6, 1, 1, 1, 1, 1))
-                keywords["output"] = "" if output == "all" else repr(output)
-        made = []
-        if weighted:
-            made = [str(inputs), str(width)]
-            if model.kind == "lin":
-                pass
-            elif d.chance("own_weights", 0.05) and loop:
-                w.setup.append(f"torch.manual_seed({d.seed})")
-            else:
-                keywords |= {"input_weights": "w[0]", "recurrent_weights": "w[1]"}
-                if model.kind == "mc":
-                    keywords["g_coupling"] = "w[2]"
-                keywords["autapses"] = d.pick("autapses", ("", "True", "False"))
-        lines.append(f"m = {call_text(f'nf.{name}', *made, **{spiking: p}, **keywords)}")
-        if model.kind == "lin":
-            lines[-1] += "; m.input_weights = torch.nn.Parameter(w[0].detach())"
-            names.append("m.input_weights")
-        call = f"m({x}, s)"
-    dense = "[t.to_dense() if t.is_sparse else t for t in tree.tree_leaves({})]" if sparse else "tree.tree_leaves({})"
+        target, call = class_name(model, getattr(model, form)), f"m({x}, {{state}})"
+        lines.append(w.module(model, form, [str(inputs), str(width)] if weighted else [], p, dt))
+    state = "state" if "state" in arguments else "None"
+    out = "[t.to_dense() if t.is_sparse else t for t in tree.tree_leaves({})]" if sparse else "tree.tree_leaves({})"
     if loop:
-        body = [f"ys, s = [], {state}", f"for f in x: y, s = {call}; ys.append(y)", f"out = {dense.format('(ys, s)')}"]
+        body = [f"ys, s = [], {state}", f"for f in x: y, s = {call.format(state='s')}; ys.append(y)"]
+        body.append(f"out = {out.format('(ys, s)')}")
+    elif d.chance("again", 0.1) and "record_states" not in lines[-1]:
+        again = call.format(state="s")
+        body = [f"y, s = {call.format(state=state)}", f"out = {out.format(f'(y, {again})')}"]
     else:
-        body = [f"out = {dense.format(call.replace(', s)', f', {state})'))}"]
-        if d.chance("again", 0.1) and "record_states" not in lines[-1]:
-            body = [f"y, s = {call.replace(', s)', f', {state})')}", f"out = {dense.format(f'(y, {call})')}"]
-    return w.finish(
-        name, body, lines, ", ".join(names), exact=model.exact and "mc" not in model.kind, steps=steps, narrow=weighted
+        body = [f"out = {out.format(call.format(state=state))}"]
+    leaves = ", ".join(
+        [*(name for name, text in arguments.items() if text), *(["m.input_weights"] if "; m." in lines[-1] else [])]
     )
+    # Products of potentials round by their layout.
+    exact = model.exact and "mc" not in model.kind
+    return w.finish(target, body, lines, leaves, exact=exact, steps=steps, narrow=weighted)
 
 
 def draw_huge(w: Writer) -> Case:
@@ -381,7 +391,7 @@ def draw_huge(w: Writer) -> Case:
     form = d.pick("huge.form", ("layer", "cell"))
     model = d.pick("model", [m for m in MODELS if getattr(m, form)])
     name = class_name(model, getattr(model, form))
-    arguments = ["1", "3"] if model.kind in ("lin", "rec", "mc") else []
+    arguments = ["1", "3"] if model.kind in WEIGHTED else []
     arguments += ["nf.tonic_spiking"] if model.default else []
     sizes = ("2**46 + 1, 2**16", "2**62 + 2**16", "2**31, 2**31", "2**48", "2**40, 0", "0, 2**40", "2**32, 2**29, 0")
     shape = d.pick("huge", sizes)

@@ -66,7 +66,7 @@ class Case:
         words = [f"{name}={text}," for name, text in self.arguments.items()]
         line = "a = dict("
         for word in words:
-            if len(line) + len(word) > 110:
+            if len(line) + len(word) > 124:
                 lines.append(line)
                 line = "    "
             line += word + " "
