@@ -141,7 +141,7 @@ def check(
         assert_same(run(over_time(function), (x, state), wanted), expected, model.kind == "ff", str(leading))
 
 
-quickly = {nf.lif_feed_forward_step, nf.lif_adex_refrac_feed_forward_step, nf.izhikevich_feed_forward_step}
+quickly = {nf.lif_feed_forward_step, nf.lif_adex_refrac_feed_forward_step, nf.lif_step, nf.coba_lif_step}
 
 
 def some(models: list[Model]) -> list[Any]:
@@ -154,7 +154,7 @@ def test_layers(model: Model, generator):
     check(model, model.layer, SHAPES, generator, per_neuron=True)
 
 
-@pytest.mark.parametrize("model", RECURRENT_LAYERS, ids=model_id)
+@pytest.mark.parametrize("model", some(RECURRENT_LAYERS))
 def test_recurrent_layers(model: Model, generator):
     check(model, model.layer, FEW, generator)
 
