@@ -415,8 +415,8 @@ class _Weights(torch.nn.Module):
             return _without_diagonal(weights)
         if not (torch.is_grad_enabled() and weights.requires_grad):
             return cast(torch.Tensor, weights)
-        # The diagonal is zero, as it is unless someone assigned other weights: to copy the matrix in each step, and its gradient,
-        # would take a third of the time of a cell of 512 neurons. Of our own step functions the gradient is new memory.
+        # The diagonal is zero, as it is unless someone assigned other weights. To copy the matrix and its gradient in each
+        # step would take a third of the time of a cell of 512 neurons. The gradient of our own step functions is new memory.
         return cast(torch.Tensor, _NoGradientOfDiagonal.apply(weights, getattr(self, "activation", None) in RECURRENT))
 
 
