@@ -78,9 +78,9 @@ def _build(name: str, case: Case, weights: Weights) -> Contender:
 
     def stepped(x: torch.Tensor) -> Any:
         state, outputs = layer.state_fallback(x), []
+        step, weights = RECURRENT[layer.activation].one_step, layer.masked_weights()
         for frame in x.unbind(0):
-            step = RECURRENT[layer.activation].one_step
-            output, state = step(frame, state, layer.input_weights, layer.recurrent_weights, layer.p, layer.dt)
+            output, state = step(frame, state, layer.input_weights, weights, layer.p, layer.dt)
             outputs.append(output)
         return torch.stack(outputs), state
 
