@@ -65,6 +65,7 @@ std::atomic<int64_t> until_failure{0}, allocations{0};
 }
 
 void count_allocation(int64_t bytes) {
+  if (bytes == 0) return;
   allocations.fetch_add(1, std::memory_order_relaxed);
   if (until_failure.load(std::memory_order_relaxed) > 0 && until_failure.fetch_sub(1) == 1) fail(bytes);
 }
