@@ -89,52 +89,32 @@ class StackWriter {
   uint64_t next_ = 0;
 };
 
-/// The operators of a model by their suffix: what they are told, what they return, and how they run.
+/// The operators of a model by their suffix: what they are told, what they return, and how they run; with and without
+/// recurrent weights.
+template <bool kCoupled>
 struct ForwardOperator {
-  static constexpr const char* kSuffix = "_forward";
-  static constexpr bool kRecurrent = false;
+  static constexpr const char* kSuffix = kCoupled ? "_recurrent_forward" : "_forward";
+  static constexpr bool kRecurrent = kCoupled;
   using Arguments = ForwardArguments;
   using Results = ForwardResults;
 
   template <class T>
   static Results run(Arguments& a, const ModelKernels& model, const Memory& memory) {
-    return run_forward<Forward<T>>(a, model, memory);
+    return run_forward<std::conditional_t<kCoupled, RecurrentForward<T>, Forward<T>>>(a, model, memory);
   }
 };
 
+template <bool kCoupled>
 struct BackwardOperator {
-  static constexpr const char* kSuffix = "_backward";
-  static constexpr bool kRecurrent = false;
+  static constexpr const char* kSuffix = kCoupled ? "_recurrent_backward" : "_backward";
+  static constexpr bool kRecurrent = kCoupled;
   using Arguments = BackwardArguments;
   using Results = BackwardResults;
 
   template <class T>
   static Results run(Arguments& a, const ModelKernels& model, const Memory& memory) {
+    if constexpr (kCoupled) return RecurrentBackwardCall<RecurrentBackward<T>>(a, model, memory).run();
     return run_backward<Backward<T>>(a, model, memory);
-  }
-};
-
-struct RecurrentForwardOperator {
-  static constexpr const char* kSuffix = "_recurrent_forward";
-  static constexpr bool kRecurrent = true;
-  using Arguments = ForwardArguments;
-  using Results = ForwardResults;
-
-  template <class T>
-  static Results run(Arguments& a, const ModelKernels& model, const Memory& memory) {
-    return run_forward<RecurrentForward<T>>(a, model, memory);
-  }
-};
-
-struct RecurrentBackwardOperator {
-  static constexpr const char* kSuffix = "_recurrent_backward";
-  static constexpr bool kRecurrent = true;
-  using Arguments = BackwardArguments;
-  using Results = BackwardResults;
-
-  template <class T>
-  static Results run(Arguments& a, const ModelKernels& model, const Memory& memory) {
-    return RecurrentBackwardCall<RecurrentBackward<T>>(a, model, memory).run();
   }
 };
 
@@ -175,11 +155,11 @@ Boxed boxed_at(size_t index, std::index_sequence<kIndices...>) {
 template <class F>
 void for_each_operator(F f) {
   for (const ModelKernels& model : kernel_table()) {
-    f(ForwardOperator{}, model);
-    f(BackwardOperator{}, model);
+    f(ForwardOperator<false>{}, model);
+    f(BackwardOperator<false>{}, model);
     if (model.signature.channels == 0) continue;
-    f(RecurrentForwardOperator{}, model);
-    f(RecurrentBackwardOperator{}, model);
+    f(ForwardOperator<true>{}, model);
+    f(BackwardOperator<true>{}, model);
   }
 }
 

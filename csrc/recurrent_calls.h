@@ -45,8 +45,8 @@ class RecurrentBackwardCall {
   BackwardResults run() {
     if (shape_.lanes == 0) {
       torch::stable::zero_(results_.input);
-      results_.z = zeros(shape_.step);
-      results_.state.assign(model_.state.size(), zeros(shape_.step));
+      results_.z = zeros(a_.want_z ? shape_.step : Sizes{0});
+      for (size_t k = 0; k < model_.state.size(); ++k) results_.state.push_back(zeros(shape_.step));
       return std::move(results_);
     }
     const int64_t rows = shape_.steps * batch(), width = model_.channels * launch_.neurons;

@@ -64,7 +64,7 @@ def beyond_kernels(tensors: Iterable[Any]) -> bool:
         return False
     levels = _functorch.get_interpreter_stack()
     if not levels:
-        return any(has_tangent(t) for t in tensors)
+        return forward_ad._current_level >= 0 and any(has_tangent(t) for t in tensors)
     if len(levels) > 1 or levels[0].key() != _functorch.TransformType.Grad:
         return True
     return any(_is_followed(t) for t in tensors)
@@ -226,40 +226,34 @@ def _backward(ctx: Any, *grads: Any) -> Any:
 
 
 def _backward_in_pytorch(ctx: Any, grads: Sequence[Any]) -> Any:
-    neuron, surrogate, dt, sequence, record, output, constants, _ = ctx.call
-    count = 1 + len(neuron.state)
+    call = ctx.call
+    states = len(call.neuron.state)
     saved = ctx.saved_tensors
-    operands = (*saved[:count], *constants) if constants else saved[: count + len(neuron.kernel_params) + 1]
-    wanted = ctx.needs_input_grad[1:]
-    wanted += (False,) * (len(operands) - len(wanted))
+    count = 1 + states
+    operands = (
+        (*saved[:count], *call.constants) if call.constants else saved[: count + len(call.neuron.kernel_params) + 1]
+    )
     # Checkpoints, which TransformableFused returns, have no gradient.
-    grads = grads[: count + (len(neuron.state) if record else 0)]
-    found = _differentiate(neuron, surrogate, dt, sequence, record, output, operands, grads, wanted)
-    return (None, *found[: len(ctx.needs_input_grad) - 1])
+    found = _differentiate(call, operands, grads[: count + (states if call.record else 0)], ctx.needs_input_grad[1:])
+    return (None, *found)
 
 
 def _differentiate(
-    neuron: Neuron,
-    surrogate: int,
-    dt: float,
-    sequence: bool,
-    record: bool,
-    output: int,
-    operands: Sequence[Any],
-    grads: Sequence[Any],
-    wanted: Sequence[bool],
+    call: Call, operands: Sequence[Any], grads: Sequence[Any], wanted: Sequence[bool]
 ) -> tuple[Any, ...]:
-    states = len(neuron.state)
+    """Gradients of the first of the operands, input, state, parameters and alpha, as many as ``wanted`` tells of."""
+    states = len(call.neuron.state)
 
     def run(input: torch.Tensor, *rest: Any) -> Sequence[Any]:
         state, params, alpha = rest[:states], rest[states:-1], rest[-1]
-        result, values = neuron.run_in_pytorch(
-            input, state, params, surrogate, alpha, dt, sequence, record, _KINDS[output]
+        result, values = call.neuron.run_in_pytorch(
+            input, state, params, call.surrogate, alpha, call.dt, call.sequence, call.record, _KINDS[call.output]
         )
-        return (result, *(None,) * states, *values) if record else (result, *values)
+        return (result, *(None,) * states, *values) if call.record else (result, *values)
 
     # The last is alpha, which gets no gradient.
-    return pull_back(run, operands, (*wanted[:-1], False), grads)
+    known = (*wanted, *(False,) * (len(operands) - len(wanted)))[:-1]
+    return pull_back(run, operands, (*known, False), grads)[: len(wanted)]
 
 
 _KINDS = {number: kind for kind, number in reversed(NUMBERS.items())}
@@ -268,25 +262,13 @@ _KINDS = {number: kind for kind, number in reversed(NUMBERS.items())}
 NEURONS: dict[str, list[Neuron]] = {}
 
 
-def _differentiate_call(
-    name: str,
-    surrogate: int,
-    dt: float,
-    sequence: bool,
-    record: bool,
-    output: int,
-    operands: Any,
-    grads: Any,
-    wanted: Any,
-) -> tuple[Any, ...]:
-    """What the node in C++ calls."""
+def _differentiate_call(name: str, *call: Any) -> tuple[Any, ...]:
+    """What the node in C++ calls: the rest of a Call, then operands, gradients, and which are wanted."""
+    *options, operands, grads, wanted = call
     neurons = NEURONS[name]
-    params = dict(zip(neurons[0].kernel_params, operands[1 + len(neurons[0].state) :]))
-    detached = any(float(value) != 0 for name, value in params.items() if name.split(".")[-1] == "detach_reset")
-    wanted += (False,) * (len(operands) - len(wanted))
-    return _differentiate(
-        neurons[-1] if detached else neurons[0], surrogate, dt, sequence, record, output, operands, grads, wanted
-    )
+    params = zip(neurons[0].kernel_params, operands[1 + len(neurons[0].state) :])
+    detached = any(float(value) != 0 for param, value in params if param.split(".")[-1] == "detach_reset")
+    return _differentiate(Call(neurons[-1 if detached else 0], *options), operands, grads, wanted)
 
 
 set_differentiate(_differentiate_call)

@@ -10,7 +10,8 @@ import torch
 from .._recurrent import check_weights
 from ..functional.lif import LIFParameters, LIFState
 from ..functional.lif_mc import lif_mc_step
-from .snn import Activation, SNNRecurrentCell, check_weight, checked, initial_voltage, zeros
+from ._weights import check_weight
+from .snn import Activation, SNNRecurrentCell, checked, initial_voltage, zeros
 
 __all__ = ["LIFMCRecurrentCell"]
 

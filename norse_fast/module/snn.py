@@ -6,12 +6,10 @@ time steps; any other callable with the same signature is called once per step.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import torch
-from torch.autograd import forward_ad
 
 from .._autograd import in_transform
 from .._constants import constant
@@ -19,6 +17,7 @@ from .._neuron import SEQUENCES
 from .._outputs import BYTES, NUMBERS, REDUCED, Outputs
 from .._recurrent import RECURRENT, check_weights, stack_states
 from ..functional.threshold import surrogate_index
+from ._weights import Weights
 
 __all__ = ["SNN", "SNNCell", "SNNRecurrent", "SNNRecurrentCell"]
 
@@ -364,104 +363,7 @@ class SNN(torch.nn.Module):
         return neuron(input_tensor, state, self.p, self.dt, sequence=True, record=record, kind=kind)
 
 
-def _initial_weights(hidden_size: int, columns: int) -> torch.Tensor:
-    return torch.randn(hidden_size, columns) * math.sqrt(2.0 / max(hidden_size, 1))
-
-
-class _Weights(torch.nn.Module):
-    """Input and recurrent weights, and the rule that neurons do not excite themselves."""
-
-    recurrent_weights: Any
-
-    def _set_weights(
-        self,
-        input_size: int,
-        hidden_size: int,
-        input_weights: torch.Tensor | None,
-        recurrent_weights: torch.Tensor | None,
-        autapses: bool,
-    ) -> None:
-        # Plain tensors, as in the reference: neither in the state_dict nor moved.
-        self.input_size = constant(input_size)
-        self.hidden_size = constant(hidden_size)
-        self.autapses = autapses
-        # Input weights first: the same seed then gives the same weights as the reference.
-        if input_weights is None:
-            input_weights = torch.nn.Parameter(_initial_weights(int(hidden_size), int(input_size)))
-        if recurrent_weights is None:
-            recurrent_weights = torch.nn.Parameter(_initial_weights(int(hidden_size), int(hidden_size)))
-        check_weight("input_weights", input_weights, (int(hidden_size), int(input_size)))
-        check_weight("recurrent_weights", recurrent_weights, (int(hidden_size), int(hidden_size)))
-        self.input_weights = input_weights
-        self.recurrent_weights = recurrent_weights
-        if not autapses:
-            # What does not act should not be seen either, or be saved.
-            with torch.no_grad():
-                recurrent_weights.fill_diagonal_(0.0)
-
-    def extra_repr(self) -> str:
-        """Sizes, parameters and the time step."""
-        return (
-            f"input_size={self.input_size}, hidden_size={self.hidden_size}, p={self.p}, "
-            f"autapses={self.autapses}, dt={self.dt}"
-        )
-
-    def masked_weights(self) -> torch.Tensor:
-        """The recurrent weights that act: without those from a neuron to itself, unless ``autapses``."""
-        if self.autapses:
-            return cast(torch.Tensor, self.recurrent_weights)
-        weights = self.recurrent_weights
-        if not _is_plain(weights) or weights.diagonal().count_nonzero():
-            return _without_diagonal(weights)
-        if not (torch.is_grad_enabled() and weights.requires_grad):
-            return cast(torch.Tensor, weights)
-        # The diagonal is zero, as it is unless someone assigned other weights. To copy the matrix and its gradient in each
-        # step would take a third of the time of a cell of 512 neurons. The gradient of our own step functions is new memory.
-        return cast(torch.Tensor, _NoGradientOfDiagonal.apply(weights, getattr(self, "activation", None) in RECURRENT))
-
-
-class _NoGradientOfDiagonal(torch.autograd.Function):
-    """``apply(weights, in_place)``: weights as they are; the diagonal of their gradient is zero."""
-
-    @staticmethod
-    def forward(ctx: Any, weights: torch.Tensor, in_place: bool) -> torch.Tensor:
-        ctx.in_place = in_place
-        return weights.view_as(weights)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> Any:
-        if ctx.in_place and not torch.is_grad_enabled() and _is_plain(gradient):
-            return gradient.fill_diagonal_(0.0), None
-        return _without_diagonal(gradient), None
-
-
-def _without_diagonal(weights: torch.Tensor) -> torch.Tensor:
-    return weights.masked_fill(torch.eye(weights.shape[0], dtype=torch.bool, device=weights.device), 0.0)
-
-
-def _is_plain(tensor: torch.Tensor) -> bool:
-    """Whether the values of a tensor can be looked at, without waiting for a device and with no transform watching."""
-    return (
-        type(tensor) in (torch.Tensor, torch.nn.Parameter)
-        and tensor.is_cpu
-        and not torch.compiler.is_compiling()
-        and not in_transform()
-        and not torch.jit.is_tracing()
-        and forward_ad._current_level < 0
-    )
-
-
-def check_weight(name: str, weight: Any, shape: tuple[int, int]) -> None:
-    if not isinstance(weight, torch.Tensor):
-        raise TypeError(f"{name}: got {type(weight).__name__}, expected a tensor of shape {shape}.")
-    if tuple(weight.shape) != shape:
-        raise ValueError(
-            f"{name}: got shape {tuple(weight.shape)}, expected {shape}; its rows are the hidden neurons, its columns what "
-            "they listen to."
-        )
-
-
-class SNNRecurrentCell(_Weights):
+class SNNRecurrentCell(Weights):
     """One time step of neurons with input and recurrent weights.
 
     Args:
@@ -536,7 +438,7 @@ class SNNRecurrentCell(_Weights):
         return activation(input_tensor, state, self.input_weights, self.masked_weights(), self.p, self.dt)
 
 
-class SNNRecurrent(_Weights):
+class SNNRecurrent(Weights):
     """All time steps of neurons with input and recurrent weights.
 
     The input projection of all steps is one matrix product.
