@@ -185,7 +185,9 @@ class Neuron:
     ) -> tuple[tuple[Any, ...], tuple[Any, ...], str, Any]:
         """State variables, parameters as the kernel wants them, surrogate and its alpha, all unchecked."""
         try:
-            state_values, params = self._state_readers[compiling](state), self._p_readers[compiling](p)
+            # torch.compile of torch 2.11 takes no bool as an index.
+            which = int(compiling)
+            state_values, params = self._state_readers[which](state), self._p_readers[which](p)
         except AttributeError as error:
             self._reject_fields(state, p, error)
         method, alpha = "super", _NO_ALPHA
@@ -208,7 +210,7 @@ class Neuron:
 
     def read_state(self, state: Any) -> tuple[Any, ...]:
         """The state variables of the user's state tuple."""
-        return self._state_readers[torch.compiler.is_compiling()](state)
+        return self._state_readers[int(torch.compiler.is_compiling())](state)
 
     @staticmethod
     def _is_ready(input: Any, state: tuple[Any, ...], params: tuple[Any, ...], sequence: bool) -> bool:

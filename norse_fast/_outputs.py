@@ -19,7 +19,8 @@ REDUCED = ("sum", "mean", "last")
 def finish(result: torch.Tensor, kind: str, steps: Any, dtype: torch.dtype) -> torch.Tensor:
     """What a layer returns, of what its kernel does: reductions come in the computing type."""
     if kind == "mean":
-        result = result / steps
+        # By a tensor: a GPU multiplies by the reciprocal of a number, which rounds once more.
+        result = result / result.new_full((), steps)
     return result.to(dtype) if kind in REDUCED else result
 
 

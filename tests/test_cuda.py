@@ -48,7 +48,8 @@ def run_sequence(model: Model, x, state, p, kind="all"):
     output, final = model.neuron(x, state, p, 0.001, sequence=True, kind=kind)
     leaves = [v for v in (x, *fields(state).values(), *fields_of(p)) if v.requires_grad]
     generator = torch.Generator().manual_seed(1)
-    results = [v for v in (output, *fields(final).values()) if v.requires_grad]
+    # Of all results, so that one that carries no gradient does not change the weights of the others.
+    results = [output, *fields(final).values()]
     weights = [torch.randn(v.shape, generator=generator).to(v) for v in results]
     loss = sum((v * w).sum().to(torch.float64) for v, w in zip(results, weights))
     grads = torch.autograd.grad(loss, leaves, allow_unused=True, materialize_grads=True)

@@ -28,9 +28,9 @@ struct RecurrentGrid {
 
   // A row of neurons for every channel and neuron that spiked, of which each block reads its columns.
   const T* spike_weights = nullptr;
-  // Of a persistent launch: a counter per group, which starts at 0, and two steps of spikes (row, block), as bits.
+  // Of a persistent launch, and 0 before it: forward two steps of spikes (row, block), backward a counter per group.
+  uint64_t* words = nullptr;
   uint32_t* arrivals = nullptr;
-  uint32_t* bits = nullptr;
   // The currents of the spikes: (batch, channel, neuron) in kForward, in backward those of a segment.
   T* currents = nullptr;
   // Of backward: (step of the segment, state variable, lane).

@@ -62,7 +62,8 @@ struct Gpu {
     if (grid.plan.persistent) {
       const Tensor weights = spike_weights(f, channels);
       grid.spike_weights = static_cast<const T*>(weights.data_ptr());
-      const Tensor words = exchange(grid, 2 * grid.batch * grid.plan.blocks);
+      const Tensor words = zeros({2, grid.batch, grid.plan.blocks}, ScalarType::Long);
+      grid.words = static_cast<uint64_t*>(words.data_ptr());
       kernel(f, grid, stream());
       return;
     }
@@ -92,7 +93,8 @@ struct Gpu {
     if (grid.plan.persistent) {
       const Tensor columns = spike_weights(b, channels);
       grid.spike_weights = static_cast<const T*>(columns.data_ptr());
-      const Tensor words = exchange(grid, 0);
+      const Tensor arrivals = zeros({grid.plan.groups, kArrivalStride}, ScalarType::Int);
+      grid.arrivals = static_cast<uint32_t*>(arrivals.data_ptr());
       kernel(b, grid, stream());
       return;
     }
@@ -167,14 +169,10 @@ struct Gpu {
     return torch::stable::contiguous(torch::stable::transpose(by_channel, 1, 2));
   }
 
-  /// Memory through which the blocks of a grid meet: the counters of the groups, and some words.
-  template <class T>
-  Tensor exchange(RecurrentGrid<T>& grid, int64_t words) const {
-    const int64_t counters = int64_t{grid.plan.groups} * kArrivalStride;
-    Tensor memory = (*this)({counters + words}, ScalarType::Int);
+  /// Memory through which the blocks of a grid meet.
+  Tensor zeros(const Sizes& sizes, ScalarType dtype) const {
+    Tensor memory = (*this)(sizes, dtype);
     torch::stable::zero_(memory);
-    grid.arrivals = static_cast<uint32_t*>(memory.data_ptr());
-    grid.bits = grid.arrivals + counters;
     return memory;
   }
 

@@ -16,10 +16,6 @@
 
 namespace norse_fast::cuda {
 
-/// Time steps fetched ahead.
-inline constexpr int kPrefetch = 16;
-static_assert(kSegment % kPrefetch == 0);
-
 inline constexpr int kThreads = 128;
 
 /// Out of line: it runs once per lane and parameter, but would be the larger part of a kernel's code.
@@ -93,9 +89,14 @@ __device__ __forceinline__ void write_output(const Pack<T, kWidth>& z, Stored* a
   }
 }
 
-/// Time steps from `first` on that are fetched or computed together: kPrefetch, or those before `end`.
+/// Time steps that a thread fetches ahead: 64 bytes of them, or 16.
+template <class Stored, int kWidth>
+inline constexpr int kAhead = sizeof(Word<Stored, kWidth>) > 4 ? 8 : 16;
+
+/// Time steps from `first` on that are fetched or computed together: kCount, or those before `end`.
+template <int kCount>
 __device__ __forceinline__ int count_steps(int64_t first, int64_t end) {
-  return end - first < kPrefetch ? static_cast<int>(end - first) : kPrefetch;
+  return end - first < kCount ? static_cast<int>(end - first) : kCount;
 }
 
 /// The lanes of a thread in rows: those of step t are at data[t * stride].
@@ -108,22 +109,23 @@ struct Column {
       : data(rows.data ? static_cast<const Stored*>(rows.data) + (rows.broadcast ? 0 : lane) : nullptr),
         stride(rows.time_stride) {}
 
-  /// Fetches kPrefetch steps from `first` on, or those before `end`, and leaves the others alone.
-  __device__ __forceinline__ void fetch(int64_t first, int64_t end, Word<Stored, kWidth> (&to)[kPrefetch]) const {
+  /// Fetches the steps from `first` on, or those before `end`, and leaves the others alone.
+  template <int kCount>
+  __device__ __forceinline__ void fetch(int64_t first, int64_t end, Word<Stored, kWidth> (&to)[kCount]) const {
     if (!data) {
 #pragma unroll
-      for (int k = 0; k < kPrefetch; ++k) to[k] = Word<Stored, kWidth>{};
+      for (int k = 0; k < kCount; ++k) to[k] = Word<Stored, kWidth>{};
       return;
     }
     const Stored* at = data + first * stride;
-    const int count = count_steps(first, end);
+    const int count = count_steps<kCount>(first, end);
     // The steps of a whole fetch need not be compared with its end.
-    if (count == kPrefetch) {
+    if (count == kCount) {
 #pragma unroll
-      for (int k = 0; k < kPrefetch; ++k, at += stride) to[k] = *reinterpret_cast<const Word<Stored, kWidth>*>(at);
+      for (int k = 0; k < kCount; ++k, at += stride) to[k] = *reinterpret_cast<const Word<Stored, kWidth>*>(at);
     } else {
 #pragma unroll
-      for (int k = 0; k < kPrefetch; ++k, at += stride) {
+      for (int k = 0; k < kCount; ++k, at += stride) {
         if (k < count) to[k] = *reinterpret_cast<const Word<Stored, kWidth>*>(at);
       }
     }
@@ -151,9 +153,18 @@ __device__ __forceinline__ void write_states(typename Model::template State<T> (
       s, [&](int k, const Pack<T, kWidth>& member) { *reinterpret_cast<Pack<T, kWidth>*>(to[k] + offset) = member; });
 }
 
+/// Blocks that a multiprocessor shall have room for at once: with 8, of 64 registers a thread, all lanes of a usual
+/// layer are on their way at the same time, or in two turns of the same length. Larger models would spill.
+template <class Model, class T, bool kPlain>
+inline constexpr int kForwardBlocks =
+    kPlain && sizeof(T) == 4 && !kHasExponent<Model> && kStateCount<Model> + kParamCount<Model> <= 8 ? 8 : 1;
+
 /// Outputs of all steps, without a trace, are compiled by themselves, so that the others do not cost them anything.
 template <class Model, class T, class Stored, int kWidth, bool kPlain>
-__global__ void __launch_bounds__(kThreads, 1) forward_kernel(const __grid_constant__ Forward<T> f) {
+__global__ void __launch_bounds__(kThreads, kForwardBlocks<Model, T, kPlain>)
+    forward_kernel(const __grid_constant__ Forward<T> f) {
+  constexpr int kPrefetch = kAhead<Stored, kWidth>;
+  static_assert(kSegment % kPrefetch == 0);
   const int64_t lane = (static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x) * kWidth;
   if (lane >= f.lanes) return;
   typename Model::template Params<T> p[kWidth];
@@ -177,7 +188,7 @@ __global__ void __launch_bounds__(kThreads, 1) forward_kernel(const __grid_const
     const int64_t done = first + kPrefetch;
     input.fetch(done, f.steps, next);
     if (first < 0) continue;
-    const int count = count_steps(first, f.steps);
+    const int count = count_steps<kPrefetch>(first, f.steps);
 #pragma unroll
     for (int k = 0; k < kPrefetch; ++k) {
       if (k >= count) break;
@@ -213,14 +224,15 @@ __global__ void __launch_bounds__(kThreads, 1) forward_kernel(const __grid_const
   write_states<Model>(s, f.final_state, lane);
 }
 
-/// What one thread of backward keeps of every step of a segment, in a column of the shared memory: the gradient of the
-/// output, and the tape; or, where gradients of parameters are wanted, the state before the step and the input. The
-/// less it is, the more threads a multiprocessor has to choose from while others wait.
-template <class Model, class T, int kWidth, bool kWithParams>
+/// What one thread of backward keeps in a column of the shared memory: of every step of a segment the tape, or, where
+/// gradients of parameters are wanted, the state before the step and the input; and values of a few steps that wait.
+/// The less it is, the more threads a multiprocessor has to choose from while others wait.
+template <class Model, class T, class Stored, int kWidth, bool kWithParams>
 struct SharedColumn {
   using Value = Pack<T, kWidth>;
   static constexpr int kKept = kWithParams ? kStateCount<Model> + 1 : kTapeCount<Model>;
-  static constexpr int kBytesOfThread = kSegment * (kKept + 1) * static_cast<int>(sizeof(Value));
+  static constexpr int kPrefetch = kAhead<Stored, kWidth>;
+  static constexpr int kBytesOfThread = (kSegment * kKept + kPrefetch) * static_cast<int>(sizeof(Value));
   // As many lanes as one thread each would be, where they share the memory that every supported GPU gives to a block.
   static constexpr int kMostThreads = cuda::kThreads / kWidth;
   static constexpr int kThreads = kBytesOfThread * kMostThreads <= 96 * 1024 ? kMostThreads : 32;
@@ -228,10 +240,7 @@ struct SharedColumn {
   Value* base;
 
   __device__ __forceinline__ Value& kept(int s, int k) const { return base[(s * kKept + k) * kThreads]; }
-  __device__ __forceinline__ Value& grad_output(int s) const { return base[(kSegment * kKept + s) * kThreads]; }
-
-  /// The input waits in the last of the values, of which a tape then takes the place.
-  __device__ __forceinline__ Value& input(int s) const { return kept(s, kKept - 1); }
+  __device__ __forceinline__ Value& waiting(int k) const { return base[(kSegment * kKept + k) * kThreads]; }
 };
 
 /// The surrogate derivative as vjp calls it.
@@ -250,20 +259,53 @@ struct SurrogateOf {
   }
 };
 
+/// The default, without a switch.
+template <class T>
+struct SuperSurrogate {
+  T alpha;
+
+  __device__ __forceinline__ T operator()(int, T u) const { return surrogate_derivative<Surrogate::kSuper>(u, alpha); }
+};
+
+/// Some steps on the way of backward: forward through a segment to compute again what vjp needs of its steps, then
+/// back; only back where vjp needs nothing.
+template <int kPrefetch>
+struct Part {
+  static_assert(kSegment % kPrefetch == 0);
+  static constexpr int64_t kOfSegment = kSegment / kPrefetch;
+  int64_t index;  // negative: none
+  bool back;
+
+  __device__ __forceinline__ static Part first(int64_t parts, bool recomputes) {
+    if (parts == 0 || !recomputes) return {parts - 1, true};
+    return {(parts - 1) / kOfSegment * kOfSegment, false};
+  }
+
+  __device__ __forceinline__ bool begins_segment() const { return !back && index % kOfSegment == 0; }
+
+  __device__ __forceinline__ Part following(int64_t parts, bool recomputes) const {
+    if (back) return recomputes && index % kOfSegment == 0 ? Part{index - kOfSegment, false} : Part{index - 1, true};
+    const bool last = (index + 1) % kOfSegment == 0 || index + 1 == parts;
+    return last ? Part{index, true} : Part{index + 1, false};
+  }
+};
+
 template <class Model, class T, class Stored, int kWidth, bool kWithParams>
-__global__ void __launch_bounds__(SharedColumn<Model, T, kWidth, kWithParams>::kThreads, 1)
+__global__ void __launch_bounds__(SharedColumn<Model, T, Stored, kWidth, kWithParams>::kThreads, 1)
     backward_kernel(const __grid_constant__ Backward<T> b) {
   extern __shared__ __align__(16) unsigned char shared_memory[];
-  using Kept = SharedColumn<Model, T, kWidth, kWithParams>;
+  using Kept = SharedColumn<Model, T, Stored, kWidth, kWithParams>;
   using Value = Pack<T, kWidth>;
   constexpr int kStates = kStateCount<Model>;
+  constexpr int kPrefetch = Kept::kPrefetch;
+  constexpr bool kRecomputes = Kept::kKept > 0;
   const int64_t lane = (static_cast<int64_t>(blockIdx.x) * Kept::kThreads + threadIdx.x) * kWidth;
   if (lane >= b.lanes) return;
   const Kept column{reinterpret_cast<Value*>(shared_memory) + threadIdx.x};
   const Column<Stored, kWidth> input(b.input, lane), grad_output(b.grad_output, lane);
   typename Model::template Params<T> p[kWidth], grad_params[kWidth];
-  typename Model::template State<T> grad[kWidth];
-  T alpha[kWidth], grad_reduced[kWidth];
+  typename Model::template State<T> s[kWidth], grad[kWidth];
+  T alpha[kWidth];
 #pragma unroll
   for (int l = 0; l < kWidth; ++l) {
     p[l] = params_of_lane<Model, T>(b, lane + l);
@@ -271,85 +313,117 @@ __global__ void __launch_bounds__(SharedColumn<Model, T, kWidth, kWithParams>::k
     grad[l] =
         make_state<Model, T>([&](int k) { return b.grad_final_state[k] ? b.grad_final_state[k][lane + l] : T(0); });
     alpha[l] = parameter_of_lane(b.alpha, false, b.dt, lane + l);
-    grad_reduced[l] = b.grad_reduced ? b.grad_reduced[lane + l] : T(0);
   }
 
-  for (int64_t segment = b.steps > 0 ? checkpoint_count(b.steps) : -1; segment >= 0; --segment) {
-    const int64_t start = segment * kSegment;
-    const int length = static_cast<int>(b.steps - start < kSegment ? b.steps - start : kSegment);
-#pragma unroll 1
-    for (int first = 0; first < length; first += kPrefetch) {
-      Word<Stored, kWidth> x[kPrefetch], g[kPrefetch];
-      if constexpr (Kept::kKept > 0) input.fetch(start + first, start + length, x);
-      grad_output.fetch(start + first, start + length, g);
+  const auto advance_lanes = [&](int step, const Value& x) {
+    if constexpr (kWithParams) {
+      for_each_pack<kStates, T, kWidth>(s, [&](int k, const Value& member) { column.kept(step, k) = member; });
+      column.kept(step, kStates) = x;
+    }
+    typename Model::template Tape<T> tape[kWidth];
 #pragma unroll
-      for (int k = 0; k < kPrefetch; ++k) {
-        if (k >= length - first) break;
-        if constexpr (Kept::kKept > 0) column.input(first + k) = unpack<Stored, T, kWidth>(x[k]);
-        column.grad_output(first + k) = unpack<Stored, T, kWidth>(g[k]);
+    for (int l = 0; l < kWidth; ++l) advance<Model, T>(s[l], x.of[l], p[l], tape[l]);
+    if constexpr (!kWithParams) {
+      for_each_pack<kTapeCount<Model>, T, kWidth>(tape,
+                                                  [&](int k, const Value& member) { column.kept(step, k) = member; });
+    }
+  };
+  const auto step_back = [&](int step, const Value& grad_z, auto surrogate_of) {
+    Value kept[kRecomputes ? Kept::kKept : 1], grad_x;
+#pragma unroll
+    for (int k = 0; k < Kept::kKept; ++k) kept[k] = column.kept(step, k);
+#pragma unroll
+    for (int l = 0; l < kWidth; ++l) {
+      const auto surrogate = surrogate_of(alpha[l]);
+      if constexpr (kWithParams) {
+        const auto before = make_state<Model, T>([&](int k) { return kept[k].of[l]; });
+        const T x = kept[kStates].of[l];
+        auto next = before;
+        typename Model::template Tape<T> tape;
+        advance<Model, T>(next, x, p[l], tape);
+        grad_x.of[l] = Model::vjp(before, x, p[l], tape, surrogate, grad_z.of[l], grad[l], grad_params[l]);
+      } else {
+        const auto tape = make_tape<Model, T>([&](int k) { return kept[k].of[l]; });
+        // Only gradients of parameters need the state and the input.
+        const auto before = make_state<Model, T>([](int) { return T(0); });
+        auto scratch = make_params<Model, T>([](int) { return T(0); });
+        grad_x.of[l] = Model::vjp(before, T(0), p[l], tape, surrogate, grad_z.of[l], grad[l], scratch);
       }
     }
-    if (b.grad_reduced) {
-#pragma unroll 1
-      for (int step = b.reduced_from > start ? static_cast<int>(b.reduced_from - start) : 0; step < length; ++step) {
-        Value& value = column.grad_output(step);
+    return grad_x;
+  };
+
+  const int64_t parts = (b.steps + kPrefetch - 1) / kPrefetch;
+  // Steps of what nearly all calls ask for are laid out one after another, without a branch.
+  const bool plain = b.surrogate == Surrogate::kSuper && !b.grad_trace[0] && !b.grad_reduced && b.grad_input;
+  Stored* const grad_input = static_cast<Stored*>(b.grad_input) + lane;
+  Word<Stored, kWidth> next[kPrefetch] = {};
+  // The first round only fetches.
+  using Steps = Part<kPrefetch>;
+  Steps now{-1, true}, upcoming = Steps::first(parts, kRecomputes);
+  while (true) {
+    Word<Stored, kWidth> values[kPrefetch];
 #pragma unroll
-        for (int l = 0; l < kWidth; ++l) value.of[l] = grad_reduced[l];
+    for (int k = 0; k < kPrefetch; ++k) values[k] = next[k];
+    const bool computes = now.index >= 0, fetches = upcoming.index >= 0;
+    const int64_t start = now.index * kPrefetch;
+    const int count = count_steps<kPrefetch>(start, b.steps), first = static_cast<int>(start % kSegment);
+    if (fetches) {
+      Column<Stored, kWidth> from = input;
+      if (upcoming.back) from = grad_output;
+      from.fetch(upcoming.index * kPrefetch, b.steps, next);
+    }
+    if (computes && !now.back) {
+      if constexpr (kRecomputes) {
+        if (count == kPrefetch) {
+#pragma unroll
+          for (int k = 0; k < kPrefetch; ++k) advance_lanes(first + k, unpack<Stored, T, kWidth>(values[k]));
+        } else {
+#pragma unroll
+          for (int k = 0; k < kPrefetch; ++k) column.waiting(k) = unpack<Stored, T, kWidth>(values[k]);
+#pragma unroll 1
+          for (int k = 0; k < count; ++k) advance_lanes(first + k, column.waiting(k));
+        }
+      }
+    } else if (computes && plain && count == kPrefetch) {
+      Stored* to = grad_input + (start + kPrefetch - 1) * b.lanes;
+#pragma unroll
+      for (int k = kPrefetch - 1; k >= 0; --k, to -= b.lanes) {
+        write_output(step_back(first + k, unpack<Stored, T, kWidth>(values[k]),
+                               [](T alpha) { return SuperSurrogate<T>{alpha}; }),
+                     to);
+      }
+    } else if (computes) {
+#pragma unroll
+      for (int k = 0; k < kPrefetch; ++k) column.waiting(k) = unpack<Stored, T, kWidth>(values[k]);
+#pragma unroll 1
+      for (int k = count - 1; k >= 0; --k) {
+        const int64_t offset = (start + k) * b.lanes + lane;
+        Value grad_z = column.waiting(k);
+#pragma unroll
+        for (int l = 0; l < kWidth; ++l) {
+          if (b.grad_reduced && start + k >= b.reduced_from) grad_z.of[l] = b.grad_reduced[lane + l];
+          if (b.grad_trace[0]) {
+            for_each_member<kStates>(grad[l], [&](int m, T& member) { member += b.grad_trace[m][offset + l]; });
+          }
+        }
+        const Value grad_x = step_back(first + k, grad_z, [&](T alpha) { return SurrogateOf<T>{b.surrogate, alpha}; });
+        if (b.grad_input) write_output(grad_x, static_cast<Stored*>(b.grad_input) + offset);
       }
     }
-    if constexpr (Kept::kKept > 0) {
-      typename Model::template State<T> s[kWidth];
+    if (!fetches) break;
+    // The states are free between two segments.
+    if (upcoming.begins_segment()) {
+      const int64_t segment = upcoming.index / Steps::kOfSegment;
 #pragma unroll
       for (int l = 0; l < kWidth; ++l) {
         s[l] = make_state<Model, T>([&](int k) {
           return segment == 0 ? b.initial(k, lane + l) : b.checkpoints[k][(segment - 1) * b.lanes + lane + l];
         });
       }
-#pragma unroll 1
-      for (int step = 0; step < length; ++step) {
-        if constexpr (kWithParams) {
-          for_each_pack<kStates, T, kWidth>(s, [&](int k, const Value& member) { column.kept(step, k) = member; });
-        }
-        const Value x = column.input(step);
-        typename Model::template Tape<T> tape[kWidth];
-#pragma unroll
-        for (int l = 0; l < kWidth; ++l) advance<Model, T>(s[l], x.of[l], p[l], tape[l]);
-        if constexpr (!kWithParams) {
-          for_each_pack<kTapeCount<Model>, T, kWidth>(
-              tape, [&](int k, const Value& member) { column.kept(step, k) = member; });
-        }
-      }
     }
-    int64_t offset = (start + length - 1) * b.lanes + lane;
-#pragma unroll 1
-    for (int step = length - 1; step >= 0; --step, offset -= b.lanes) {
-      const Value grad_z = column.grad_output(step);
-      Value kept[Kept::kKept > 0 ? Kept::kKept : 1], grad_x;
-#pragma unroll
-      for (int k = 0; k < Kept::kKept; ++k) kept[k] = column.kept(step, k);
-#pragma unroll
-      for (int l = 0; l < kWidth; ++l) {
-        if (b.grad_trace[0]) {
-          for_each_member<kStates>(grad[l], [&](int k, T& member) { member += b.grad_trace[k][offset + l]; });
-        }
-        const SurrogateOf<T> surrogate{b.surrogate, alpha[l]};
-        if constexpr (kWithParams) {
-          const auto s = make_state<Model, T>([&](int k) { return kept[k].of[l]; });
-          const T x = kept[kStates].of[l];
-          auto next = s;
-          typename Model::template Tape<T> tape;
-          advance<Model, T>(next, x, p[l], tape);
-          grad_x.of[l] = Model::vjp(s, x, p[l], tape, surrogate, grad_z.of[l], grad[l], grad_params[l]);
-        } else {
-          const auto tape = make_tape<Model, T>([&](int k) { return kept[k].of[l]; });
-          // Only gradients of parameters need the state and the input.
-          const auto s = make_state<Model, T>([](int) { return T(0); });
-          auto scratch = make_params<Model, T>([](int) { return T(0); });
-          grad_x.of[l] = Model::vjp(s, T(0), p[l], tape, surrogate, grad_z.of[l], grad[l], scratch);
-        }
-      }
-      if (b.grad_input) write_output(grad_x, static_cast<Stored*>(b.grad_input) + offset);
-    }
+    now = upcoming;
+    upcoming = upcoming.following(parts, kRecomputes);
   }
   write_states<Model>(grad, b.grad_state, lane);
   if constexpr (kWithParams) {
@@ -443,7 +517,7 @@ void launch_backward(const Backward<T>& b, void* stream) {
     constexpr int kWidth = decltype(width)::value;
     const auto launch = [&](auto with_params) {
       constexpr bool kWithParams = decltype(with_params)::value;
-      using Kept = SharedColumn<Model, T, kWidth, kWithParams>;
+      using Kept = SharedColumn<Model, T, Stored, kWidth, kWithParams>;
       launch_lanes(backward_kernel<Model, T, Stored, kWidth, kWithParams>, b, kWidth, Kept::kThreads, Kept::kBytes,
                    stream, Model::kName);
     };

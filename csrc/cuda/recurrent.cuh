@@ -1,7 +1,8 @@
 #pragma once
 // The recurrent CUDA driver. A lane of a warp is a neuron, a warp a row of the batch at a time, and a block has the
 // columns of the weights that lead to its neurons; see RecurrentPlan. A thread always meets the same neurons of the
-// same rows, so that only spikes and the gradients of currents pass between threads.
+// same rows, so that only spikes and the gradients of currents pass between threads. Forward, a warp waits for the
+// spikes of its row and for nothing else.
 //
 // Recurrent currents are sums of the weights of those neurons that spiked, in the order of their indices, as on the
 // CPU: the same bits.
@@ -91,39 +92,76 @@ __device__ __forceinline__ int list_nonzero(const T* row, int64_t neurons, int l
   return count;
 }
 
-/// Lists the set bits of a row of words, one per block; returns how many.
-__device__ __forceinline__ int list_bits(const uint32_t* words, const RecurrentPlan& plan, int lane, uint16_t* list) {
+/// Spikes of the neurons of a block and, in the upper half, the step that they come before: whoever finds that step
+/// has the spikes, so that one write and one read are all that an exchange takes.
+struct Exchange {
+  uint64_t* words;  // (step % 2, row, block)
+  int64_t batch;
+  int blocks;
+
+  __device__ __forceinline__ uint64_t* at(int64_t step, int64_t row, int block) const {
+    return words + ((step % 2) * batch + row) * blocks + block;
+  }
+
+  __device__ __forceinline__ void publish(int64_t step, int64_t row, int block, uint32_t bits) const {
+    // A place is free again: all blocks have read what it had, since they have sent what they made of it.
+    *static_cast<volatile uint64_t*>(at(step, row, block)) = static_cast<uint64_t>(step) << 32 | bits;
+  }
+
+  __device__ __forceinline__ uint32_t await(int64_t step, int64_t row, int block) const {
+    const volatile uint64_t* word = at(step, row, block);
+    while (true) {
+      const uint64_t value = *word;
+      if (static_cast<uint32_t>(value >> 32) == static_cast<uint32_t>(step)) return static_cast<uint32_t>(value);
+      __nanosleep(20);
+    }
+  }
+};
+
+/// Lists the neurons of a row that spiked before a step; returns how many.
+__device__ __forceinline__ int list_spikes(const Exchange& exchange, int64_t step, int64_t row, int block_neurons,
+                                           int lane, uint16_t* list) {
   int count = 0;
-  for (int first = 0; first < plan.blocks; first += 32) {
-    const int word = first + lane;
-    count = append_bits(word < plan.blocks ? __ldcg(words + word) : 0u, word * plan.block_neurons, lane, list, count);
+  for (int first = 0; first < exchange.blocks; first += 32) {
+    const int block = first + lane;
+    const uint32_t word = block < exchange.blocks ? exchange.await(step, row, block) : 0u;
+    count = append_bits(word, block * block_neurons, lane, list, count);
   }
   __syncwarp();
   return count;
 }
 
-/// The sum of the listed rows of a column; spikes that may be other than 0 and 1 are given as factors.
+/// The sum of the listed rows of a column, in the order of the list; spikes that may be other than 0 and 1 are given as
+/// factors.
 template <class T>
 __device__ __forceinline__ T sum_listed(const uint16_t* list, int count, const T* column, int stride,
                                         const T* factors) {
+  constexpr int kAtOnce = 8;
   T sum = T(0);
-  int k = 0;
   if (factors) {
-    for (; k < count; ++k) sum += factors[list[k]] * column[list[k] * stride];
+    for (int k = 0; k < count; ++k) sum += factors[list[k]] * column[list[k] * stride];
     return sum;
   }
   struct alignas(16) Indices {
-    uint16_t at[8];
+    uint16_t at[kAtOnce];
   };
-  for (; k + 8 <= count; k += 8) {
-    const Indices rows = *reinterpret_cast<const Indices*>(list + k);
-    T weights[8];
+  // Zeros after the last, which change no bit: the sum is never -0.
+  const auto fetch = [&](int from, T(&weights)[kAtOnce]) {
+    if (from >= count) return;
+    const Indices rows = *reinterpret_cast<const Indices*>(list + from);
 #pragma unroll
-    for (int j = 0; j < 8; ++j) weights[j] = column[rows.at[j] * stride];
+    for (int j = 0; j < kAtOnce; ++j) weights[j] = from + j < count ? column[rows.at[j] * stride] : T(0);
+  };
+  T next[kAtOnce] = {};
+  fetch(0, next);
+  for (int k = 0; k < count; k += kAtOnce) {
+    T now[kAtOnce];
 #pragma unroll
-    for (int j = 0; j < 8; ++j) sum += weights[j];
+    for (int j = 0; j < kAtOnce; ++j) now[j] = next[j];
+    fetch(k + kAtOnce, next);
+#pragma unroll
+    for (int j = 0; j < kAtOnce; ++j) sum += now[j];
   }
-  for (; k < count; ++k) sum += column[list[k] * stride];
   return sum;
 }
 
@@ -204,8 +242,7 @@ __global__ void __launch_bounds__(most_warps(false) * 32, 1)
     __syncthreads();
   }
   const int64_t begin = plan.persistent ? 0 : g.step, end = plan.persistent ? f.steps : g.step + 1;
-  const int64_t words = g.batch * plan.blocks;
-  uint32_t expected = 0;
+  const Exchange exchange{g.words, g.batch, plan.blocks};
   typename Model::template Params<T> p;
   typename Model::template State<T> s;
   T x[C];
@@ -221,9 +258,8 @@ __global__ void __launch_bounds__(most_warps(false) * 32, 1)
       T r[C];
       if (plan.persistent) {
         const T* first_spikes = t == 0 ? f.spikes + row * f.neurons : nullptr;
-        const int count = first_spikes
-                              ? list_nonzero(first_spikes, f.neurons, place.lane, list)
-                              : list_bits(g.bits + (t % 2) * words + row * plan.blocks, plan, place.lane, list);
+        const int count = first_spikes ? list_nonzero(first_spikes, f.neurons, place.lane, list)
+                                       : list_spikes(exchange, t, row, plan.block_neurons, place.lane, list);
 #pragma unroll
         for (int c = 0; c < C; ++c) {
           // Idle lanes sum up another neuron's weights, so that the warp stays together.
@@ -249,16 +285,16 @@ __global__ void __launch_bounds__(most_warps(false) * 32, 1)
           write_state<Model, T>(s, f.checkpoints, (done / kRecurrentSegment - 1) * f.lanes + lane);
         }
         if (!place.resident || done == f.steps) write_state<Model, T>(s, f.final_state, lane);
-        // Under way while the blocks wait for each other.
+        // Under way while the warp waits for the others of the row.
         if (place.resident && done < end)
           read_currents<Model>(step_inputs + f.lanes * C, row, place.neuron, f.neurons, x);
       }
       if (plan.persistent) {
         const uint32_t word = __ballot_sync(~0u, spiked);
-        if (place.lane == 0) g.bits[((t + 1) % 2) * words + row * plan.blocks + place.block] = word;
+        if (place.lane == 0 && t + 1 < end) exchange.publish(t + 1, row, place.block, word);
+        __syncwarp();
       }
     }
-    if (t + 1 < end) wait_for_group(g.arrivals + place.group * kArrivalStride, plan.blocks, expected);
   }
 }
 

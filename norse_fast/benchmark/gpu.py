@@ -1,6 +1,7 @@
 """``python -m norse_fast.benchmark.gpu``: the CUDA kernels against the bandwidth of the memory, and against others.
 
-Everything is compared with a device-to-device copy, or another contender, of the same run.
+Everything is compared with a device-to-device copy, or another contender, of the same run. ``--parts`` measures some; the
+rows of the others stay in the file of results.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ BYTES = {FAST: {"inference": 8.0, "training": 20.5}, HALF: {"inference": 4.0, "t
 LARGE = ((500, 16, 16384), (1000, 32, 8192))
 SMALL = ((1000, 16, 1024), (1000, 4, 128))
 RECURRENT = ((1000, 16, 512), (1000, 1, 128), (1000, 128, 1024), (200, 16, 4096))
-LINEAR = (512, 4096, 16384)
+LINEAR = ((512, 4096, 16384), 500)
 
 Run = Callable[[torch.Tensor], torch.Tensor]
 
@@ -51,6 +52,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m norse_fast.benchmark.gpu", description=__doc__)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--quick", action="store_true", help="small sizes: whether it runs, not how fast")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), metavar="PART", help=", ".join(PARTS))
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results"), help="directory of the results")
     return parser.parse_args(argv)
 
@@ -104,6 +106,9 @@ def _train(run: Run, x: torch.Tensor) -> Callable[[], None]:
     return call
 
 
+MODES = {"inference": _infer, "training": _train}
+
+
 def _pure(run: Run) -> Run:
     def in_pytorch(x: torch.Tensor) -> torch.Tensor:
         with kernels_disabled():
@@ -124,26 +129,19 @@ def _stepwise(cell: Callable[..., Any]) -> Run:
 
 
 def _spikingjelly(device: str) -> dict[str, Run]:
-    """Its layer, with each of the backends that it has for the device."""
+    """Its layer, with the kernels that it chooses for the device."""
     try:
         from spikingjelly.activation_based import functional, neuron
     except ImportError:
         return {}
+    node = neuron.LIFNode(step_mode="m", detach_reset=True).to(device)
 
-    def make(backend: str) -> Run:
-        node = neuron.LIFNode(step_mode="m", detach_reset=True, backend=backend).to(device)
+    def run(x: torch.Tensor) -> torch.Tensor:
+        functional.reset_net(node)
+        spikes: torch.Tensor = node(x)
+        return spikes
 
-        def run(x: torch.Tensor) -> torch.Tensor:
-            functional.reset_net(node)
-            spikes: torch.Tensor = node(x)
-            return spikes
-
-        return run
-
-    backends = ["torch"]
-    if torch.device(device).type == "cuda":
-        backends = [name for name in neuron.LIFNode(step_mode="m").supported_backends if name != "torch"]
-    return {f"{SPIKINGJELLY} {backend}": make(backend) for backend in backends}
+    return {SPIKINGJELLY: run}
 
 
 def _rows(part: str, case: str, mode: str, functions: dict[str, Callable[[], Any]], effort: Effort, **more: Any) -> Any:
@@ -157,32 +155,55 @@ def _check(run: Run, other: Run, x: torch.Tensor) -> None:
             raise RuntimeError("outputs of norse_fast and of pure PyTorch differ")
 
 
-def _sequences(sizes: Any, device: str, effort: Effort) -> Iterator[dict[str, Any]]:
-    """LIF at large and small sizes: the share of the bandwidth of a copy, the peers, and the peak of memory."""
-    model, norse = MODELS["LIF"], import_norse()
-    layer = model.build(norse_fast, "layer")
+def _share_of_bandwidth(rows: list[dict[str, Any]], mode: str) -> Iterator[dict[str, Any]]:
+    copy = next(row for row in rows if row["contender"] == COPY)
+    for row in rows:
+        moved = BYTES.get(row["contender"])
+        share = moved and moved[mode] / BYTES[FAST]["inference"] * copy["median"] / row["median"]
+        yield {**row, "bandwidth_share": share}
+
+
+def _layers(sizes: Any, device: str, effort: Effort) -> Iterator[dict[str, Any]]:
+    """LIF in float32 and bfloat16 at large sizes: the share of the bandwidth of a copy, and the peak of memory."""
+    run = _outputs(MODELS["LIF"].build(norse_fast, "layer"))
     for size in sizes:
         x = _input(*size, device=device)
         target = torch.empty_like(x)
-        contenders: dict[str, Run] = {FAST: _outputs(layer)}
-        _check(contenders[FAST], _pure(contenders[FAST]), x[:, :1, :64].contiguous())
-        contenders.update(_spikingjelly(device))
-        if norse is not None:
-            contenders[NORSE] = _stepwise(model.build(norse, "cell").to(device))
-        for mode, prepare in (("inference", _infer), ("training", _train)):
-            functions: dict[str, Callable[[], Any]] = {name: prepare(run, x) for name, run in contenders.items()}
-            functions[HALF] = prepare(contenders[FAST], x.bfloat16())
-            functions[COPY] = partial(target.copy_, x)
-            rows = list(_rows("sequence", "x".join(map(str, size)), mode, functions, effort))
-            copy = next(row for row in rows if row["contender"] == COPY)
-            for row in rows:
-                moved = BYTES.get(row["contender"])
-                share = moved and moved[mode] / BYTES[FAST]["inference"] * copy["median"] / row["median"]
-                yield {
-                    **row,
-                    "bandwidth_share": share,
-                    "peak_bytes": _peak(functions[row["contender"]], device),
-                }
+        _check(run, _pure(run), x[:, :1, :64].contiguous())
+        for mode, prepare in MODES.items():
+            functions: dict[str, Callable[[], Any]] = {
+                FAST: prepare(run, x),
+                HALF: prepare(run, x.bfloat16()),
+                COPY: partial(target.copy_, x),
+            }
+            rows = list(_rows("layer", "x".join(map(str, size)), mode, functions, effort))
+            for row in _share_of_bandwidth(rows, mode):
+                yield {**row, "peak_bytes": _peak(functions[row["contender"]], device)}
+
+
+def _peers(sizes: Any, device: str, effort: Effort) -> Iterator[dict[str, Any]]:
+    """The LIF layer beside SpikingJelly's, and beside a loop over steps: ours in PyTorch, eager and compiled, and Norse's."""
+    model, norse = MODELS["LIF"], import_norse()
+    cell = model.build(norse_fast, "cell")
+    runs: dict[str, Run] = {FAST: _outputs(model.build(norse_fast, "layer")), **_spikingjelly(device)}
+    if torch.device(device).type == "cuda":
+        with kernels_disabled():
+            runs[COMPILED] = _pure(_stepwise(torch.compile(cell)))
+    runs[EAGER] = _pure(_stepwise(cell))
+    if norse is not None:
+        runs[NORSE] = _stepwise(model.build(norse, "cell").to(device))
+    for size in sizes:
+        x = _input(*size, device=device)
+        for mode, prepare in MODES.items():
+            functions = {}
+            for name, run in runs.items():
+                try:
+                    functions[name] = prepare(run, x)
+                    functions[name]()
+                except Exception as error:  # a peer that does not run here takes no other with it
+                    functions.pop(name, None)
+                    print(f"{name}, {mode}, {size}: {type(error).__name__}: {error}", file=sys.stderr)
+            yield from _rows("peers", "x".join(map(str, size)), mode, functions, effort)
         if torch.device(device).type == "cuda":
             torch.cuda.empty_cache()
 
@@ -199,39 +220,50 @@ def _peak(run: Callable[[], Any], device: str) -> int | None:
 
 def _all_models(size: tuple[int, ...], device: str, effort: Effort) -> Iterator[dict[str, Any]]:
     """Every model at one size, over LIF."""
-    for mode, prepare in (("inference", _infer), ("training", _train)):
+    for mode, prepare in MODES.items():
         functions = {}
         for name, model in MODELS.items():
             layer = model.build(norse_fast, "layer")
             x = _input(*size, device=device) + model.drive
             functions[name] = prepare(_outputs(layer), x)
-        yield from _rows("model", "x".join(map(str, size)), mode, functions, effort)
+        yield from _rows("models", "x".join(map(str, size)), mode, functions, effort)
 
 
 def _steps(size: tuple[int, ...], device: str, effort: Effort) -> Iterator[dict[str, Any]]:
-    """One step of a cell, and the loop over steps that torch.compile runs in CUDA graphs."""
-    model = MODELS["LIF"]
-    x = _input(20, *size, device=device)
-    cell = model.build(norse_fast, "cell")
-    cells: dict[str, Callable[..., Any]] = {FAST: cell}
+    """One step of a cell, in training with its backward pass."""
+    x = _input(*size, device=device)
+    cell = MODELS["LIF"].build(norse_fast, "cell")
+    state = cell(x)[1]
+    runs: dict[str, Run] = {FAST: _outputs(partial(_detached, cell, state))}
+    runs[EAGER] = _pure(runs[FAST])
     if (norse := import_norse()) is not None:
-        cells[NORSE] = model.build(norse, "cell").to(device)
-    runs: dict[str, Run] = {name: _stepwise(one) for name, one in cells.items()}
-    runs[EAGER] = _pure(_stepwise(cell))
-    for mode, prepare in (("inference", _infer), ("training", _train)):
-        yield from _rows(
-            "20 steps", "x".join(map(str, size)), mode, {k: prepare(r, x) for k, r in runs.items()}, effort
-        )
-    if torch.device(device).type == "cuda":
-        with kernels_disabled():
-            compiled = torch.compile(_stepwise(cell), mode="reduce-overhead")
-            functions = {FAST: _infer(_outputs(norse_fast.LIF(model.p)), x), COMPILED: _infer(_pure(compiled), x)}
-            functions[COMPILED]()
-        yield from _rows("20 steps at once", "x".join(map(str, size)), "inference", functions, effort)
+        norses = MODELS["LIF"].build(norse, "cell").to(device)
+        runs[NORSE] = _outputs(partial(_detached, norses, norses(x)[1]))
+    for mode, prepare in MODES.items():
+        functions = {name: prepare(run, x) for name, run in runs.items()}
+        yield from _rows("cell", "x".join(map(str, size)), mode, functions, effort)
 
 
-def _linear(widths: Sequence[int], steps: int, device: str, effort: Effort) -> Iterator[dict[str, Any]]:
+def _detached(cell: Callable[..., Any], state: Any, x: torch.Tensor) -> Any:
+    return cell(x, type(state)(*(value.detach() for value in state)))
+
+
+def _graphs(size: tuple[int, ...], device: str, effort: Effort) -> Iterator[dict[str, Any]]:
+    """20 steps at once: the layer, and the loop over steps that torch.compile runs in CUDA graphs."""
+    if torch.device(device).type != "cuda":
+        return
+    x = _input(20, *size, device=device)
+    model = MODELS["LIF"]
+    with kernels_disabled():
+        compiled = torch.compile(_stepwise(model.build(norse_fast, "cell")), mode="reduce-overhead")
+        functions = {FAST: _infer(_outputs(norse_fast.LIF(model.p)), x), COMPILED: _infer(_pure(compiled), x)}
+        functions[COMPILED]()
+    yield from _rows("graphs", "x".join(map(str, size)), "inference", functions, effort)
+
+
+def _linear(sizes: tuple[Sequence[int], int], device: str, effort: Effort) -> Iterator[dict[str, Any]]:
     """The workload of the Open Neuromorphic benchmark: Linear(n, n) and LIF, B = 16, and the linear layer alone."""
+    widths, steps = sizes
     for n in widths:
         x = torch.randn(steps, 16, n, device=device)
         linear, layer = torch.nn.Linear(n, n, bias=False).to(device), norse_fast.LIF()
@@ -239,8 +271,8 @@ def _linear(widths: Sequence[int], steps: int, device: str, effort: Effort) -> I
             FAST: _outputs(lambda x, linear=linear, layer=layer: layer(linear(x))),
             "linear layer alone": linear,
         }
-        for mode, prepare in (("inference", _infer), ("training", _train)):
-            yield from _rows("Linear + LIF", f"n={n}", mode, {k: prepare(r, x) for k, r in runs.items()}, effort)
+        for mode, prepare in MODES.items():
+            yield from _rows("linear", f"n={n}", mode, {k: prepare(r, x) for k, r in runs.items()}, effort)
 
 
 def _recurrent(sizes: Any, device: str, effort: Effort) -> Iterator[dict[str, Any]]:
@@ -251,27 +283,38 @@ def _recurrent(sizes: Any, device: str, effort: Effort) -> Iterator[dict[str, An
             layer.input_weights.mul_(10)
         x = (torch.rand(steps, batch, neurons, device=device) < 0.05).float()
         run = _outputs(layer)
+        case = f"{steps}x{batch}x{neurons}"
         rate = float(run(x).detach().mean())
-        for path in ("", "stepwise"):
-            _force_path(path)
-            for mode, prepare in (("inference", _infer), ("training", _train)):
-                name = f"{FAST} {path}".strip()
-                case = f"{steps}x{batch}x{neurons}"
-                for row in _rows("recurrent", case, mode, {name: prepare(run, x)}, effort, firing_rate=rate):
-                    yield {**row, "per_step": row["median"] / steps}
-        _force_path("")
-        short = x[: min(steps, 50)]
-        functions = {EAGER: _infer(_pure(run), short)}
-        for row in _rows("recurrent", f"{len(short)}x{batch}x{neurons}", "inference", functions, effort):
-            yield {**row, "per_step": row["median"] / len(short)}
+        for mode, prepare in MODES.items():
+            functions = {FAST: prepare(run, x), f"{FAST} stepwise": _with_path("stepwise", prepare(run, x))}
+            for row in _rows("recurrent", case, mode, functions, effort, firing_rate=rate):
+                yield {**row, "per_step": row["median"] / steps}
 
 
-def _force_path(path: str) -> None:
+def _with_path(path: str, call: Callable[[], None]) -> Callable[[], None]:
     """Chooses the path of recurrent layers; the library reads the variable at each call."""
-    if path:
+
+    def run() -> None:
         os.environ["NORSE_FAST_RECURRENT_PATH"] = path
-    else:
-        os.environ.pop("NORSE_FAST_RECURRENT_PATH", None)
+        try:
+            call()
+        finally:
+            del os.environ["NORSE_FAST_RECURRENT_PATH"]
+
+    return run
+
+
+#: What --parts names, in the order of its worth: what takes a device and an effort; sizes, and small ones to try it.
+PARTS: dict[str, tuple[Any, Any, Any]] = {
+    "layer": (_layers, LARGE, [(20, 2, 32)]),
+    "cell": (_steps, (32, 512), (2, 32)),
+    "recurrent": (_recurrent, RECURRENT[:1], [(10, 2, 32)]),
+    "models": (_all_models, LARGE[0], (20, 2, 32)),
+    "peers": (_peers, (LARGE[0], *SMALL), [(20, 2, 32)]),
+    "linear": (_linear, LINEAR, ((16,), 10)),
+    "sizes": (_recurrent, RECURRENT[1:], [(10, 2, 32)]),
+    "graphs": (_graphs, (32, 512), (2, 32)),
+}
 
 
 def _table(rows: list[dict[str, Any]]) -> Table:
@@ -309,36 +352,35 @@ def _plot(rows: list[dict[str, Any]], path: Path) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run all parts, and write gpu.json and gpu.png."""
+    """Run the parts, and write gpu.json and gpu.png."""
     arguments = _parse(argv)
     require("norse_fast.benchmark.gpu", "bench", "matplotlib", "rich")
     device, quick = arguments.device, arguments.quick
     torch.manual_seed(0)
     effort = Effort(1, rounds=2, seconds=0.002) if quick else Effort(1, rounds=5, seconds=0.1)
     facts = {"versions": _versions(), "gpu_before": _query_gpu()}
-    parts = [
-        _sequences([(20, 2, 32)] if quick else [*LARGE, *SMALL], device, effort),
-        _all_models((20, 2, 32) if quick else (500, 4, 16384), device, effort),
-        _steps((2, 32) if quick else (32, 512), device, effort),
-        _linear((16,) if quick else LINEAR, 10 if quick else 500, device, effort),
-        _recurrent([(10, 2, 32)] if quick else RECURRENT, device, effort),
-    ]
     arguments.output.mkdir(parents=True, exist_ok=True)
-    rows: list[dict[str, Any]] = []
+    path = arguments.output / "gpu.json"
+    before = json.loads(path.read_text()) if path.exists() else {"rows": [], "failures": []}
+    rows = [row for row in before["rows"] if row["part"] not in arguments.parts]
     failures: list[str] = []
-    for part in parts:
+    for name in arguments.parts:
+        measure, sizes, small = PARTS[name]
         # Time on a GPU is scarce: what has been measured is kept, whatever becomes of the rest.
         try:
-            rows.extend(part)
+            for row in measure(small if quick else sizes, device, effort):
+                rows.append({**row, "part": name})
         except Exception:
             failures.append(traceback.format_exc())
             print(failures[-1], file=sys.stderr)
         results = {**facts, "gpu_after": _query_gpu(), "effort": effort._asdict(), "failures": failures, "rows": rows}
-        (arguments.output / "gpu.json").write_text(json.dumps(results, indent=1) + "\n")
+        path.write_text(json.dumps(results, indent=1) + "\n")
+    rows.sort(key=lambda row: list(PARTS).index(row["part"]))
     from rich.console import Console
 
-    Console(width=120).print(_table(rows))
-    _plot(rows, arguments.output / "gpu.png")
+    Console(width=120).print(_table([row for row in rows if row["part"] in arguments.parts]))
+    if rows:
+        _plot(rows, arguments.output / "gpu.png")
     if failures:
         raise SystemExit(1)
 
