@@ -385,13 +385,16 @@ SURROGATES = {
     "heavi_erfc": ("$2 e^{-(\\alpha x)^2} / \\sqrt{\\pi}$", "$\\alpha$ is a slope", (1.0, 3.0, 10.0)),
     "triangle": ("$\\alpha\\, \\max(0, 1 - |x|)$", "$\\alpha$ is the amplitude", (0.3, 0.6, 1.0)),
     "circ": ("$\\alpha^3 / (\\alpha^2 + x^2)^{3/2}$", "$\\alpha$ is the width", (0.1, 0.3, 1.0)),
-    "heaviside": ("no gradient", "$\\alpha$ has no effect", (1.0,)),
+    "atan": ("$\\alpha / (2 (1 + (\\pi \\alpha x / 2)^2))$", "$1 / \\alpha$ is a width", (0.5, 1.0, 2.0)),
+    "sigmoid": ("$\\alpha s (1 - s)$", "$1 / \\alpha$ is a width", (1.0, 2.0, 4.0)),
+    "rectangle": ("$\\alpha$ where $|x| < 1 / (2 \\alpha)$", "$1 / \\alpha$ is the width", (0.5, 0.7, 1.0)),
+    "triangle_width": ("$\\alpha\\, \\max(0, 1 - \\alpha |x|)$", "$1 / \\alpha$ is the width", (0.5, 0.7, 1.0)),
 }
 
 
 def draw_surrogates() -> None:
     """The surrogate derivatives, as autograd computes them."""
-    figure, axes = plt.subplots(2, 3, figsize=(WIDTH, 5.4), sharex=True, sharey=True)
+    figure, axes = plt.subplots(3, 3, figsize=(WIDTH, 8.1), sharex=True, sharey=True)
     for panel, (method, (formula, meaning, alphas)) in zip(axes.flat, SURROGATES.items()):
         for alpha, color in zip(alphas, (VOLTAGE, SPIKE, CURRENT)):
             x = torch.linspace(-2, 2, 801).requires_grad_()

@@ -6,8 +6,8 @@ or CUDA kernel.
 
 from . import memory
 from ._accelerate import AccelerationReport, accelerate, revert
-from ._extension import VERSION as __version__
-from ._extension import backends, kernels_disabled
+from ._kernels.extension import VERSION as __version__
+from ._kernels.extension import backends, kernels_disabled
 from .functional import *
 from .module import *
 from .utils.export_nir import to_nir

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import torch
 
-from ._extension import has_kernels
+from ._kernels.extension import has_kernels
 
 __all__ = ["release", "set_limit", "waiting"]
 

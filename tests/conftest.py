@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import norse_fast as nf
-from norse_fast._extension import has_kernels
+from norse_fast._kernels.extension import has_kernels
 
 from .packages import BENCHMARK, PACKAGES, find, leave_out
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 import norse_fast as nf
-from norse_fast._neuron import SEQUENCES, Neuron
+from norse_fast._kernels.neuron import SEQUENCES, Neuron
 
 GOLDEN = Path(__file__).parent / "golden"
 #: What the golden files hold of a model without spikes, and of one with them, each in both precisions.

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import norse_fast as nf
-from norse_fast._extension import has_kernels, kernels_disabled
+from norse_fast._kernels.extension import has_kernels, kernels_disabled
 
 from .models import is_fused
 

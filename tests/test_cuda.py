@@ -10,8 +10,8 @@ import torch
 from torch.utils import _pytree as pytree
 
 import norse_fast as nf
-from norse_fast._extension import has_kernels, kernels_disabled
-from norse_fast._outputs import NUMBERS, REDUCED
+from norse_fast._kernels.extension import has_kernels, kernels_disabled
+from norse_fast._kernels.outputs import NUMBERS, REDUCED
 from norse_fast.functional.threshold import SURROGATES
 
 from .models import FEED_FORWARD, MODELS, Model, fields, model_id, random_params, random_state

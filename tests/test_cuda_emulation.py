@@ -9,9 +9,9 @@ import pytest
 import torch
 
 import norse_fast as nf
-from norse_fast._ops import RECURRENT_SEGMENT
-from norse_fast._outputs import NUMBERS, REDUCED
-from norse_fast._recurrent import RECURRENT
+from norse_fast._kernels.ops import RECURRENT_SEGMENT
+from norse_fast._kernels.outputs import NUMBERS, REDUCED
+from norse_fast._kernels.recurrent import RECURRENT
 
 from .models import FEED_FORWARD, MODELS, Model, fields, model_id, random_params, random_state
 from .native import build

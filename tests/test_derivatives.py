@@ -12,7 +12,7 @@ import torch
 from torch.autograd import forward_ad
 
 import norse_fast as nf
-from norse_fast._extension import kernels_disabled
+from norse_fast._kernels.extension import kernels_disabled
 
 from .models import FEED_FORWARD, Model, fields, model_id, random_params, random_state
 from .test_recurrent import LAYERS, layer_of, make_case

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import norse_fast as nf
-from norse_fast._extension import kernels_disabled
+from norse_fast._kernels.extension import kernels_disabled
 
 from .models import FEED_FORWARD, Model, fields, model_id, random_params, random_state
 

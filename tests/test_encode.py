@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 
 import norse_fast as nf
-from norse_fast._extension import has_kernels
+from norse_fast._kernels.extension import has_kernels
 from norse_fast.functional import encode
 from norse_fast.functional.lif import lif_current_encoder
 

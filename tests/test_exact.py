@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from norse_fast._extension import kernels_disabled
+from norse_fast._kernels.extension import kernels_disabled
 
 from .models import FEED_FORWARD, Model, fields, model_id, random_params, random_state
 

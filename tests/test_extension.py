@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import norse_fast as nf
-from norse_fast import _extension
+from norse_fast._kernels import extension
 
 PACKAGE = Path(nf.__file__).parent
 CHECK = "import norse_fast as nf, torch; print(nf.LIF()(torch.full((3, 1), 5.0))[0].flatten().tolist())"
@@ -176,11 +176,11 @@ def test_pure_pytorch_on_request():
 
 def test_context_restores_kernels():
     with nf.kernels_disabled():
-        assert not _extension.has_kernels("cpu")
+        assert not extension.has_kernels("cpu")
         with nf.kernels_disabled():
             pass
-        assert not _extension.has_kernels("cpu")
-    assert _extension.has_kernels("cpu")
+        assert not extension.has_kernels("cpu")
+    assert extension.has_kernels("cpu")
 
 
 def test_meta_tensors():

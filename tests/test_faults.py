@@ -20,7 +20,7 @@ import pytest
 import torch
 
 import norse_fast as nf
-from norse_fast._extension import kernels_disabled
+from norse_fast._kernels.extension import kernels_disabled
 from norse_fast.functional.threshold import SURROGATES
 
 from .models import MODELS, Model, fields, random_params

@@ -7,8 +7,8 @@ import contextlib
 import pytest
 import torch
 
-from norse_fast._extension import kernels_disabled
-from norse_fast._recurrent import RECURRENT
+from norse_fast._kernels.extension import kernels_disabled
+from norse_fast._kernels.recurrent import RECURRENT
 
 from .models import MODELS, GoldenCase, fields, golden_cases
 

@@ -8,8 +8,8 @@ import torch
 from hypothesis import strategies as st
 
 import norse_fast as nf
-from norse_fast import _autograd
-from norse_fast._extension import kernels_disabled
+from norse_fast._kernels import autograd
+from norse_fast._kernels.extension import kernels_disabled
 from norse_fast.functional.threshold import SURROGATES
 
 from .models import FEED_FORWARD, Model, fields, model_id, random_params, random_state
@@ -220,6 +220,6 @@ def test_functorch_grad(generator):
 
 
 def test_no_grad_skips_the_function(monkeypatch):
-    monkeypatch.setattr(_autograd, "_apply", None)
+    monkeypatch.setattr(autograd, "_apply", None)
     with torch.no_grad():
         nf.LIF()(torch.ones(3, 2))

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import norse_fast as nf
-from norse_fast._extension import has_kernels
+from norse_fast._kernels.extension import has_kernels
 
 pytestmark = pytest.mark.skipif(not has_kernels("cpu"), reason="the kernels are not built")
 

@@ -13,7 +13,7 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 import norse_fast as nf
-from norse_fast import _autograd, _extension
+from norse_fast._kernels import autograd, extension
 from norse_fast.benchmark.neurons import count_saved_bytes
 
 from .models import FEED_FORWARD, Model, fields, is_fused, model_id, random_params, random_state
@@ -27,14 +27,14 @@ pytestmark = pytest.mark.skipif(
 @contextmanager
 def python_autograd() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_extension, "_native", None)
+        patch.setattr(extension, "_native", None)
         yield
 
 
 @pytest.fixture
 def only_cpp(monkeypatch):
     """Python's way to the kernels is closed."""
-    monkeypatch.setattr(_autograd, "_apply", None)
+    monkeypatch.setattr(autograd, "_apply", None)
     for model in FEED_FORWARD:
         monkeypatch.setattr(model.neuron, "forward_op", None)
 

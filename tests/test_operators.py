@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import norse_fast as nf
-from norse_fast._outputs import NUMBERS
+from norse_fast._kernels.outputs import NUMBERS
 
 from .models import FEED_FORWARD, Model, fields, model_id, random_params, random_state
 

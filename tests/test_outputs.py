@@ -15,8 +15,8 @@ import pytest
 import torch
 
 import norse_fast as nf
-from norse_fast._extension import kernels_disabled
-from norse_fast._outputs import NUMBERS, REDUCED
+from norse_fast._kernels.extension import kernels_disabled
+from norse_fast._kernels.outputs import NUMBERS, REDUCED
 
 from .models import FEED_FORWARD, Model, fields, is_fused, model_id, random_params, random_state
 from .test_gradients import leaves_of, requiring_grad

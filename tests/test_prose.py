@@ -53,7 +53,7 @@ def test_no_placeholder_is_left():
 
 def test_all_kinds_of_files_are_read():
     names = {str(path.relative_to(ROOT)) for path in _files()}
-    assert {"README.md", "docs/index.md", "norse_fast/__init__.py", "csrc/launch.h", "pyproject.toml"} <= names
+    assert {"README.md", "docs/index.md", "norse_fast/__init__.py", "csrc/core/launch.h", "pyproject.toml"} <= names
 
 
 @pytest.mark.parametrize(

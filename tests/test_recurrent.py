@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import norse_fast as nf
-from norse_fast._extension import kernels_disabled
-from norse_fast._ops import RECURRENT_SEGMENT
-from norse_fast._recurrent import RECURRENT, Recurrent
+from norse_fast._kernels.extension import kernels_disabled
+from norse_fast._kernels.ops import RECURRENT_SEGMENT
+from norse_fast._kernels.recurrent import RECURRENT, Recurrent
 
 from .models import MODELS, Model, fields, model_id, random_params
 from .test_operators import compiled

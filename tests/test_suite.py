@@ -13,8 +13,8 @@ import pytest
 import torch
 
 import norse_fast as nf
-from norse_fast._neuron import SEQUENCES, Neuron
-from norse_fast._recurrent import RECURRENT, Recurrent
+from norse_fast._kernels.neuron import SEQUENCES, Neuron
+from norse_fast._kernels.recurrent import RECURRENT, Recurrent
 
 from .models import GOLDEN, MODELS, Model, model_id, read_golden
 
@@ -150,7 +150,7 @@ def test_a_missing_package_fails_the_run_or_is_left_out_on_request(modules: tupl
 
 
 def test_without_kernels_nothing_runs():
-    code = "import norse_fast._extension as e; e.has_kernels = lambda device: False\n"
+    code = "import norse_fast._kernels.extension as e; e.has_kernels = lambda device: False\n"
     code += BLOCKED.format(modules=(), arguments=["-q", str(ROOT / "tests" / "test_lif.py")])
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert result.returncode != 0

@@ -16,6 +16,10 @@ FORMULAS = {
     "tanh": lambda x, a: 1 - torch.tanh(a * x) ** 2,
     "circ": lambda x, a: a**3 / (a * a + x * x) ** 1.5,
     "heavi_erfc": lambda x, a: 2 * torch.exp(-((a * x) ** 2)) / math.sqrt(math.pi),
+    "atan": lambda x, a: a / 2 / (1 + (math.pi / 2 * a * x) ** 2),
+    "sigmoid": lambda x, a: a * torch.sigmoid(a * x) * (1 - torch.sigmoid(a * x)),
+    "rectangle": lambda x, a: a * (a * x.abs() < 0.5).to(x.dtype),
+    "triangle_width": lambda x, a: a * (1 - a * x.abs()).clamp(min=0),
 }
 
 

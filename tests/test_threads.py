@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from norse_fast._extension import has_kernels
+from norse_fast._kernels.extension import has_kernels
 
 from .sanitize.stress import Stress
 

@@ -2,7 +2,7 @@
 // The instruction sets for which the kernels are compiled, and the choice, made once, of the best that this machine
 // has.
 
-#include "../launch.h"
+#include "../core/launch.h"
 
 namespace norse_fast::cpu {
 

@@ -6,6 +6,7 @@
 // groups, so that no loop needs a remainder, parameters copied to locals, `omp simd` to rule out aliasing. They are not
 // inlined: each is one loop nest that can be looked at in the compiler's vectorisation report.
 
+#include "../core/default_surrogate.h"
 #include "../neurons/model.h"
 #include "buffer.h"
 #include "dispatch.h"
@@ -134,9 +135,8 @@ struct Driver {
   /// The vjp of a step, with the derivative of the default surrogate on the fly.
   [[gnu::noinline]] static void vjp_row(const BlockParams& params, int64_t n, const Block* tape, T alpha,
                                         const T* grad_out, Block* grad, T* grad_input, const Ahead& ahead) {
-    const auto surrogate = [=](int, T u) __attribute__((always_inline)) {
-      return surrogate_derivative<Surrogate::kSuper>(u, alpha);
-    };
+    const auto surrogate = [=](int, T u)
+                               __attribute__((always_inline)) { return DefaultSurrogate::derivative(u, alpha); };
     for_each_lane(params, n, ahead, [=](int64_t l, const Params& p) __attribute__((always_inline)) {
       State g = load_state(grad, l);
       Params gp{};
@@ -259,7 +259,7 @@ struct Driver {
     const auto [first, length, begin, n, end] = segment;
     auto& [params, grad, derivative, grad_params, alpha, running, input_buffer, grad_output_buffer, grad_input_buffer] =
         work;
-    const bool on_the_fly = !kWithParams && b.surrogate == Surrogate::kSuper && b.alpha.is_shared();
+    const bool on_the_fly = !kWithParams && b.surrogate == kDefaultSurrogate && b.alpha.is_shared();
     params.set(b, begin, n, on_the_fly);
     const bool last = first + length == b.steps;
     const bool streamed = StoredRows::are_streamed(b.storage, b.grad_input, b.steps, b.lanes);

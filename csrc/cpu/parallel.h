@@ -3,7 +3,7 @@
 
 #include <algorithm>
 
-#include "../tensor.h"
+#include "../ops/tensor.h"
 #include "sanitize.h"
 #include "watch.h"
 

@@ -362,7 +362,7 @@ class RecurrentBackwardTask final : public Task, RecurrentPiece<Isa, T> {
  private:
   /// Whether derivatives of the default surrogate are computed within the vjp.
   static bool on_the_fly(const RecurrentBackward<T>& b) {
-    return !b.grad_params && b.surrogate == Surrogate::kSuper && b.alpha.is_shared();
+    return !b.grad_params && b.surrogate == kDefaultSurrogate && b.alpha.is_shared();
   }
 
   auto grad_currents(int64_t t) const { return this->currents_in(static_cast<T*>(b_.grad_input), t); }

@@ -1,5 +1,6 @@
 #include "rows.h"
 
+#include "../core/surrogates.h"
 #include "dispatch.h"
 #include "sanitize.h"
 
@@ -135,9 +136,9 @@ void BlockRows<Isa, T>::exp(int64_t n, Block<T>* reduced) {
 template <class Isa, class T>
 void BlockRows<Isa, T>::surrogate(Surrogate surrogate, const T* alpha, int64_t n, T* row) {
   const int64_t whole = whole_groups(n);
-  dispatch_surrogate(surrogate, [&](auto constant) {
+  Surrogates::visit(surrogate, [&](auto kind) {
 #pragma omp simd
-    for (int64_t l = 0; l < whole; ++l) row[l] = surrogate_derivative<decltype(constant)::value>(row[l], alpha[l]);
+    for (int64_t l = 0; l < whole; ++l) row[l] = decltype(kind)::derivative(row[l], alpha[l]);
   });
 }
 

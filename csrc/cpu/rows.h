@@ -3,7 +3,7 @@
 
 #include <cstring>
 
-#include "../launch.h"
+#include "../core/launch.h"
 
 namespace norse_fast::cpu {
 

@@ -1,7 +1,7 @@
 #pragma once
 // CUDA as a backend of Kernels and RecurrentKernels.
 
-#include "../launch.h"
+#include "../core/launch.h"
 #include "recurrent_plan.h"
 
 namespace norse_fast::cuda {

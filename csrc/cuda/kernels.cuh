@@ -10,6 +10,7 @@
 #include <string>
 #include <type_traits>
 
+#include "../core/surrogates.h"
 #include "../neurons/model.h"
 #include "backend.h"
 #include "lane_plan.h"
@@ -250,21 +251,20 @@ struct SurrogateOf {
   T alpha;
 
   __device__ __forceinline__ T operator()(int, T u) const {
-    // The default is worth a comparison of its own: a switch is a jump to an address from a table.
-    if (kind == Surrogate::kSuper) return surrogate_derivative<Surrogate::kSuper>(u, alpha);
+    // The default is worth a comparison of its own: the others are compared with one by one.
+    if (kind == kDefaultSurrogate) return DefaultSurrogate::derivative(u, alpha);
     T derivative = T(0);
-    dispatch_surrogate(kind,
-                       [&](auto constant) { derivative = surrogate_derivative<decltype(constant)::value>(u, alpha); });
+    Surrogates::visit(kind, [&](auto which) { derivative = decltype(which)::derivative(u, alpha); });
     return derivative;
   }
 };
 
-/// The default, without a switch.
+/// The default, without a choice.
 template <class T>
-struct SuperSurrogate {
+struct DefaultSurrogateOf {
   T alpha;
 
-  __device__ __forceinline__ T operator()(int, T u) const { return surrogate_derivative<Surrogate::kSuper>(u, alpha); }
+  __device__ __forceinline__ T operator()(int, T u) const { return DefaultSurrogate::derivative(u, alpha); }
 };
 
 /// Some steps on the way of backward: forward through a segment to compute again what vjp needs of its steps, then
@@ -355,7 +355,7 @@ __global__ void __launch_bounds__(SharedColumn<Model, T, Stored, kWidth, kWithPa
 
   const int64_t parts = (b.steps + kPrefetch - 1) / kPrefetch;
   // Steps of what nearly all calls ask for are laid out one after another, without a branch.
-  const bool plain = b.surrogate == Surrogate::kSuper && !b.grad_trace[0] && !b.grad_reduced && b.grad_input;
+  const bool plain = b.surrogate == kDefaultSurrogate && !b.grad_trace[0] && !b.grad_reduced && b.grad_input;
   Stored* const grad_input = static_cast<Stored*>(b.grad_input) + lane;
   Word<Stored, kWidth> next[kPrefetch] = {};
   // The first round only fetches.
@@ -390,7 +390,7 @@ __global__ void __launch_bounds__(SharedColumn<Model, T, Stored, kWidth, kWithPa
 #pragma unroll
       for (int k = kPrefetch - 1; k >= 0; --k, to -= b.lanes) {
         write_output(step_back(first + k, unpack<Stored, T, kWidth>(values[k]),
-                               [](T alpha) { return SuperSurrogate<T>{alpha}; }),
+                               [](T alpha) { return DefaultSurrogateOf<T>{alpha}; }),
                      to);
       }
     } else if (computes) {

@@ -7,7 +7,7 @@
 #include <stdexcept>
 #include <string>
 
-#include "../launch.h"
+#include "../core/launch.h"
 
 namespace norse_fast::cuda {
 

@@ -11,7 +11,7 @@
 //
 // W. Gerstner, W. Kistler, R. Naud, L. Paninski: Neuronal Dynamics, 2014, chapter 3.1.
 
-#include "../elementary.h"
+#include "../core/elementary.h"
 #include "model.h"
 
 namespace norse_fast {

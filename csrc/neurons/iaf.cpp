@@ -1,6 +1,6 @@
 #include "iaf.h"
 
-#include "../instantiate.h"
+#include "instantiate.h"
 
 template struct norse_fast::Kernels<norse_fast::Backend, norse_fast::IAF>;
 template struct norse_fast::RecurrentKernels<norse_fast::Backend, norse_fast::IAF>;

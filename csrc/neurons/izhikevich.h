@@ -10,7 +10,7 @@
 // E. Izhikevich: Simple Model of Spiking Neurons, 2003. The two rates arrive ready-made: recovery_rate is a product of
 // parameters, which rounds in their own dtype.
 
-#include "../elementary.h"
+#include "../core/elementary.h"
 #include "model.h"
 
 namespace norse_fast {

@@ -7,7 +7,7 @@
 //
 // W. Gerstner, W. Kistler, R. Naud, L. Paninski: Neuronal Dynamics, 2014, chapter 1.3.
 
-#include "../elementary.h"
+#include "../core/elementary.h"
 
 namespace norse_fast {
 

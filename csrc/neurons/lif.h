@@ -10,7 +10,7 @@
 // W. Gerstner, W. Kistler, R. Naud, L. Paninski: Neuronal Dynamics, 2014, chapter 1.3. The reset is detached from the
 // gradient in the recurrent step of Norse: where detach_reset is not 0, the voltage sends no gradient into the spike.
 
-#include "../elementary.h"
+#include "../core/elementary.h"
 #include "model.h"
 
 namespace norse_fast {

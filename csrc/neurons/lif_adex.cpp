@@ -1,6 +1,6 @@
 #include "lif_adex.h"
 
-#include "../instantiate.h"
+#include "instantiate.h"
 
 template struct norse_fast::Kernels<norse_fast::Backend, norse_fast::LIFAdEx>;
 template struct norse_fast::RecurrentKernels<norse_fast::Backend, norse_fast::LIFAdEx>;

@@ -13,7 +13,7 @@
 // R. Brette, W. Gerstner: Adaptive Exponential Integrate-and-Fire Model as an Effective Description of Neuronal
 // Activity, 2005; Neuronal Dynamics, 2014, chapter 6.1.
 
-#include "../elementary.h"
+#include "../core/elementary.h"
 #include "model.h"
 
 namespace norse_fast {

@@ -1,6 +1,6 @@
 #include "lif_box.h"
 
-#include "../instantiate.h"
+#include "instantiate.h"
 
 template struct norse_fast::Kernels<norse_fast::Backend, norse_fast::LIFBox<false>>;
 template struct norse_fast::Kernels<norse_fast::Backend, norse_fast::LIFBox<true>>;

@@ -11,7 +11,7 @@
 // N. Fourcaud-Trocme, D. Hansel, C. van Vreeswijk, N. Brunel: How Spike Generation Mechanisms Determine the Neuronal
 // Response to Fluctuating Inputs, 2003; Neuronal Dynamics, 2014, chapter 5.2.
 
-#include "../elementary.h"
+#include "../core/elementary.h"
 #include "model.h"
 
 namespace norse_fast {

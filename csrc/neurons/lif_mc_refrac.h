@@ -11,7 +11,7 @@
 //
 // As in Norse, the refractory mask holds back neither the coupling nor the spikes, and carries a surrogate gradient.
 
-#include "../elementary.h"
+#include "../core/elementary.h"
 
 namespace norse_fast {
 

@@ -1,6 +1,6 @@
 #include "lsnn.h"
 
-#include "../instantiate.h"
+#include "instantiate.h"
 
 template struct norse_fast::Kernels<norse_fast::Backend, norse_fast::LSNN>;
 template struct norse_fast::RecurrentKernels<norse_fast::Backend, norse_fast::LSNN>;

@@ -14,7 +14,7 @@
 // are detached from the gradient in the recurrent step: where detach_reset is not 0, v' and b' send no gradient into
 // the spike.
 
-#include "../elementary.h"
+#include "../core/elementary.h"
 #include "model.h"
 
 namespace norse_fast {

@@ -29,7 +29,7 @@
 #include <type_traits>
 #include <utility>
 
-#include "../elementary.h"
+#include "../core/elementary.h"
 
 namespace norse_fast {
 

@@ -11,7 +11,7 @@
 // The other state variables of the model run on: the synaptic current takes its input, and adaptation jumps at z1, also
 // where m suppresses that spike. W. Gerstner, W. Kistler, R. Naud, L. Paninski: Neuronal Dynamics, 2014, chapter 1.3.
 
-#include "../elementary.h"
+#include "../core/elementary.h"
 #include "model.h"
 
 namespace norse_fast {

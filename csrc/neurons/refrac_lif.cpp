@@ -1,4 +1,4 @@
-#include "../instantiate.h"
+#include "instantiate.h"
 #include "lif.h"
 #include "refrac.h"
 

@@ -3,7 +3,7 @@
 
 #include <iterator>
 
-#include "../kernel_table.h"
+#include "../core/kernel_table.h"
 #include "models.h"
 
 namespace norse_fast {

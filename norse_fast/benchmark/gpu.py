@@ -22,8 +22,8 @@ import torch
 
 import norse_fast
 
-from .._extension import BUILD, kernels_disabled
 from .._extras import require
+from .._kernels.extension import BUILD, kernels_disabled
 from .models import MODELS, import_norse
 from .timing import Effort, compare
 from .train import memory_meter

@@ -9,7 +9,7 @@ import torch
 
 import norse_fast
 
-from .._extension import kernels_disabled
+from .._kernels.extension import kernels_disabled
 from .models import MODELS, import_norse
 from .timing import Effort, compare
 

@@ -15,7 +15,7 @@ import torch
 
 import norse_fast
 
-from .._recurrent import RECURRENT
+from .._kernels.recurrent import RECURRENT
 from .models import MODELS, import_norse
 from .neurons import FAST, NORSE, QUADRATIC_STEPS, Case, Run, check_runs, count_saved_bytes, time_runs
 from .timing import Effort, alone, malloc_trim

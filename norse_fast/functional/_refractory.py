@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from .._neuron import Neuron
+from .._kernels.neuron import Neuron
 
 __all__ = ["pack_nested", "refractory", "refractory_update"]
 

@@ -20,8 +20,8 @@ from typing import Any, NamedTuple
 import torch
 
 from .._constants import constant
-from .._neuron import SEQUENCES, Neuron
-from .._recurrent import RECURRENT, Recurrent
+from .._kernels.neuron import SEQUENCES, Neuron
+from .._kernels.recurrent import RECURRENT, Recurrent
 
 __all__ = [
     "CobaLIFFeedForwardState",

@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 import torch
 
 from .._constants import constant
-from .._neuron import SEQUENCES, Neuron
-from .._recurrent import RECURRENT, Recurrent
+from .._kernels.neuron import SEQUENCES, Neuron
+from .._kernels.recurrent import RECURRENT, Recurrent
 from .parameter import default_bio_parameters
 from .reset import reset_value
 

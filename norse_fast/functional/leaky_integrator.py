@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import torch
 
 from .._constants import constant
-from .._neuron import SEQUENCES, Neuron
-from .._recurrent import check_weights
+from .._kernels.neuron import SEQUENCES, Neuron
+from .._kernels.recurrent import check_weights
 from .parameter import default_bio_parameters
 
 __all__ = ["LIParameters", "LIState", "li_feed_forward_step", "li_step"]

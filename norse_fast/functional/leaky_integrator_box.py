@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import torch
 
 from .._constants import constant
-from .._neuron import SEQUENCES, Neuron
-from .._recurrent import check_weights, project
+from .._kernels.neuron import SEQUENCES, Neuron
+from .._kernels.recurrent import check_weights, project
 
 __all__ = ["LIBoxParameters", "LIBoxState", "li_box_feed_forward_step", "li_box_step"]
 

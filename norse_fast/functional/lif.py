@@ -25,8 +25,8 @@ from typing import Any
 import torch
 
 from .._constants import constant
-from .._neuron import SEQUENCES, reset_variants
-from .._recurrent import RECURRENT, Recurrent
+from .._kernels.neuron import SEQUENCES, reset_variants
+from .._kernels.recurrent import RECURRENT, Recurrent
 from ..utils.pytree import StateTuple
 from .parameter import default_bio_parameters
 from .threshold import threshold

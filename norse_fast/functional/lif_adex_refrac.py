@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import torch
 
 from .._constants import constant
-from .._neuron import SEQUENCES
-from .._recurrent import RECURRENT, Recurrent
+from .._kernels.neuron import SEQUENCES
+from .._kernels.recurrent import RECURRENT, Recurrent
 from ._refractory import pack_nested, refractory, refractory_update
 from .lif_adex import LIFAdExFeedForwardState, LIFAdExParameters, LIFAdExState, _lif_adex
 from .threshold import threshold

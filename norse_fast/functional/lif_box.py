@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from .._constants import constant
-from .._neuron import SEQUENCES, Neuron
+from .._kernels.neuron import SEQUENCES, Neuron
 from ..utils.pytree import StateTuple
 from .reset import ResetMethod, reset_subtract, reset_value
 

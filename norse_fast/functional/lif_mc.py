@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from .._neuron import as_real_tensor
+from .._kernels.neuron import as_real_tensor
 from .lif import LIFFeedForwardState, LIFParameters, LIFState, lif_feed_forward_step, lif_step
 
 __all__ = ["lif_mc_feed_forward_step", "lif_mc_step"]

@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 
-from .._neuron import Neuron, check_broadcast
-from .._recurrent import check_weights
+from .._kernels.neuron import Neuron, check_broadcast
+from .._kernels.recurrent import check_weights
 from .lif import LIFFeedForwardState, LIFState
 from .lif_mc import coupling_current
 from .lif_refrac import LIFRefracFeedForwardState, LIFRefracParameters, LIFRefracState

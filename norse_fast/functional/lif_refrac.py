@@ -21,8 +21,8 @@ from typing import Any, NamedTuple
 import torch
 
 from .._constants import constant
-from .._neuron import SEQUENCES
-from .._recurrent import RECURRENT, Recurrent
+from .._kernels.neuron import SEQUENCES
+from .._kernels.recurrent import RECURRENT, Recurrent
 from ._refractory import pack_nested, refractory, refractory_update
 from .lif import LIFFeedForwardState, LIFParameters, LIFState, _lif, _lif_detached
 from .threshold import threshold

@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from .._neuron import SEQUENCES
-from .._recurrent import RECURRENT
+from .._kernels.neuron import SEQUENCES
+from .._kernels.recurrent import RECURRENT
 
 __all__ = ["lift"]
 

@@ -21,8 +21,8 @@ from typing import Any, NamedTuple
 import torch
 
 from .._constants import constant
-from .._neuron import SEQUENCES, reset_variants
-from .._recurrent import RECURRENT, Recurrent, check_weights
+from .._kernels.neuron import SEQUENCES, reset_variants
+from .._kernels.recurrent import RECURRENT, Recurrent, check_weights
 from .parameter import default_bio_parameters
 from .threshold import threshold
 

@@ -9,6 +9,8 @@ width, are those of Norse; :math:`\alpha` receives no gradient.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -36,8 +38,8 @@ __all__ = [
 # The root of pi as the reference computes it, in float32: its float64 gradients carry that rounding too.
 _SQRT_PI = 1.7724539041519165
 
-#: The surrogates by name; the values are those of the enum in csrc/surrogates.h.
-SURROGATES = {"super": 0, "triangle": 1, "tanh": 2, "circ": 3, "heavi_erfc": 4, "heaviside": 5}
+#: Other names of surrogates.
+ALIASES = {"fast_sigmoid": "super"}
 
 
 def surrogate_index(method: Any) -> int:
@@ -52,7 +54,7 @@ def surrogate_index(method: Any) -> int:
         0
     """
     try:
-        return SURROGATES[method]
+        return SURROGATES[ALIASES.get(method, method)]
     except (KeyError, TypeError):
         pass
     if method == "adjoint":
@@ -61,7 +63,7 @@ def surrogate_index(method: Any) -> int:
             "example method='super', whose backward needs almost no extra memory."
         )
     raise ValueError(
-        f"method: got {method!r}, expected one of {', '.join(map(repr, SURROGATES))}; the default is 'super'."
+        f"method: got {method!r}, expected one of {', '.join(map(repr, [*SURROGATES, *ALIASES]))}; the default is 'super'."
     )
 
 
@@ -228,29 +230,65 @@ def triangle_fn(x: torch.Tensor, alpha: Any = 0.3) -> torch.Tensor:
     return Triangle.apply(x, alpha)
 
 
-_FUNCTIONS = {
+Atan = _function(
+    "Atan",
+    r"""Surrogate :math:`\sigma'(x) = k / (2 (1 + (\pi k x / 2)^2))`.""",
+    lambda x, k: k / (2.0 * (1.0 + (math.pi / 2 * k * x) ** 2)),
+)
+Sigmoid = _function(
+    "Sigmoid",
+    r"""Surrogate :math:`\sigma'(x) = k s (1 - s)`, :math:`s = 1 / (1 + e^{-k x})`.""",
+    lambda x, k: k * torch.sigmoid(k * x) * torch.sigmoid(-k * x),
+)
+Rectangle = _function(
+    "Rectangle",
+    r"""Surrogate :math:`\sigma'(x) = k` where :math:`|x| < 1 / (2 k)`, else 0.""",
+    lambda x, k: k * (k * x.abs() < 0.5).to(x.dtype),
+)
+TriangleWidth = _function(
+    "TriangleWidth",
+    r"""Surrogate :math:`\sigma'(x) = k \max(0, 1 - k |x|)`; here :math:`1 / k` is the width.""",
+    lambda x, k: k * torch.relu(1.0 - k * x.abs()),
+)
+
+_FUNCTIONS: dict[str, Callable[[torch.Tensor, Any], torch.Tensor]] = {
     "super": lambda x, alpha: superspike_fn(x, alpha),
     "triangle": triangle_fn,
     "tanh": heavi_tanh_fn,
     "circ": heavi_circ_fn,
     "heavi_erfc": heavi_erfc_fn,
     "heaviside": lambda x, alpha: heaviside(x.detach()),
+    "atan": lambda x, alpha: Atan.apply(x, alpha),
+    "sigmoid": lambda x, alpha: Sigmoid.apply(x, alpha),
+    "rectangle": lambda x, alpha: Rectangle.apply(x, alpha),
+    "triangle_width": lambda x, alpha: TriangleWidth.apply(x, alpha),
 }
+#: The number under which the kernels know each: its place in the list in csrc/core/surrogates.h.
+SURROGATES = {name: number for number, name in enumerate(_FUNCTIONS)}
 
 
 def threshold(x: torch.Tensor, method: str, alpha: Any) -> torch.Tensor:
     r"""Spikes :math:`z = H(x)` with a surrogate derivative.
 
-    ========== ==================================================
-    method     :math:`\sigma'(x)`
-    ========== ==================================================
-    super      :math:`1 / (\alpha |x| + 1)^2`
-    triangle   :math:`\alpha \max(0, 1 - |x|)`
-    tanh       :math:`1 - \tanh^2(\alpha x)`
-    circ       :math:`\alpha^3 / (\alpha^2 + x^2)^{3/2}`
-    heavi_erfc :math:`2 e^{-(\alpha x)^2} / \sqrt{\pi}`
-    heaviside  none: the spikes carry no gradient
-    ========== ==================================================
+    ============== ================================================================================
+    method         :math:`\sigma'(x)`
+    ============== ================================================================================
+    super          :math:`1 / (\alpha |x| + 1)^2`; ``fast_sigmoid`` is the same
+    triangle       :math:`\alpha \max(0, 1 - |x|)`
+    tanh           :math:`1 - \tanh^2(\alpha x)`
+    circ           :math:`\alpha^3 / (\alpha^2 + x^2)^{3/2}`
+    heavi_erfc     :math:`2 e^{-(\alpha x)^2} / \sqrt{\pi}`
+    heaviside      none: the spikes carry no gradient
+    atan           :math:`\alpha / (2 (1 + (\pi \alpha x / 2)^2))`
+    sigmoid        :math:`\alpha s (1 - s)`, :math:`s = 1 / (1 + e^{-\alpha x})`
+    rectangle      :math:`\alpha` where :math:`|x| < 1 / (2 \alpha)`, else 0
+    triangle_width :math:`\alpha \max(0, 1 - \alpha |x|)`
+    ============== ================================================================================
+
+    The last four are not in Norse. Sources: W. Fang et al., *Deep Residual Learning in Spiking Neural Networks*, NeurIPS 2021
+    (``atan``); Y. Wu et al., *Spatio-Temporal Backpropagation for Training High-Performance Spiking Neural Networks*,
+    Frontiers in Neuroscience 12 (2018), 331 (``rectangle``, ``sigmoid``); S. Esser et al., *Convolutional networks for fast,
+    energy-efficient neuromorphic computing*, PNAS 113 (2016), 11441-11446 (``triangle_width``).
 
     Args:
         x: distance of the membrane potential to the threshold, any shape, floating point.
@@ -272,7 +310,7 @@ def threshold(x: torch.Tensor, method: str, alpha: Any) -> torch.Tensor:
         ([0.0, 0.0, 1.0], [0.25, 1.0, 0.25])
     """
     surrogate_index(method)
-    return _FUNCTIONS[method](x, alpha)
+    return _FUNCTIONS[ALIASES.get(method, method)](x, alpha)
 
 
 def sign(x: torch.Tensor, method: str, alpha: Any) -> torch.Tensor:

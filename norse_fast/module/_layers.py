@@ -19,9 +19,9 @@ from torch import nn
 from torch.nn.modules import module as nn_module
 from torch.utils import _pytree as pytree
 
-from .._neuron import SEQUENCES
-from .._outputs import REDUCED
-from .._recurrent import RECURRENT, check_weights, project, stack_states
+from .._kernels.neuron import SEQUENCES
+from .._kernels.outputs import REDUCED
+from .._kernels.recurrent import RECURRENT, check_weights, project, stack_states
 from ..functional.leaky_integrator import li_feed_forward_step
 from ..utils.state import _is_module_stateful
 from .leaky_integrator import LILinearCell

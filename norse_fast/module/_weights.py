@@ -8,9 +8,9 @@ from typing import Any, cast
 import torch
 from torch.autograd import forward_ad
 
-from .._autograd import in_transform
 from .._constants import constant
-from .._recurrent import RECURRENT
+from .._kernels.autograd import in_transform
+from .._kernels.recurrent import RECURRENT
 
 __all__ = ["Weights", "check_weight"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from .._recurrent import check_weights
+from .._kernels.recurrent import check_weights
 from ..functional.correlation_sensor import CorrelationSensorState
 from ..functional.lif import LIFState
 from ..functional.lif_correlation import LIFCorrelationParameters, LIFCorrelationState, lif_correlation_step

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from .._recurrent import check_weights
+from .._kernels.recurrent import check_weights
 from ..functional.lif import LIFParameters, LIFState
 from ..functional.lif_mc import lif_mc_step
 from ._weights import check_weight

@@ -11,11 +11,11 @@ from typing import Any, TypeVar
 
 import torch
 
-from .._autograd import in_transform
 from .._constants import constant
-from .._neuron import SEQUENCES
-from .._outputs import BYTES, NUMBERS, REDUCED, Outputs
-from .._recurrent import RECURRENT, check_weights, stack_states
+from .._kernels.autograd import in_transform
+from .._kernels.neuron import SEQUENCES
+from .._kernels.outputs import BYTES, NUMBERS, REDUCED, Outputs
+from .._kernels.recurrent import RECURRENT, check_weights, stack_states
 from ..functional.threshold import surrogate_index
 from ._weights import Weights
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 
 from .._constants import constant
-from .._outputs import REDUCED
+from .._kernels.outputs import REDUCED
 from ..functional.reset import reset_subtract, reset_value
 from ..module.iaf import IAF, IAFCell
 from ..module.leaky_integrator import LI, LICell

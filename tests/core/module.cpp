@@ -6,9 +6,9 @@
 #include <string>
 #include <vector>
 
+#include "core/storage.h"
+#include "core/surrogates.h"
 #include "neurons/models.h"
-#include "storage.h"
-#include "surrogates.h"
 
 namespace py = pybind11;
 using namespace norse_fast;
@@ -85,10 +85,11 @@ PYBIND11_MODULE(_core, m) {
     models[decltype(model)::kName] = functions;
   });
   m.attr("models") = models;
+  m.attr("surrogates") = std::vector<std::string>(std::begin(Surrogates::kNames), std::end(Surrogates::kNames));
   m.def("surrogate", [](int surrogate, double x, double alpha) {
     double result = 0;
-    dispatch_surrogate(static_cast<Surrogate>(surrogate),
-                       [&](auto constant) { result = surrogate_derivative<decltype(constant)::value>(x, alpha); });
+    Surrogates::visit(static_cast<Surrogate>(surrogate),
+                      [&](auto kind) { result = decltype(kind)::derivative(x, alpha); });
     return result;
   });
   m.def("exp", [](double x) { return norse_fast::exp(x); });

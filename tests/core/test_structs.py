@@ -111,12 +111,16 @@ FORMULAS = {
     "circ": lambda x, a: a**3 / (a * a + x * x) ** 1.5,
     "heavi_erfc": lambda x, a: 2 * math.exp(-((a * x) ** 2)) / float(np.sqrt(np.float32(math.pi))),
     "heaviside": lambda x, a: 0.0,
+    "atan": lambda x, a: a / (2 * (1 + (math.pi / 2 * a * x) ** 2)),
+    "sigmoid": lambda x, a: a * math.exp(-abs(a * x)) / (1 + math.exp(-abs(a * x))) ** 2,
+    "rectangle": lambda x, a: a if a * abs(x) < 0.5 else 0.0,
+    "triangle_width": lambda x, a: a * max(0.0, 1 - a * abs(x)),
 }
 
 
 @hypothesis.given(x=st.floats(-5, 5), alpha=st.floats(0.01, 100))
 def test_surrogates(core, x, alpha):
-    assert FORMULAS.keys() == SURROGATES.keys()
+    assert list(FORMULAS) == list(SURROGATES) == core.surrogates
     for name, index in SURROGATES.items():
         expected = FORMULAS[name](x, alpha)
         assert math.isclose(core.surrogate(index, x, alpha), expected, rel_tol=1e-9, abs_tol=1e-12), name

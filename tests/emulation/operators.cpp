@@ -1,7 +1,7 @@
 // The operators of the CUDA library on the emulated GPU, for tensors on the CPU, in a namespace of their own.
 
-#include "cuda/gpu.h"
 #include "cuda/table.h"
+#include "ops/gpu.h"
 
 extern "C" {
 // What torch without CUDA lacks, or has no device for.

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from norse_fast._outputs import NUMBERS
+from norse_fast._kernels.outputs import NUMBERS
 
 from ..models import MODELS, NESTED, Model
 from .compare import HALF_ULP, Case, check

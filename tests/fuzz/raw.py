@@ -15,7 +15,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 import norse_fast as nf
-from norse_fast._ops import RECURRENT_SEGMENT, SEGMENT
+from norse_fast._kernels.ops import RECURRENT_SEGMENT, SEGMENT
 
 from .draw import Draw, Finding
 

@@ -17,7 +17,7 @@ from collections.abc import Callable
 import torch
 
 import norse_fast as nf
-from norse_fast._extension import has_kernels
+from norse_fast._kernels.extension import has_kernels
 
 Tensors = list[torch.Tensor]
 Job = Callable[[], Tensors]

@@ -1,6 +1,6 @@
 #pragma once
-// One call of a model, with gradients where they are wanted: what `Fused` in norse_fast/_autograd.py does, as a node of
-// autograd in C++, which takes a fraction of the time of a Python function.
+// One call of a model, with gradients where they are wanted: what `Fused` in norse_fast/_kernels/autograd.py does, as a
+// node of autograd in C++, which takes a fraction of the time of a Python function.
 
 #include <torch/csrc/utils/pybind.h>
 
@@ -9,7 +9,7 @@
 namespace norse_fast::autograd {
 
 /// The Python function that differentiates a call through PyTorch's own operators: `differentiate_in_pytorch` in
-/// norse_fast/_autograd.py.
+/// norse_fast/_kernels/autograd.py.
 void set_differentiate(py::object function);
 
 /// Ends long calls that the main thread of Python makes, to which signals are sent, after Ctrl-C.

@@ -6,9 +6,12 @@
 #include <type_traits>
 
 #include "storage.h"
-#include "surrogates.h"
 
 namespace norse_fast {
+
+/// The number of a surrogate in the list of surrogates.h; the default is the first.
+enum class Surrogate : int {};
+inline constexpr Surrogate kDefaultSurrogate{0};
 
 inline constexpr int kMaxStates = 6;
 inline constexpr int kMaxParams = 12;
@@ -115,7 +118,7 @@ struct Forward : Problem<T> {
 
 template <class T>
 struct Backward : Problem<T> {
-  Surrogate surrogate = Surrogate::kSuper;
+  Surrogate surrogate = kDefaultSurrogate;
   Parameter<T> alpha;
   const T* checkpoints[kMaxStates] = {};
   Rows grad_output;

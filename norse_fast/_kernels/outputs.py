@@ -8,7 +8,7 @@ import torch
 
 __all__ = ["BYTES", "NUMBERS", "REDUCED", "Outputs", "finish"]
 
-#: The number under which the kernels know each kind (Output in csrc/launch.h); a mean is a sum until it is finished.
+#: The number under which the kernels know each kind (Output in csrc/core/launch.h); a mean is a sum until it is finished.
 NUMBERS = {"all": 0, "uint8": 1, "bool": 2, "sum": 3, "mean": 3, "last": 4}
 #: Kinds that return spikes of all steps as bytes.
 BYTES = {"uint8": torch.uint8, "bool": torch.bool}

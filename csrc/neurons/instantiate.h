@@ -3,9 +3,9 @@
 // and RecurrentKernels<Backend, Model> do.
 
 #ifdef __CUDACC__
-#include "cuda/kernels.cuh"
-#include "cuda/recurrent.cuh"
+#include "../cuda/kernels.cuh"
+#include "../cuda/recurrent.cuh"
 #else
-#include "cpu/kernels.h"
-#include "cpu/recurrent.h"
+#include "../cpu/kernels.h"
+#include "../cpu/recurrent.h"
 #endif

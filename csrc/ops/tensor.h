@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "kernel_table.h"
+#include "../core/kernel_table.h"
 
 #ifdef TORCH_TARGET_VERSION
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>

@@ -30,7 +30,7 @@ const Tensor* plain_tensor(PyObject* object) {
   return is_plain(t) && is_readable(t.scalar_type()) ? &t : nullptr;
 }
 
-/// What Neuron.__call__ in norse_fast/_neuron.py hands over, if the kernels can take it as it is.
+/// What Neuron.__call__ in norse_fast/_kernels/neuron.py hands over, if the kernels can take it as it is.
 class Reader {
  public:
   ForwardArguments arguments{};

@@ -9,8 +9,9 @@
 #include <utility>
 #include <vector>
 
-#include "kernel_table.h"
-#include "launch.h"
+#include "../core/kernel_table.h"
+#include "../core/launch.h"
+#include "../core/surrogates.h"
 #include "tensor.h"
 
 namespace norse_fast {
@@ -285,7 +286,7 @@ class Checker {
 
   void arguments(const BackwardArguments& a) const {
     number("output", a.kind, static_cast<int64_t>(Output::kCount));
-    number("surrogate", a.surrogate, static_cast<int64_t>(Surrogate::kCount));
+    number("surrogate", a.surrogate, Surrogates::kCount);
     const auto kind = static_cast<Output>(a.kind);
     check_steps(kind);
     problem(a);

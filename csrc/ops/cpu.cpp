@@ -1,11 +1,10 @@
 // The schemas of all operators, and their CPU implementations.
 
-#include "../operators.h"
-
-#include "dispatch.h"
-#include "memory.h"
-#include "parallel.h"
-#include "products.h"
+#include "../cpu/dispatch.h"
+#include "../cpu/memory.h"
+#include "../cpu/parallel.h"
+#include "../cpu/products.h"
+#include "operators.h"
 
 namespace norse_fast::cpu {
 

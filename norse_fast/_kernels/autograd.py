@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch.autograd import forward_ad
 
-from ._constants import constant
-from ._extension import kernels_disabled, set_differentiate
-from ._ops import SEGMENT
-from ._outputs import NUMBERS
+from .._constants import constant
+from .extension import kernels_disabled, set_differentiate
+from .ops import SEGMENT
+from .outputs import NUMBERS
 
 if TYPE_CHECKING:
-    from ._neuron import Neuron
+    from .neuron import Neuron
 
 __all__ = [
     "NEURONS",

@@ -13,10 +13,10 @@ from typing import Any, Literal, NamedTuple, NoReturn, cast
 import torch
 from torch.utils import _pytree as pytree
 
-from ._autograd import beyond_kernels, pull_back, reduce_to, wants_more
-from ._extension import has_kernels
-from ._neuron import Neuron, as_dt, check_broadcast, descend, reject_quantized, spike_function
-from ._ops import RECURRENT_SEGMENT
+from .autograd import beyond_kernels, pull_back, reduce_to, wants_more
+from .extension import has_kernels
+from .neuron import Neuron, as_dt, check_broadcast, descend, reject_quantized, spike_function
+from .ops import RECURRENT_SEGMENT
 
 __all__ = ["RECURRENT", "Recurrent", "check_weights", "project", "stack_states"]
 

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch.utils import _pytree as pytree
 
-from ._outputs import BYTES, NUMBERS
+from .outputs import BYTES, NUMBERS
 
 __all__ = ["RECURRENT_SEGMENT", "SEGMENT", "register_fakes", "register_recurrent_fakes", "register_shared_fakes"]
 
-#: Backward keeps the states of every this many steps (kSegment in csrc/launch.h).
+#: Backward keeps the states of every this many steps (kSegment in csrc/core/launch.h).
 SEGMENT = 32
 #: The same for recurrent layers (kRecurrentSegment).
 RECURRENT_SEGMENT = 16

@@ -29,7 +29,7 @@ __all__ = [
 
 VERSION = "0.1.0"
 MINIMUM_TORCH = (2, 11)
-_HERE = Path(__file__).parent
+_HERE = Path(__file__).parents[1]  # the package
 
 
 def _find_libraries() -> Path:

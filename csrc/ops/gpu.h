@@ -5,9 +5,9 @@
 
 #include <cstdlib>
 
-#include "../operators.h"
-#include "backend.h"
-#include "lane_plan.h"
+#include "../cuda/backend.h"
+#include "../cuda/lane_plan.h"
+#include "operators.h"
 
 namespace norse_fast::cuda {
 

@@ -5,9 +5,9 @@
 // One with kRecurrence has <name>_recurrent_forward and <name>_recurrent_backward, too, over a sequence (T, ...,
 // inputs); without input weights the sequence is that of the currents, (T, ..., channels * N).
 //
-// They are private: norse_fast/_autograd.py gives them gradients and checks what users pass. None of them writes to an
-// argument, which compilers may copy. A model is an entry of the kernel table here and no type, so that all this is
-// compiled once, and not again when a model changes.
+// They are private: norse_fast/_kernels/autograd.py gives them gradients and checks what users pass. None of them
+// writes to an argument, which compilers may copy. A model is an entry of the kernel table here and no type, so that
+// all this is compiled once, and not again when a model changes.
 
 #include <string>
 #include <utility>

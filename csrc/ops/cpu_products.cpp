@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <vector>
 
-#include "../recurrent_calls.h"
-#include "matrix.h"
+#include "../cpu/matrix.h"
+#include "recurrent_calls.h"
 
 namespace norse_fast {
 namespace cpu {

@@ -13,12 +13,12 @@ from typing import Any, NoReturn
 
 import torch
 
-from ._autograd import NEURONS, beyond_kernels, has_tangent, in_transform, run_fused
-from ._constants import constant
-from ._extension import has_kernels, native, native_model
-from ._ops import register_fakes, register_recurrent_fakes, register_shared_fakes
-from ._outputs import BYTES, NUMBERS, Outputs, finish
-from .functional.threshold import SURROGATES, surrogate_index, threshold
+from .._constants import constant
+from ..functional.threshold import SURROGATES, surrogate_index, threshold
+from .autograd import NEURONS, beyond_kernels, has_tangent, in_transform, run_fused
+from .extension import has_kernels, native, native_model
+from .ops import register_fakes, register_recurrent_fakes, register_shared_fakes
+from .outputs import BYTES, NUMBERS, Outputs, finish
 
 __all__ = [
     "SEQUENCES",
