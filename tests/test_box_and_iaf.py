@@ -76,6 +76,7 @@ def test_iaf_ignores_the_length_of_a_step():
     assert torch.equal(fast, slow)
 
 
+@pytest.mark.filterwarnings("ignore:p. got an nn.Parameter")
 @pytest.mark.parametrize("module", [nf.IAF, nf.IAFCell])
 def test_a_learned_reset_potential_gets_the_gradient_of_the_start_too(module):
     p = nf.IAFParameters(v_reset=torch.nn.Parameter(torch.tensor(0.25)))

@@ -40,6 +40,7 @@ def test_numbers_round_as_in_tensor_arithmetic(name: str, dtype: torch.dtype):
     assert torch.equal(final.u, u)
 
 
+@pytest.mark.filterwarnings("ignore:p. got an nn.Parameter")
 def test_rates_may_be_learnt():
     p = nf.tonic_spiking.p._replace(
         a=torch.nn.Parameter(torch.full((3,), 0.02)), tau_inv=torch.nn.Parameter(torch.tensor(250.0))

@@ -85,6 +85,7 @@ def test_number_parameters(factory, generator):
     assert torch.equal(factory(numbers)(x)[0], factory(tensors)(x)[0])
 
 
+@pytest.mark.filterwarnings("ignore:p. got an nn.Parameter")
 def test_learnable_parameters_are_learnt(generator):
     tau = torch.nn.Parameter(torch.full((4,), 100.0))
     layer = nf.LIF(nf.LIFParameters(tau_mem_inv=tau))

@@ -103,7 +103,8 @@ def test_kinds_of_parameters(model: Model, cell: bool, kind: str):
         p = numbers(p)
     elif kind == "per_neuron":
         p = random_params(model, (NEURONS,), torch.float32, torch.Generator().manual_seed(1))
-    learnt = torch.nn.Parameter(torch.full((NEURONS,), 0.9))
+    held = torch.nn.ParameterList([torch.full((NEURONS,), 0.9)])
+    learnt = held[0]
     if kind == "parameter":
         p = replace_threshold(p, learnt)
     module = make(model, cell, p=p)

@@ -78,6 +78,7 @@ CELLS = {
 LAYERS = {nf.LIFCell: nf.LIF, nf.LICell: nf.LI, nf.LIFBoxCell: nf.LIFBox, nf.LIBoxCell: nf.LIBox, nf.IAFCell: nf.IAF}
 
 
+@pytest.mark.filterwarnings("ignore:p. got an nn.Parameter")
 @pytest.mark.parametrize("name", CELLS)
 def test_cell_returns(name):
     cell, parameters = CELLS[name]
@@ -87,6 +88,7 @@ def test_cell_returns(name):
     check_equal(model, back, inputs(N))
 
 
+@pytest.mark.filterwarnings("ignore:p. got an nn.Parameter")
 @pytest.mark.parametrize("name", CELLS)
 def test_layer_returns_as_cell(name):
     cell, parameters = CELLS[name]

@@ -11,6 +11,7 @@ from torch.autograd import forward_ad
 from .._constants import constant
 from .._kernels.autograd import in_transform
 from .._kernels.recurrent import RECURRENT
+from ._parameters import Parameters
 
 __all__ = ["Weights", "check_weight"]
 
@@ -19,7 +20,7 @@ def _initial_weights(hidden_size: int, columns: int) -> torch.Tensor:
     return torch.randn(hidden_size, columns) * math.sqrt(2.0 / max(hidden_size, 1))
 
 
-class Weights(torch.nn.Module):
+class Weights(Parameters):
     """Input and recurrent weights, and the rule that neurons do not excite themselves."""
 
     recurrent_weights: Any

@@ -15,7 +15,8 @@ from ..functional.coba_lif import (
     coba_lif_feed_forward_step,
     coba_lif_step,
 )
-from .snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell, checked, initial_voltage, leaf, uniform, zeros
+from ._parameters import checked
+from .snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell, initial_voltage, leaf, uniform, zeros
 
 __all__ = ["CobaLIF", "CobaLIFCell", "CobaLIFFeedForwardCell", "CobaLIFRecurrent"]
 
@@ -47,8 +48,8 @@ class CobaLIFFeedForwardCell(SNNCell):
     ``(B, N)``.
 
     Args:
-        p: parameters; they may be numbers, tensors of any shape that broadcasts to the neurons, or ``nn.Parameter``,
-            which the user registers where an optimiser should find it.
+        p: parameters; they may be numbers, or tensors of any shape that broadcasts to the neurons. With
+            ``learn=("v_th",)`` fields of it become parameters of the module, see :doc:`/learning`.
         dt: length of a step, by default 0.001.
 
     Example:

@@ -8,7 +8,7 @@ import torch
 
 from ..functional import encode
 from ..functional.lif import LIFParameters
-from .snn import checked
+from ._parameters import checked
 
 __all__ = [
     "ConstantCurrentLIFEncoder",

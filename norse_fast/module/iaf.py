@@ -7,7 +7,8 @@ from typing import Any
 import torch
 
 from ..functional.iaf import IAFFeedForwardState, IAFParameters, iaf_feed_forward_step
-from .snn import SNN, SNNCell, checked, initial_voltage, uniform
+from ._parameters import checked
+from .snn import SNN, SNNCell, initial_voltage, uniform
 
 __all__ = ["IAF", "IAFCell"]
 
@@ -24,8 +25,8 @@ class IAFCell(SNNCell):
     starts at ``v = v_reset``. Input and output have the same shape, for example ``(B, N)``.
 
     Args:
-        p: parameters; they may be numbers, tensors of any shape that broadcasts to the neurons, or ``nn.Parameter``,
-            which the user registers where an optimiser should find it.
+        p: parameters; they may be numbers, or tensors of any shape that broadcasts to the neurons. With
+            ``learn=("v_th",)`` fields of it become parameters of the module, see :doc:`/learning`.
         dt: length of a step in seconds, which changes nothing.
 
     Example:

@@ -15,19 +15,8 @@ from ..functional.izhikevich import (
     izhikevich_feed_forward_step,
     izhikevich_recurrent_step,
 )
-from .snn import (
-    SNN,
-    SNNCell,
-    SNNRecurrent,
-    SNNRecurrentCell,
-    checked,
-    copied,
-    described,
-    filled,
-    initial_voltage,
-    uniform,
-    zeros,
-)
+from ._parameters import checked, described
+from .snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell, copied, filled, initial_voltage, uniform, zeros
 
 __all__ = ["Izhikevich", "IzhikevichCell", "IzhikevichRecurrent", "IzhikevichRecurrentCell"]
 
@@ -69,8 +58,8 @@ class IzhikevichCell(SNNCell):
 
     Args:
         spiking_method: firing pattern, for example :data:`norse_fast.functional.izhikevich.tonic_spiking`; its parameters may
-            be numbers, tensors of any shape that broadcasts to the neurons, or ``nn.Parameter``, which the user registers
-            where an optimiser should find it.
+            be numbers, or tensors of any shape that broadcasts to the neurons. With ``learn=("a",)`` fields of them become
+            parameters of the module, see :doc:`/learning`.
         dt: length of a step in seconds, by default 0.001.
 
     Example:

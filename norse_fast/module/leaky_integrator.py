@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from ..functional.leaky_integrator import LIParameters, LIState, li_feed_forward_step, li_step
-from .snn import SNN, SNNCell, checked, initial_voltage, uniform, zeros
+from ._parameters import Parameters, checked
+from .snn import SNN, SNNCell, initial_voltage, uniform, zeros
 
 __all__ = ["LI", "LICell", "LILinearCell"]
 
@@ -70,7 +72,7 @@ class LI(SNN):
         )
 
 
-class LILinearCell(torch.nn.Module):
+class LILinearCell(Parameters):
     """One time step of leaky integrators behind a linear layer without bias.
 
     Equations, units, dtypes and errors are those of :func:`norse_fast.functional.leaky_integrator.li_step`. The state
@@ -81,6 +83,7 @@ class LILinearCell(torch.nn.Module):
         hidden_size: number of neurons N.
         p: parameters, as for :class:`LICell`.
         dt: length of a step in seconds.
+        learn: names of fields of ``p`` that become parameters of the module, see :doc:`/learning`.
 
     Example:
         >>> v, state = LILinearCell(2, 4)(torch.ones(3, 2))
@@ -94,12 +97,14 @@ class LILinearCell(torch.nn.Module):
         hidden_size: int,
         p: LIParameters = LIParameters(),  # noqa: B008
         dt: float = 0.001,
+        *,
+        learn: str | Sequence[str] = (),
     ) -> None:
         super().__init__()
         self.input_size = input_size
         self.hidden_size = hidden_size
         self.input_weights = torch.nn.Parameter(torch.randn(hidden_size, input_size) / math.sqrt(max(input_size, 1)))
-        self.p = checked(p, LIParameters)
+        self._set_parameters(checked(p, LIParameters), learn)
         self.dt = dt
 
     def extra_repr(self) -> str:

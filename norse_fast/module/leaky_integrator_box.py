@@ -8,7 +8,8 @@ from typing import Any
 import torch
 
 from ..functional.leaky_integrator_box import LIBoxParameters, LIBoxState, li_box_feed_forward_step
-from .snn import SNN, SNNCell, checked, initial_voltage, uniform
+from ._parameters import checked
+from .snn import SNN, SNNCell, initial_voltage, uniform
 
 __all__ = ["LIBox", "LIBoxCell"]
 
@@ -21,8 +22,8 @@ class LIBoxCell(SNNCell):
     Input and output have the same shape, for example ``(B, N)``.
 
     Args:
-        p: parameters; they may be numbers, tensors of any shape that broadcasts to the neurons, or ``nn.Parameter``,
-            which the user registers where an optimiser should find it.
+        p: parameters; they may be numbers, or tensors of any shape that broadcasts to the neurons. With
+            ``learn=("tau_mem_inv",)`` fields of it become parameters of the module, see :doc:`/learning`.
         dt: length of a step in seconds, by default 0.001.
 
     Example:

@@ -18,7 +18,8 @@ from ..functional.lif_adex_refrac import (
     lif_adex_refrac_feed_forward_step,
     lif_adex_refrac_step,
 )
-from .snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell, checked, initial_voltage, uniform, zeros
+from ._parameters import checked
+from .snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell, initial_voltage, uniform, zeros
 
 __all__ = ["LIFAdExRefrac", "LIFAdExRefracCell", "LIFAdExRefracRecurrent", "LIFAdExRefracRecurrentCell"]
 
@@ -44,8 +45,8 @@ class LIFAdExRefracCell(SNNCell):
     and ``i = a = rho = 0``. Input and output have the same shape, for example ``(B, N)``.
 
     Args:
-        p: parameters; they may be numbers, tensors of any shape that broadcasts to the neurons, or ``nn.Parameter``,
-            which the user registers where an optimiser should find it.
+        p: parameters; they may be numbers, or tensors of any shape that broadcasts to the neurons. With
+            ``learn=("v_th",)`` fields of it become parameters of the module, see :doc:`/learning`.
         dt: length of a step in seconds, by default 0.001.
 
     Example:

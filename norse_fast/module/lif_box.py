@@ -7,7 +7,8 @@ from typing import Any
 import torch
 
 from ..functional.lif_box import LIFBoxFeedForwardState, LIFBoxParameters, lif_box_feed_forward_step
-from .snn import SNN, SNNCell, checked, initial_voltage, uniform
+from ._parameters import checked
+from .snn import SNN, SNNCell, initial_voltage, uniform
 
 __all__ = ["LIFBox", "LIFBoxCell"]
 
@@ -19,8 +20,8 @@ class LIFBoxCell(SNNCell):
     The state starts at ``v = v_leak``. Input and output have the same shape, for example ``(B, N)``.
 
     Args:
-        p: parameters; they may be numbers, tensors of any shape that broadcasts to the neurons, or ``nn.Parameter``,
-            which the user registers where an optimiser should find it.
+        p: parameters; they may be numbers, or tensors of any shape that broadcasts to the neurons. With
+            ``learn=("v_th",)`` fields of it become parameters of the module, see :doc:`/learning`.
         dt: length of a step in seconds.
 
     Example:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from .._kernels.recurrent import check_weights
 from ..functional.correlation_sensor import CorrelationSensorState
 from ..functional.lif import LIFState
 from ..functional.lif_correlation import LIFCorrelationParameters, LIFCorrelationState, lif_correlation_step
-from .snn import checked, copied, zeros
+from ._parameters import Parameters, checked
+from .snn import copied, zeros
 
 __all__ = ["LIFCorrelation"]
 
 
-class LIFCorrelation(torch.nn.Module):
+class LIFCorrelation(Parameters):
     """One time step of a recurrent LIF layer with correlation sensors, whose weights are passed to every call.
 
     Equations, units, dtypes and errors are those of :func:`norse_fast.functional.lif_correlation.lif_correlation_step`.
@@ -38,11 +41,13 @@ class LIFCorrelation(torch.nn.Module):
         hidden_size: int,
         p: LIFCorrelationParameters = LIFCorrelationParameters(),  # noqa: B008
         dt: float = 0.001,
+        *,
+        learn: str | Sequence[str] = (),
     ) -> None:
         super().__init__()
         self.input_size = input_size
         self.hidden_size = hidden_size
-        self.p = checked(p, LIFCorrelationParameters)
+        self._set_parameters(checked(p, LIFCorrelationParameters), learn)
         self.dt = dt
 
     def extra_repr(self) -> str:

@@ -10,8 +10,9 @@ import torch
 from .._kernels.recurrent import check_weights
 from ..functional.lif import LIFParameters, LIFState
 from ..functional.lif_mc import lif_mc_step
+from ._parameters import checked
 from ._weights import check_weight
-from .snn import Activation, SNNRecurrentCell, checked, initial_voltage, zeros
+from .snn import Activation, SNNRecurrentCell, initial_voltage, zeros
 
 __all__ = ["LIFMCRecurrentCell"]
 
@@ -74,8 +75,8 @@ class LIFMCRecurrentCell(CoupledCell):
     Args:
         input_size: number of inputs.
         hidden_size: number of neurons N.
-        p: parameters; they may be numbers, tensors of any shape that broadcasts to the neurons, or ``nn.Parameter``,
-            which the user registers where an optimiser should find it.
+        p: parameters; they may be numbers, or tensors of any shape that broadcasts to the neurons. With
+            ``learn=("v_th",)`` fields of it become parameters of the module, see :doc:`/learning`.
         g_coupling: coupling, shape ``(N, N)``; by default a parameter, normal with variance ``1 / N``.
         input_weights, recurrent_weights, autapses, dt: as for :class:`norse_fast.module.snn.SNNRecurrentCell`.
 

@@ -8,8 +8,9 @@ import torch
 
 from ..functional.lif_mc_refrac import lif_mc_refrac_step
 from ..functional.lif_refrac import LIFRefracParameters, LIFRefracState
+from ._parameters import checked
 from .lif_mc import CoupledCell
-from .snn import checked, zeros
+from .snn import zeros
 
 __all__ = ["LIFMCRefracRecurrentCell"]
 

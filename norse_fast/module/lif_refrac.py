@@ -16,7 +16,8 @@ from ..functional.lif_refrac import (
     lif_refrac_step,
     lif_refrac_step_sparse,
 )
-from .snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell, as_tensors, initial_voltage, uniform, zeros
+from ._parameters import as_tensors
+from .snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell, initial_voltage, uniform, zeros
 
 __all__ = ["LIFRefrac", "LIFRefracCell", "LIFRefracRecurrent", "LIFRefracRecurrentCell"]
 
@@ -45,8 +46,8 @@ class LIFRefracCell(SNNCell):
     and ``rho = 0``. Input and output have the same shape, for example ``(B, N)``.
 
     Args:
-        p: parameters; they may be numbers, tensors of any shape that broadcasts to the neurons, or ``nn.Parameter``,
-            which the user registers where an optimiser should find it.
+        p: parameters; they may be numbers, or tensors of any shape that broadcasts to the neurons. With
+            ``learn=("v_th",)`` fields of it become parameters of the module, see :doc:`/learning`.
         dt: length of a step in seconds, by default 0.001.
 
     Raises:

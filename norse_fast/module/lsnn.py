@@ -14,7 +14,8 @@ from ..functional.lsnn import (
     lsnn_feed_forward_step,
     lsnn_step,
 )
-from .snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell, checked, copied, filled, initial_voltage, uniform, zeros
+from ._parameters import checked
+from .snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell, copied, filled, initial_voltage, uniform, zeros
 
 __all__ = ["LSNN", "LSNNCell", "LSNNRecurrent", "LSNNRecurrentCell"]
 
@@ -44,8 +45,8 @@ class LSNNCell(SNNCell):
     ``(B, N)``.
 
     Args:
-        p: parameters; they may be numbers, tensors of any shape that broadcasts to the neurons, or ``nn.Parameter``,
-            which the user registers where an optimiser should find it.
+        p: parameters; they may be numbers, or tensors of any shape that broadcasts to the neurons. With
+            ``learn=("v_th",)`` fields of it become parameters of the module, see :doc:`/learning`.
         adjoint: must be False.
         dt: length of a step in seconds, by default 0.001.
 

@@ -321,6 +321,7 @@ class TemporalReceptiveField(torch.nn.Module):
             rates = (1 / dt) / temporal_scale_distribution(n_scales, min_scale, max_scale, c)
             time_constants = rates.view(-1, *[1] * len(shape)).repeat(1, shape[0], *[1] * (len(shape) - 1))
         self.ps = torch.nn.Parameter(time_constants)
+        self.activation_state_map = activation_state_map
         self.neurons = activation(p=activation_state_map(self.ps), dt=dt)
         self.rf_dimension = len(shape)
         self.n_scales = len(time_constants)
@@ -336,4 +337,6 @@ class TemporalReceptiveField(torch.nn.Module):
             The neurons' output, ``(..., K, *shape)``, and the new state.
         """
         batch = x.dim() - self.rf_dimension
+        # The present rates: `ps` may have been replaced.
+        self.neurons.p = self.activation_state_map(self.ps)
         return self.neurons(x.unsqueeze(batch).expand(*x.shape[:batch], self.n_scales, *x.shape[batch:]), state)

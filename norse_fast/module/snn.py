@@ -16,7 +16,7 @@ from .._kernels.autograd import in_transform
 from .._kernels.neuron import SEQUENCES
 from .._kernels.outputs import BYTES, NUMBERS, REDUCED, Outputs
 from .._kernels.recurrent import RECURRENT, check_weights, stack_states
-from ..functional.threshold import surrogate_index
+from ._parameters import Parameters
 from ._weights import Weights
 
 __all__ = ["SNN", "SNNCell", "SNNRecurrent", "SNNRecurrentCell"]
@@ -103,58 +103,6 @@ def initial_voltage(
     return leaf(filled(value, shape, input_tensor, dtype, detach), input_tensor)
 
 
-def described(value: Any) -> str:
-    """What came in place of parameters, for an error."""
-    return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
-
-
-def checked(p: Any, kind: Any, name: str = "p") -> Any:
-    """Parameters that have the fields of a parameter tuple, or an error that says what is wrong with them.
-
-    Tuples of Norse and of the user do if they have the fields, but not those of another neuron of norse_fast, whose other
-    parameters would be ignored.
-    """
-    missing = [field for field in kind._fields if not hasattr(p, field)]
-    foreign = type(p).__module__.startswith("norse_fast.") and not isinstance(p, kind)
-    if missing or foreign or isinstance(p, type):
-        lacks = f" without {', '.join(missing)}" if hasattr(p, "_fields") and missing else ""
-        fix = f"{kind.__name__}({', '.join(f'{field}=...' for field in kind._fields[:2])})"
-        raise TypeError(
-            f"{name}: got {described(p)}{lacks}, expected {kind.__name__} or a tuple with its fields; pass {fix}."
-        )
-    for field, default in kind._field_defaults.items():
-        if hasattr(default, "_fields"):
-            checked(getattr(p, field), type(default), f"{name}.{field}")
-    if "method" in kind._fields:
-        surrogate_index(p.method)
-    return _map_fields(_tracked, p)
-
-
-def as_tensors(p: Any, kind: Any) -> Any:
-    """Parameters that are :func:`checked`, with numbers turned into tensors, so that each step finds them ready."""
-    return _map_fields(_as_tensor, checked(p, kind))
-
-
-def _map_fields(function: Callable[[Any], Any], p: Any) -> Any:
-    """A (nested) tuple with a function applied to what is in it; the same object where that changes nothing."""
-    if not hasattr(p, "_make"):
-        return function(p)
-    fields = [_map_fields(function, field) for field in p]
-    return p if all(new is old for new, old in zip(fields, p)) else p._make(fields)
-
-
-def _as_tensor(value: Any) -> Any:
-    return value if isinstance(value, str) else constant(value, torch.get_default_dtype())
-
-
-def _tracked(value: Any) -> Any:
-    """A tensor that autograd can look after: a copy where it was made in inference mode."""
-    if not isinstance(value, torch.Tensor) or not value.is_inference() or isinstance(value, torch.nn.Parameter):
-        return value
-    with torch.inference_mode(False):
-        return value.clone()
-
-
 def _check_time(input_tensor: torch.Tensor) -> None:
     if not isinstance(input_tensor, torch.Tensor):
         raise TypeError(
@@ -199,15 +147,16 @@ def _run_steps(
     return outputs.result(), stack_states(states) if record else state
 
 
-class SNNCell(torch.nn.Module):
+class SNNCell(Parameters):
     """One time step of neurons without weights.
 
     Args:
         activation: step function ``(input, state, p, dt) -> (output, state)``.
         state_fallback: makes the initial state from the input, where none is given.
-        p: parameters, handed to ``activation``; they are not registered with the module.
+        p: parameters, handed to ``activation``; they are not registered with the module, but for those of ``learn``.
         dt: length of a step in seconds.
         activation_sparse: step function for sparse input.
+        learn: names of fields of ``p`` that become parameters of the module, see :doc:`/learning`.
 
     Example:
         >>> from norse_fast.functional.lif import LIFFeedForwardState, LIFParameters, lif_feed_forward_step
@@ -225,12 +174,14 @@ class SNNCell(torch.nn.Module):
         p: Any,
         dt: float = 0.001,
         activation_sparse: Activation | None = None,
+        *,
+        learn: str | Sequence[str] = (),
     ) -> None:
         super().__init__()
         self.activation = activation
         self.activation_sparse = activation_sparse
         self.state_fallback = state_fallback
-        self.p = p
+        self._set_parameters(p, learn)
         self.dt = dt
 
     def _neuron_shape(self, input_tensor: torch.Tensor) -> Sequence[int]:
@@ -257,13 +208,13 @@ class SNNCell(torch.nn.Module):
         return self.activation(input_tensor, state, self.p, self.dt)
 
 
-class SNN(torch.nn.Module):
+class SNN(Parameters):
     """All time steps of neurons without weights.
 
     Args:
         activation: step function ``(input, state, p, dt) -> (output, state)``.
         state_fallback: makes the initial state from the input over time, where none is given.
-        p: parameters, handed to ``activation``; they are not registered with the module.
+        p: parameters, handed to ``activation``; they are not registered with the module, but for those of ``learn``.
         dt: length of a step in seconds.
         activation_sparse: step function for sparse input.
         record_states: return the states of all steps, stacked over time, instead of the last state.
@@ -271,6 +222,7 @@ class SNN(torch.nn.Module):
             ``"bool"``: the spikes of all steps as bytes, a quarter of the memory of float32; they have no gradient, and only
             the state has. ``"sum"``, ``"mean"`` or ``"last"``: their sum or mean over time, or that of the last step, with
             gradients, in the input's dtype; those of all steps are never in memory. Half precision is summed in float32.
+        learn: names of fields of ``p`` that become parameters of the module, see :doc:`/learning`.
 
     Raises:
         ValueError: ``output`` is unknown, or bytes where the output is a membrane potential.
@@ -297,13 +249,14 @@ class SNN(torch.nn.Module):
         record_states: bool = False,
         *,
         output: str = "all",
+        learn: str | Sequence[str] = (),
     ) -> None:
         super().__init__()
         _check_output(output, activation)
         self.activation = activation
         self.activation_sparse = activation_sparse
         self.state_fallback = state_fallback
-        self.p = p
+        self._set_parameters(p, learn)
         self.dt = dt
         self.record_states = record_states
         self.output = output
@@ -371,13 +324,14 @@ class SNNRecurrentCell(Weights):
         state_fallback: makes the initial state from the input, where none is given.
         input_size: number of inputs.
         hidden_size: number of neurons N.
-        p: parameters, handed to ``activation``; they are not registered with the module.
+        p: parameters, handed to ``activation``; they are not registered with the module, but for those of ``learn``.
         input_weights: shape ``(N, inputs)``; by default a parameter, normal with variance ``2 / N``.
         recurrent_weights: shape ``(N, N)``; likewise.
         autapses: whether a neuron may excite itself. If not, the diagonal of the recurrent weights is zeroed in place;
             whatever is assigned to it later does not act, and its gradient is zero.
         dt: length of a step in seconds.
         activation_sparse: step function for sparse input.
+        learn: names of fields of ``p`` that become parameters of the module, see :doc:`/learning`.
 
     Raises:
         TypeError: a weight is not a tensor.
@@ -404,12 +358,14 @@ class SNNRecurrentCell(Weights):
         autapses: bool = False,
         dt: float = 0.001,
         activation_sparse: Activation | None = None,
+        *,
+        learn: str | Sequence[str] = (),
     ) -> None:
         super().__init__()
         self.activation = activation
         self.activation_sparse = activation_sparse
         self.state_fallback = state_fallback
-        self.p = p
+        self._set_parameters(p, learn)
         self.dt = dt
         self._set_weights(input_size, hidden_size, input_weights, recurrent_weights, autapses)
 
@@ -448,13 +404,14 @@ class SNNRecurrent(Weights):
         state_fallback: makes the initial state from the input over time, where none is given.
         input_size: number of inputs.
         hidden_size: number of neurons N.
-        p: parameters, handed to ``activation``; they are not registered with the module.
+        p: parameters, handed to ``activation``; they are not registered with the module, but for those of ``learn``.
         input_weights: shape ``(N, inputs)``; by default a parameter, normal with variance ``2 / N``.
         recurrent_weights: shape ``(N, N)``; likewise.
         autapses: whether a neuron may excite itself, see :class:`SNNRecurrentCell`.
         dt: length of a step in seconds.
         activation_sparse: step function for sparse input.
         record_states: return the states of all steps, stacked over time, instead of the last state.
+        learn: names of fields of ``p`` that become parameters of the module, see :doc:`/learning`.
 
     Raises:
         TypeError: a weight is not a tensor.
@@ -482,12 +439,14 @@ class SNNRecurrent(Weights):
         dt: float = 0.001,
         activation_sparse: Activation | None = None,
         record_states: bool = False,
+        *,
+        learn: str | Sequence[str] = (),
     ) -> None:
         super().__init__()
         self.activation = activation
         self.activation_sparse = activation_sparse
         self.state_fallback = state_fallback
-        self.p = p
+        self._set_parameters(p, learn)
         self.dt = dt
         self.record_states = record_states
         self._set_weights(input_size, hidden_size, input_weights, recurrent_weights, autapses)

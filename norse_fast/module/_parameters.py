@@ -1,0 +1,170 @@
+"""The parameters of neuron modules: what constructors check, and those that are learned."""
+
+from __future__ import annotations
+
+import gc
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+
+from .._constants import constant
+from ..functional.threshold import surrogate_index
+
+__all__ = ["Parameters", "as_tensors", "checked", "described"]
+
+
+def described(value: Any) -> str:
+    """What came in place of parameters, for an error."""
+    return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
+
+
+def checked(p: Any, kind: Any, name: str = "p") -> Any:
+    """Parameters that have the fields of a parameter tuple, or an error that says what is wrong with them.
+
+    Tuples of Norse and of the user do if they have the fields, but not those of another neuron of norse_fast, whose other
+    parameters would be ignored.
+    """
+    missing = [field for field in kind._fields if not hasattr(p, field)]
+    foreign = type(p).__module__.startswith("norse_fast.") and not isinstance(p, kind)
+    if missing or foreign or isinstance(p, type):
+        lacks = f" without {', '.join(missing)}" if hasattr(p, "_fields") and missing else ""
+        fix = f"{kind.__name__}({', '.join(f'{field}=...' for field in kind._fields[:2])})"
+        raise TypeError(
+            f"{name}: got {described(p)}{lacks}, expected {kind.__name__} or a tuple with its fields; pass {fix}."
+        )
+    for field, default in kind._field_defaults.items():
+        if hasattr(default, "_fields"):
+            checked(getattr(p, field), type(default), f"{name}.{field}")
+    if "method" in kind._fields:
+        surrogate_index(p.method)
+    return _map_fields(_tracked, p)
+
+
+def as_tensors(p: Any, kind: Any) -> Any:
+    """Parameters that are :func:`checked`, with numbers turned into tensors, so that each step finds them ready."""
+    return _map_fields(_as_tensor, checked(p, kind))
+
+
+def _map_fields(function: Callable[[Any], Any], p: Any) -> Any:
+    """A (nested) tuple with a function applied to what is in it; the same object where that changes nothing."""
+    if not hasattr(p, "_make"):
+        return function(p)
+    fields = [_map_fields(function, field) for field in p]
+    return p if all(new is old for new, old in zip(fields, p)) else p._make(fields)
+
+
+def _as_tensor(value: Any) -> Any:
+    return value if isinstance(value, str) else constant(value, torch.get_default_dtype())
+
+
+def _tracked(value: Any) -> Any:
+    """A tensor that autograd can look after: a copy where it was made in inference mode."""
+    if not isinstance(value, torch.Tensor) or not value.is_inference() or isinstance(value, torch.nn.Parameter):
+        return value
+    with torch.inference_mode(False):
+        return value.clone()
+
+
+def _leaves(p: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """The fields of a (nested) tuple, and the ways to them."""
+    if not hasattr(p, "_fields"):
+        yield path, p
+        return
+    for name in p._fields:
+        yield from _leaves(getattr(p, name), (*path, name))
+
+
+def _replaced(p: Any, path: tuple[str, ...], value: Any) -> Any:
+    """A (nested) tuple with one field replaced."""
+    name, *rest = path
+    return p._replace(**{name: _replaced(getattr(p, name), tuple(rest), value) if rest else value})
+
+
+class Parameters(torch.nn.Module):
+    """A module with parameters ``p`` of neurons, of which some may be learned: those are parameters of the module.
+
+    A learned field is no object in ``p``: each call reads the present value of the module's parameter. So whatever replaces
+    that parameter acts.
+    """
+
+    def _set_parameters(self, p: Any, learn: str | Sequence[str]) -> None:
+        values = {path: value for path, value in _leaves(p) if path}
+        names = [path[-1] for path in values]
+        # The steepness of a surrogate has no gradient, and a name that two fields share does not say which it means.
+        fields = {
+            path[-1]: path
+            for path, value in values.items()
+            if isinstance(value, (torch.Tensor, float, int)) and path[-1] != "alpha" and names.count(path[-1]) == 1
+        }
+        learned: dict[str, tuple[str, ...]] = {}
+        for name in (learn,) if isinstance(learn, str) else tuple(learn):
+            if name not in fields:
+                raise ValueError(
+                    f"learn: got {name!r}, expected names of fields of p that get a gradient: {', '.join(map(repr, fields))}."
+                )
+            learned[name] = fields[name]
+        for name, path in learned.items():
+            self.register_parameter(name, _as_parameter(values[path]))
+            p = _replaced(p, path, None)
+        self.__dict__["p"] = p
+        if learned:
+            self.__dict__["_learned"] = learned
+        if any(isinstance(value, torch.nn.Parameter) for _, value in _leaves(p)):
+            self.__dict__["_unseen"] = True
+
+    @property
+    def p(self) -> Any:
+        """The parameters, with the present values of those that are learned."""
+        own = self.__dict__
+        if "_unseen" in own and not torch.compiler.is_compiling():
+            del own["_unseen"]
+            _warn_of_lost(own["p"])
+        try:
+            p = own["p"]
+        except KeyError:
+            raise AttributeError("p") from None
+        if "_learned" in own:
+            for name, path in own["_learned"].items():
+                p = _replaced(p, path, getattr(self, name))
+        return p
+
+    @p.setter
+    def p(self, p: Any) -> None:
+        if "_learned" in self.__dict__:
+            raise AttributeError(
+                f"p: got new parameters, but {', '.join(self.__dict__['_learned'])} of this module are learned; assign or "
+                "load those parameters of the module, or build a new module."
+            )
+        self.__dict__["p"] = p
+
+
+def _as_parameter(value: Any) -> torch.nn.Parameter:
+    if isinstance(value, torch.nn.Parameter):
+        return value
+    value = constant(value, torch.get_default_dtype()).detach()
+    return torch.nn.Parameter(value.clone() if value.is_floating_point() else value.to(torch.get_default_dtype()))
+
+
+def _warn_of_lost(p: Any) -> None:
+    lost = [path for path, value in _leaves(p) if isinstance(value, torch.nn.Parameter) and _is_lost(value)]
+    if lost:
+        warnings.warn(
+            f"p: got an nn.Parameter as {', '.join(map('.'.join, lost))} that no module has registered, so no optimiser finds it by "
+            f"itself, and what replaces parameters does not reach it; build the module with learn={tuple(path[-1] for path in lost)!r}.",
+            UserWarning,
+            stacklevel=4,
+        )
+
+
+def _is_lost(parameter: torch.nn.Parameter) -> bool:
+    """Whether nothing that looks after parameters has one: neither a module nor an optimiser."""
+    for holder in gc.get_referrers(parameter):
+        if isinstance(holder, list):  # as an optimiser has it
+            return False
+        if isinstance(holder, dict) and any(
+            isinstance(owner, dict) and owner.get("_parameters") is holder for owner in gc.get_referrers(holder)
+        ):
+            return False
+    return True
