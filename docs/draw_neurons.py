@@ -151,7 +151,7 @@ def save(figure: Any, file: str) -> None:
 
 
 def draw_simple_neurons() -> None:
-    """LI, LIBox, LIF, LIFBox, IAF, LIFEx."""
+    """LI, LIBox, LIF, LIFBox, IAF, QIF, LIFEx."""
     pulses = steps(130, (10, 60, 0.3), (95, 96, 1.5))
     draw(
         "li.png",
@@ -170,6 +170,11 @@ def draw_simple_neurons() -> None:
         [Column(f"LIFBox, {name}", nf.LIFBox(p, record_states=True), current) for name, p in resets.items()],
     )
     draw("iaf.png", [Column("IAF", nf.IAF(record_states=True), steps(120, (10, 40, 0.12), (70, 105, 0.25)))])
+    quadratic = nf.QIF(nf.QIFParameters(v_crit=0.4), record_states=True)
+    draw(
+        "qif.png",
+        [Column("QIF: the second pulse takes it beyond 0.4", quadratic, steps(150, (10, 22, 0.35), (60, 68, 0.5)))],
+    )
     weak = steps(150, (15, 115, 0.15))
     draw(
         "lif_ex.png",

@@ -115,6 +115,7 @@ MODELS = [
     Model(nf.li_box_step, nf.LIBoxState, nf.LIBoxParameters, "lin"),
     Model(nf.iaf_feed_forward_step, nf.IAFFeedForwardState, nf.IAFParameters, "ff", nf.IAF, nf.IAFCell),
     Model(nf.iaf_step, nf.IAFState, nf.IAFParameters, "rec"),
+    Model(nf.qif_feed_forward_step, nf.QIFFeedForwardState, nf.QIFParameters, "ff", nf.QIF, nf.QIFCell, golden=()),
     Model(
         nf.lif_box_feed_forward_step,
         nf.LIFBoxFeedForwardState,

@@ -37,12 +37,8 @@ def library():
     return torch.ops.norse_fast_emulated
 
 
-def emulated(neuron) -> bool:
-    return neuron.name in ("lif", "lsnn", "izhikevich", "coba_lif", "lif_refrac", "li")
-
-
-RECURRENT_MODELS = [m for m in MODELS if m.kind == "rec" and emulated(layer_of(m).neuron)]
-SEQUENCE_MODELS = [m for m in FEED_FORWARD if emulated(m.neuron)]
+RECURRENT_MODELS = [m for m in MODELS if m.kind == "rec"]
+SEQUENCE_MODELS = FEED_FORWARD
 
 
 @pytest.fixture

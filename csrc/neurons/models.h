@@ -13,6 +13,7 @@
 #include "lif_mc_refrac.h"
 #include "lsnn.h"
 #include "model.h"
+#include "qif.h"
 #include "refrac.h"
 
 namespace norse_fast {
@@ -42,6 +43,7 @@ using AllModels = ModelList<  //
     LIFAdEx,                  //
     Refrac<LIF>,              //
     Refrac<LIFAdEx>,          //
-    LIFMCRefrac>;
+    LIFMCRefrac,              //
+    QIF>;
 
 }  // namespace norse_fast

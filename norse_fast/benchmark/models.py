@@ -22,6 +22,7 @@ from ..functional.lif_box import LIFBoxParameters
 from ..functional.lif_ex import LIFExParameters
 from ..functional.lif_refrac import LIFRefracParameters
 from ..functional.lsnn import LSNNParameters
+from ..functional.qif import QIFParameters
 
 __all__ = ["MODELS", "UNIT_ALPHA", "WITH_DETAILS", "Model", "import_norse"]
 
@@ -68,6 +69,7 @@ MODELS = {
     "LIBox": Model("LIBox", "LIBoxCell", LIBoxParameters()),
     "LIFBox": Model("LIFBox", "LIFBoxCell", LIFBoxParameters(alpha=UNIT_ALPHA)),
     "IAF": Model("IAF", "IAFCell", IAFParameters(alpha=UNIT_ALPHA)),
+    "QIF": Model("QIF", "QIFCell", QIFParameters(alpha=UNIT_ALPHA), no_norse="no such cell"),
     "LIFEx": Model("LIFEx", "LIFExCell", LIFExParameters(alpha=UNIT_ALPHA), exact=False),
     "LIFAdEx": Model("LIFAdEx", "LIFAdExCell", _LIF_ADEX, exact=False),
     "LIFRefrac": Model("LIFRefrac", "LIFRefracCell", LIFRefracParameters(_LIF)),

@@ -26,6 +26,7 @@ from .lift import *
 from .logical import *
 from .lsnn import *
 from .parameter import *
+from .qif import *
 from .receptive_field import *
 from .regularization import *
 from .reset import *

@@ -22,6 +22,7 @@ from .lif_mc_refrac import *
 from .lif_refrac import *
 from .lift import *
 from .lsnn import *
+from .qif import *
 from .receptive_field import *
 from .regularization import *
 from .sequential import *

@@ -150,9 +150,10 @@ def _as_parameter(value: Any) -> torch.nn.Parameter:
 def _warn_of_lost(p: Any) -> None:
     lost = [path for path, value in _leaves(p) if isinstance(value, torch.nn.Parameter) and _is_lost(value)]
     if lost:
+        learn = tuple(path[-1] for path in lost)
         warnings.warn(
-            f"p: got an nn.Parameter as {', '.join(map('.'.join, lost))} that no module has registered, so no optimiser finds it by "
-            f"itself, and what replaces parameters does not reach it; build the module with learn={tuple(path[-1] for path in lost)!r}.",
+            f"p: got an nn.Parameter as {', '.join(map('.'.join, lost))} that no module has registered, so no optimiser "
+            f"finds it by itself, and what replaces parameters does not reach it; build the module with learn={learn!r}.",
             UserWarning,
             stacklevel=4,
         )

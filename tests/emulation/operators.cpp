@@ -23,9 +23,7 @@ extern int64_t threads;
 
 namespace norse_fast {
 
-using EmulatedModels = ModelList<LIF, LSNN, Izhikevich, CobaLIF, Refrac<LIF>, LI>;
-
-const KernelTable& kernel_table() { return table_of<cuda::Runners>(EmulatedModels{}); }
+const KernelTable& kernel_table() { return table_of<cuda::Runners>(AllModels{}); }
 
 }  // namespace norse_fast
 

@@ -1,0 +1,5 @@
+#include "qif.h"
+
+#include "instantiate.h"
+
+template struct norse_fast::Kernels<norse_fast::Backend, norse_fast::QIF>;

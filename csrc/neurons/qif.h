@@ -1,0 +1,69 @@
+#pragma once
+// Quadratic integrate-and-fire neuron, driven by a current.
+//
+//   vd = v + dt tau_mem_inv (a (v - v_rest) (v - v_crit) + x)
+//   z  = H(vd - v_th)
+//   v' = (1 - z) vd + z v_reset
+//
+// W. Gerstner, W. Kistler, R. Naud, L. Paninski: Neuronal Dynamics, 2014, chapter 5.3.
+
+#include "../core/elementary.h"
+#include "model.h"
+
+namespace norse_fast {
+
+struct QIF {
+  static constexpr const char* kName = "qif";
+  static constexpr const char* kStateNames[] = {"v"};
+  static constexpr const char* kParamNames[] = {"tau_mem_inv", "a", "v_rest", "v_crit", "v_th", "v_reset"};
+  static constexpr int kRates = 1;
+  static constexpr int kThresholds = 1;
+
+  template <class T>
+  struct State {
+    T v;
+  };
+
+  template <class T>
+  struct Params {
+    T dt_tau_mem, a, v_rest, v_crit, v_th, v_reset;
+  };
+
+  template <class T>
+  struct Tape {
+    T v, vd;
+  };
+
+  template <class T>
+  NORSE_FAST_INLINE static T step(State<T>& s, T x, const Params<T>& p, Tape<T>& tape) {
+    const T v = s.v;
+    const T vd = v + p.dt_tau_mem * ((p.a * (v - p.v_rest)) * (v - p.v_crit) + x);
+    const T z = heaviside(vd - p.v_th);
+    s.v = (T(1) - z) * vd + z * p.v_reset;
+    tape = {v, vd};
+    return z;
+  }
+
+  template <class T, class Surrogate>
+  NORSE_FAST_INLINE static T vjp(const State<T>&, T x, const Params<T>& p, const Tape<T>& tape, Surrogate surrogate,
+                                 T grad_out, State<T>& grad, Params<T>& grad_params) {
+    const T above = tape.vd - p.v_th;
+    const T z = heaviside(above);
+    const T grad_u = (grad_out + grad.v * (p.v_reset - tape.vd)) * surrogate(0, above);
+    const T grad_vd = grad.v * (T(1) - z) + grad_u;
+    const T grad_drive = grad_vd * p.dt_tau_mem;
+    const T rest = tape.v - p.v_rest, crit = tape.v - p.v_crit;
+
+    grad_params.dt_tau_mem += grad_vd * ((p.a * rest) * crit + x);
+    grad_params.a += grad_drive * (rest * crit);
+    grad_params.v_rest -= grad_drive * (p.a * crit);
+    grad_params.v_crit -= grad_drive * (p.a * rest);
+    grad_params.v_th -= grad_u;
+    grad_params.v_reset += grad.v * z;
+
+    grad.v = grad_vd + grad_drive * (p.a * (rest + crit));
+    return grad_drive;
+  }
+};
+
+}  // namespace norse_fast
