@@ -41,4 +41,23 @@ void pack(Watch& watch, const Products<T>& products, const Matrix<T>& m, T* to) 
   parallel(watch, m.panels(), [&](int64_t panel) { pack_panel(products, m, panel, to + panel * m.panel_size()); });
 }
 
+/// result = a @ b, or, to `add`, += that, shared between the threads.
+template <class T>
+void multiply(Watch& watch, const Matrix<T>& a, const Matrix<T>& b, T* result, bool add) {
+  const Products<T> products = cpu::products<T>();
+  constexpr int64_t kRows = 96;  // of a job
+  const int64_t jobs = (a.rows + kRows - 1) / kRows;
+  parallel_ranges(watch, b.panels() * jobs, [&](int64_t begin, int64_t end) {
+    // One panel at a time, because all of them take as much memory as b.
+    const Scratch<T> packed(b.panel_size());
+    for (int64_t k = begin; k < end; ++k) {
+      const int64_t panel = k / jobs, row = k % jobs * kRows;
+      if (k == begin || row == 0) pack_panel(products, b, panel, packed.data());
+      products.multiply(a.data + row * a.row_stride, a.row_stride, a.column_stride, std::min(a.rows - row, kRows),
+                        a.columns, packed.data(), result + row * b.columns + panel * kPanel<T>, b.columns,
+                        b.columns_in(panel), add);
+    }
+  });
+}
+
 }  // namespace norse_fast::cpu

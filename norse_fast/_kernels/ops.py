@@ -115,5 +115,20 @@ def register_shared_fakes() -> None:
         _check_devices(spikes, grads)
         return spikes.new_empty(grads.shape[1], spikes.shape[1])
 
+    def spike_bits(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        words = (x.shape[1] + 63) // 64
+        return x.new_empty(x.shape[0], words, dtype=torch.int64), x.new_empty((), dtype=torch.int64)
+
+    def spike_linear(bits: torch.Tensor, columns: Any, weight: torch.Tensor, bias: Any, density: float) -> torch.Tensor:
+        return weight.new_empty(bits.shape[0], weight.shape[0])
+
+    def spike_outer(bits: torch.Tensor, columns: Any, grads: torch.Tensor, density: float) -> torch.Tensor:
+        return grads.new_empty(grads.shape[1], columns)
+
+    def spike_values(bits: torch.Tensor, columns: Any, like: torch.Tensor) -> torch.Tensor:
+        return like.new_empty(bits.shape[0], columns)
+
+    for fake in (spike_bits, spike_linear, spike_outer, spike_values):
+        torch.library.register_fake(f"norse_fast::{fake.__name__}", fake)
     torch.library.register_fake("norse_fast::product", product)
     torch.library.register_fake("norse_fast::spike_product", spike_product)

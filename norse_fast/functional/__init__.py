@@ -30,6 +30,7 @@ from .qif import *
 from .receptive_field import *
 from .regularization import *
 from .reset import *
+from .spike_products import *
 from .spikes_to_times_decoder import *
 from .stdp import *
 from .stdp_sensor import *

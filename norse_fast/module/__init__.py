@@ -27,6 +27,7 @@ from .receptive_field import *
 from .regularization import *
 from .sequential import *
 from .snn import *
+from .spike_products import *
 from .spikes_to_times_decoder import *
 
 if not _typing.TYPE_CHECKING:

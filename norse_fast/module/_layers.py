@@ -28,6 +28,7 @@ from .leaky_integrator import LILinearCell
 from .lif_mc import CoupledCell
 from .sequential import SequentialState
 from .snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell
+from .spike_products import SpikeLinear
 
 __all__ = ["RULES", "Layer", "Obstacle", "Rule", "merge_time", "plan", "run"]
 
@@ -216,6 +217,7 @@ _register(
     *("Softplus", "Softsign", "Softshrink", "Hardshrink", "Hardtanh", "Hardsigmoid", "Hardswish", "Tanhshrink"),
     *("Threshold", "ConstantPad1d", "ConstantPad2d", "ConstantPad3d", "ZeroPad1d", "ZeroPad2d", "ZeroPad3d"),
 )
+RULES[SpikeLinear] = RULES[nn.Linear]
 _register(Rule(_with_or_without_batch(3)), "Softmax2d")
 _register(Rule(_call, _first_dimensions), "Softmax", "LogSoftmax", "Softmin", "GLU")
 _register(Rule(_call, _batch_dependent_embedding), "Embedding")

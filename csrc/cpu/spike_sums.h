@@ -1,0 +1,44 @@
+#pragma once
+// Sums of rows over spikes, as one thread computes a piece of them. Spikes come as bits: a row of words, of which bit
+// k % 64 of word k / 64 is spike k. They are compiled once per instruction set.
+//
+// Every element of a result is a sum of its own, in the order of the spikes. So no result depends on how the work is
+// cut into pieces, or on the number of threads.
+
+#include "dispatch.h"
+#include "products.h"
+
+namespace norse_fast::cpu {
+
+inline constexpr int64_t kWordBits = 64;
+
+NORSE_FAST_INLINE int64_t words_for(int64_t bits) { return (bits + kWordBits - 1) / kWordBits; }
+
+/// Lists of spikes: those of row r are events[begin[r]] to events[begin[r + 1]], as numbers of rows of a panel.
+struct SpikeLists {
+  const int64_t* begin;
+  const uint16_t* events;
+};
+
+template <class T>
+struct SpikeSums {
+  /// The spikes among n elements as bits; returns whether all elements are 0 or 1.
+  bool (*scan)(const T* z, int64_t n, uint64_t* bits);
+  bool (*scan_bytes)(const uint8_t* z, int64_t n, uint64_t* bits);
+
+  /// out[r] = start + the sum of the rows of the panel that list r names, for kPanel columns; without start, out[r] +=
+  /// that.
+  void (*sum)(const T* panel, SpikeLists lists, int64_t rows, const T* start, T* out, int64_t out_stride);
+};
+
+/// Defined for every backend that CMakeLists.txt compiles spike_sums.cpp for.
+template <class Isa, class T>
+SpikeSums<T> spike_sums_of();
+
+/// Those for the chosen instruction set.
+template <class T>
+SpikeSums<T> spike_sums() {
+  return dispatch([](auto isa) { return spike_sums_of<decltype(isa), T>(); });
+}
+
+}  // namespace norse_fast::cpu

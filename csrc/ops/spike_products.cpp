@@ -1,0 +1,345 @@
+// Products of spikes with matrices, as sums over those that are there, on the CPU.
+
+#include <algorithm>
+#include <atomic>
+#include <optional>
+#include <tuple>
+
+#include "../cpu/matrix.h"
+#include "../cpu/spike_sums.h"
+#include "operators.h"
+
+namespace norse_fast::cpu {
+namespace {
+
+/// Spikes as bits: a row of words for each row.
+struct Bits {
+  const uint64_t* words;
+  int64_t rows, columns;
+
+  int64_t stride() const { return words_for(columns); }
+  const uint64_t* row(int64_t r) const { return words + r * stride(); }
+};
+
+/// How the sums are cut into pieces that stay in the caches. It changes no result.
+struct Cut {
+  int64_t block;  // columns of the spikes that are listed together, so that their rows of a panel stay near
+  int64_t rows;   // rows of the result that these serve
+
+  Cut(const Bits& bits, double density, bool few_columns) : rows(few_columns ? 256 : 1024) {
+    const bool sparse = density < (few_columns ? 0.04 : 0.03), some = density < 0.08;
+    const int64_t wide = few_columns ? kMostListed : 1024, medium = few_columns ? 128 : 256;
+    block = std::min(sparse ? wide : some ? medium : 128, words_for(bits.columns) * kWordBits);
+    block = std::max(block, kWordBits);
+  }
+
+  static constexpr int64_t kMostListed = 1 << 15;  // a list has 16 bits for each
+};
+
+/// The spikes of every row, block after block.
+class Lists {
+ public:
+  Lists(Watch& watch, const Bits& bits, int64_t block)
+      : rows_(bits.rows),
+        blocks_(std::max<int64_t>((bits.columns + block - 1) / block, 1)),  // also where there are no columns
+        begin_(rows_ * blocks_ + 1),
+        events_(count(watch, bits, block)) {
+    for_each(watch, bits, block, [&](int64_t place, const uint64_t* from, int64_t words) {
+      uint16_t* to = events_.data() + begin_[place];
+      for (int64_t w = 0; w < words; ++w) {
+        for (uint64_t left = from[w]; left; left &= left - 1) {
+          *to++ = static_cast<uint16_t>(w * kWordBits + __builtin_ctzll(left));
+        }
+      }
+    });
+  }
+
+  int64_t blocks() const { return blocks_; }
+  SpikeLists from(int64_t block, int64_t row) const { return {begin_.data() + block * rows_ + row, events_.data()}; }
+
+ private:
+  /// Calls f(place of the list, its words, how many).
+  template <class F>
+  void for_each(Watch& watch, const Bits& bits, int64_t block, F f) {
+    const int64_t words = block / kWordBits;
+    parallel(watch, rows_, [&](int64_t r) {
+      for (int64_t b = 0; b < blocks_; ++b) {
+        f(b * rows_ + r, bits.row(r) + b * words, std::min(words, bits.stride() - b * words));
+      }
+    });
+  }
+
+  /// Finds where the lists begin; returns how long they are together.
+  int64_t count(Watch& watch, const Bits& bits, int64_t block) {
+    for_each(watch, bits, block, [&](int64_t place, const uint64_t* from, int64_t words) {
+      begin_[place + 1] = 0;
+      for (int64_t w = 0; w < words; ++w) begin_[place + 1] += __builtin_popcountll(from[w]);
+    });
+    begin_[0] = 0;
+    for (int64_t k = 0; k < rows_ * blocks_; ++k) begin_[k + 1] += begin_[k];
+    return begin_[rows_ * blocks_];
+  }
+
+  const int64_t rows_, blocks_;
+  const Scratch<int64_t> begin_;
+  const Scratch<uint16_t> events_;
+};
+
+/// For every row of bits the sum of the rows of x that they name: to out[row, column of x], from the bias on; or,
+/// `transposed`, to out[column, row], or, to `add`, += that.
+template <class T>
+void sum_rows(const Bits& bits, const Matrix<T>& x, const T* bias, double density, bool transposed, bool add, T* out) {
+  const Products<T> products = cpu::products<T>();
+  const SpikeSums<T> sums = spike_sums<T>();
+  Watch watch;
+  const Cut cut(bits, density, !transposed);
+  const Lists lists(watch, bits, cut.block);
+  const int64_t chunks = (bits.rows + cut.rows - 1) / cut.rows;
+  parallel_ranges(watch, x.panels() * chunks, [&](int64_t begin, int64_t end) {
+    // A panel of the whole matrix serves all rows; where that is long, one of a block serves some.
+    const bool whole = !transposed;
+    const Scratch<T> packed((whole ? x.rows : std::min(cut.block, x.rows)) * kPanel<T>);
+    const Scratch<T> waiting(cut.rows * kPanel<T>);
+    for (int64_t task = begin; task < end; ++task) {
+      const int64_t panel = task / chunks, first = task % chunks * cut.rows;
+      const int64_t rows = std::min(bits.rows - first, cut.rows), columns = x.columns_in(panel);
+      if (whole && (task == begin || first == 0)) pack_panel(products, x, panel, packed.data());
+      T start[kPanel<T>] = {};
+      if (bias) std::copy_n(bias + panel * kPanel<T>, columns, start);
+      const bool in_place = whole && columns == kPanel<T>;
+      T* const to = in_place ? out + first * x.columns + panel * kPanel<T> : waiting.data();
+      const int64_t stride = in_place ? x.columns : kPanel<T>;
+      for (int64_t r = 0; add && r < rows; ++r) {
+        for (int64_t c = 0; c < columns; ++c)
+          to[r * kPanel<T> + c] = out[(panel * kPanel<T> + c) * bits.rows + first + r];
+      }
+      for (int64_t b = 0; b < lists.blocks(); ++b) {
+        const int64_t from = b * cut.block;
+        const T* block = packed.data() + (whole ? from * kPanel<T> : 0);
+        if (!whole) {
+          pack_panel(products, x.rows_from(from, std::min(cut.block, x.rows - from)), panel, packed.data());
+        }
+        sums.sum(block, lists.from(b, first), rows, b == 0 && !add ? start : nullptr, to, stride);
+      }
+      if (in_place) continue;
+      for (int64_t r = 0; transposed && r < rows; ++r) {
+        for (int64_t c = 0; c < columns; ++c)
+          out[(panel * kPanel<T> + c) * bits.rows + first + r] = to[r * kPanel<T> + c];
+      }
+      for (int64_t r = 0; !transposed && r < rows; ++r) {
+        std::copy_n(to + r * kPanel<T>, columns, out + (first + r) * x.columns + panel * kPanel<T>);
+      }
+    }
+  });
+}
+
+/// Few rows: no panel pays, so every element gathers its sum, in the same order.
+template <class T>
+void gather_rows(const Bits& bits, const T* weight, int64_t columns, const T* bias, T* out) {
+  Watch watch;
+  const Lists lists(watch, bits, Cut::kMostListed);
+  parallel_ranges(watch, columns, [&](int64_t begin, int64_t end) {
+    for (int64_t c = begin; c < end; ++c) {
+      const T* row = weight + c * bits.columns;
+      for (int64_t r = 0; r < bits.rows; ++r) {
+        T sum = bias ? bias[c] : T(0);
+        for (int64_t b = 0; b < lists.blocks(); ++b) {
+          const SpikeLists list = lists.from(b, r);
+          for (int64_t k = list.begin[0]; k < list.begin[1]; ++k) sum += row[b * Cut::kMostListed + list.events[k]];
+        }
+        out[r * columns + c] = sum;
+      }
+    }
+  });
+}
+
+/// The bits of the columns as rows, 64 times 64 at a time.
+void transpose(Watch& watch, const Bits& bits, uint64_t* to) {
+  const int64_t stride = words_for(bits.rows);
+  parallel(watch, stride, [&](int64_t word) {
+    for (int64_t column = 0; column < bits.stride(); ++column) {
+      uint64_t square[kWordBits];
+      for (int64_t k = 0; k < kWordBits; ++k) {
+        const int64_t row = word * kWordBits + k;
+        square[k] = row < bits.rows ? bits.row(row)[column] : 0;
+      }
+      // H. Warren: Hacker's Delight, 2012, chapter 7.3: halves of halves change places.
+      uint64_t mask = ~uint64_t{0} >> 32;
+      for (int width = 32; width > 0; width /= 2, mask ^= mask << width) {
+        for (int k = 0; k < kWordBits; k = ((k | width) + 1) & ~width) {
+          const uint64_t change = ((square[k] >> width) ^ square[k | width]) & mask;
+          square[k] ^= change << width;
+          square[k | width] ^= change;
+        }
+      }
+      const int64_t first = column * kWordBits;
+      for (int64_t k = 0; k < std::min(kWordBits, bits.columns - first); ++k)
+        to[(first + k) * stride + word] = square[k];
+    }
+  });
+}
+
+bool is_double(const Tensor& t) { return t.scalar_type() == ScalarType::Double; }
+
+void check_float(const char* name, const char* argument, const Tensor& t, int64_t dims) {
+  require(t.is_cpu() && t.dim() == dims && is_floating(t.scalar_type()) && !is_half(t.scalar_type()), name, ": ",
+          argument, " is not one of float32 or float64, of ", dims, " dimensions, on the CPU");
+}
+
+/// The bits of a tensor that spike_bits made, of rows of so many spikes.
+Bits bits_of(const char* name, const Tensor& bits, int64_t columns) {
+  require(bits.is_cpu() && bits.dim() == 2 && bits.scalar_type() == ScalarType::Long && bits.is_contiguous(), name,
+          ": bits are not a contiguous matrix of int64 on the CPU");
+  require(columns >= 0 && columns <= INT64_MAX - kWordBits && bits.size(1) == words_for(columns), name,
+          ": bits are not those of rows of ", columns);
+  return {static_cast<const uint64_t*>(bits.data_ptr()), bits.size(0), columns};
+}
+
+/// sum = grads.T @ spikes, or, to `add`, += that.
+void add_outer(const Bits& spikes, const Tensor& grads, double density, bool add, Tensor& sum) {
+  Watch watch;
+  const Scratch<uint64_t> words(spikes.columns * words_for(spikes.rows));
+  transpose(watch, spikes, words.data());
+  const Bits turned{words.data(), spikes.columns, spikes.rows};
+  const auto run = [&](auto zero) {
+    using T = decltype(zero);
+    sum_rows<T>(turned, Matrix<T>::of(grads), nullptr, density, true, add, static_cast<T*>(sum.data_ptr()));
+  };
+  is_double(grads) ? run(0.0) : run(0.0f);
+}
+
+/// The spikes of a matrix as bits, and how many there are; -1 where not all elements are 0 or 1.
+std::tuple<Tensor, Tensor> spike_bits(const Tensor& x) {
+  const ScalarType type = x.scalar_type();
+  const bool bytes = type == ScalarType::Byte || type == ScalarType::Bool;
+  require(x.is_cpu() && x.dim() == 2 && (bytes || (is_floating(type) && !is_half(type))),
+          "spike_bits: x is not a matrix of float32, float64, uint8 or bool on the CPU");
+  const Tensor from = as_contiguous(x);
+  const int64_t rows = x.size(0), columns = x.size(1), stride = words_for(columns);
+  const Tensor bits = empty({rows, stride}, ScalarType::Long, locate(x)),
+               count = empty({}, ScalarType::Long, locate(x));
+  std::atomic<int64_t> total{0};
+  std::atomic<bool> binary{true};
+  const SpikeSums<float> of_float = spike_sums<float>();
+  const SpikeSums<double> of_double = spike_sums<double>();
+  Watch watch;
+  parallel_ranges(watch, rows, [&](int64_t begin, int64_t end) {
+    int64_t found = 0;
+    bool all = true;
+    for (int64_t r = begin; r < end && all; ++r) {
+      uint64_t* to = static_cast<uint64_t*>(bits.data_ptr()) + r * stride;
+      const int64_t at = r * columns;
+      all &= bytes ? of_float.scan_bytes(static_cast<const uint8_t*>(from.data_ptr()) + at, columns, to)
+             : type == ScalarType::Double
+                 ? of_double.scan(static_cast<const double*>(from.data_ptr()) + at, columns, to)
+                 : of_float.scan(static_cast<const float*>(from.data_ptr()) + at, columns, to);
+      for (int64_t w = 0; w < stride; ++w) found += __builtin_popcountll(to[w]);
+    }
+    total += found;
+    if (!all) binary = false;
+  });
+  *static_cast<int64_t*>(count.data_ptr()) = binary ? total.load() : -1;
+  return {bits, count};
+}
+
+template <class T>
+void sum_weights(const Bits& bits, const Tensor& weight, const T* bias, double density, T* out) {
+  constexpr int64_t kFew = 24;
+  const auto* data = static_cast<const T*>(weight.data_ptr());
+  if (bits.rows < kFew) return gather_rows(bits, data, weight.size(0), bias, out);
+  sum_rows(bits, Matrix<T>::of(weight).transposed(), bias, density, false, false, out);
+}
+
+/// x @ weight.T + bias, from the bits of x.
+Tensor spike_linear(const Tensor& bits, int64_t columns, const Tensor& weight, const std::optional<Tensor>& bias,
+                    double density) {
+  const Bits spikes = bits_of("spike_linear", bits, columns);
+  check_float("spike_linear", "weight", weight, 2);
+  require(weight.size(1) == columns, "spike_linear: weight has not ", columns, " columns");
+  if (bias) {
+    check_float("spike_linear", "bias", *bias, 1);
+    require(bias->scalar_type() == weight.scalar_type() && bias->size(0) == weight.size(0),
+            "spike_linear: bias does not fit the weight");
+  }
+  const Tensor w = as_contiguous(weight);
+  const Tensor b = bias ? as_contiguous(*bias) : w;
+  const Tensor out =
+      Allocator{locate(weight), kernel_table().memory}({spikes.rows, weight.size(0)}, weight.scalar_type());
+  const void* start = bias ? b.data_ptr() : nullptr;
+  is_double(weight)
+      ? sum_weights(spikes, w, static_cast<const double*>(start), density, static_cast<double*>(out.data_ptr()))
+      : sum_weights(spikes, w, static_cast<const float*>(start), density, static_cast<float*>(out.data_ptr()));
+  return out;
+}
+
+/// grads.T @ x, from the bits of x.
+Tensor spike_outer(const Tensor& bits, int64_t columns, const Tensor& grads, double density) {
+  const Bits spikes = bits_of("spike_outer", bits, columns);
+  check_float("spike_outer", "grads", grads, 2);
+  require(grads.size(0) == spikes.rows, "spike_outer: grads have not ", spikes.rows, " rows");
+  const Tensor out = Allocator{locate(grads), kernel_table().memory}({grads.size(1), columns}, grads.scalar_type());
+  Tensor result = out;
+  add_outer(spikes, as_contiguous(grads), density, false, result);
+  return out;
+}
+
+/// The spikes again, as numbers of the type of another tensor.
+Tensor spike_values(const Tensor& bits, int64_t columns, const Tensor& like) {
+  const Bits spikes = bits_of("spike_values", bits, columns);
+  check_float("spike_values", "like", like, like.dim());
+  const Tensor out = empty({spikes.rows, columns}, like.scalar_type(), locate(like));
+  Watch watch;
+  parallel(watch, spikes.rows, [&](int64_t r) {
+    for (int64_t k = 0; k < columns; ++k) {
+      const bool spiked = spikes.row(r)[k / kWordBits] >> (k % kWordBits) & 1;
+      if (is_double(like)) {
+        static_cast<double*>(out.data_ptr())[r * columns + k] = spiked;
+      } else {
+        static_cast<float*>(out.data_ptr())[r * columns + k] = spiked;
+      }
+    }
+  });
+  return out;
+}
+
+template <class T>
+void add_dense(const Tensor& spikes, const Tensor& grads, Tensor& sum) {
+  Watch watch;
+  multiply(watch, Matrix<T>::of(grads).transposed(), Matrix<T>::of(spikes), static_cast<T*>(sum.data_ptr()), true);
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_FRAGMENT(norse_fast, m) {
+  m.def("spike_bits(Tensor x) -> (Tensor, Tensor)");
+  m.def("spike_linear(Tensor bits, int columns, Tensor weight, Tensor? bias, float density) -> Tensor");
+  m.def("spike_outer(Tensor bits, int columns, Tensor grads, float density) -> Tensor");
+  m.def("spike_values(Tensor bits, int columns, Tensor like) -> Tensor");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(norse_fast, CPU, m) {
+  m.impl("spike_bits", TORCH_BOX(&spike_bits));
+  m.impl("spike_linear", TORCH_BOX(&spike_linear));
+  m.impl("spike_outer", TORCH_BOX(&spike_outer));
+  m.impl("spike_values", TORCH_BOX(&spike_values));
+}
+
+}  // namespace norse_fast::cpu
+
+namespace norse_fast {
+
+void add_spike_product(const Tensor& spikes, const Tensor& grads, Tensor& sum) {
+  constexpr int64_t kMostSpikes = 3;  // one in so many; with more, the dense product is faster
+  const auto [bits, count] = cpu::spike_bits(spikes);
+  const int64_t found = *static_cast<const int64_t*>(count.data_ptr()), all = spikes.numel();
+  if (found >= 0 && found <= all / kMostSpikes) {
+    cpu::add_outer(cpu::bits_of("spike_product", bits, spikes.size(1)), grads, all ? double(found) / all : 0.0, true,
+                   sum);
+  } else if (cpu::is_double(spikes)) {
+    cpu::add_dense<double>(spikes, grads, sum);
+  } else {
+    cpu::add_dense<float>(spikes, grads, sum);
+  }
+}
+
+}  // namespace norse_fast

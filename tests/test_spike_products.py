@@ -1,0 +1,293 @@
+"""Products of spikes with weights: those of PyTorch, exactly where sums are exact, with every derivative."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.autograd import forward_ad
+from torch.nn.functional import linear
+
+import norse_fast as nf
+from norse_fast._kernels.extension import kernels_disabled
+from norse_fast.functional.spike_products import MOST_SPIKES
+
+OPS = torch.ops.norse_fast
+DTYPES = [torch.float32, torch.float64]
+#: Rows, inputs, outputs: around the 64 bits of a word, the columns of a panel, and the rows of a block.
+SHAPES = [
+    (1, 1, 1),
+    (5, 70, 3),
+    (23, 64, 64),
+    (24, 65, 64),
+    (64, 128, 65),
+    (300, 1000, 130),
+    (1100, 33, 70),
+    (70, 33000, 5),
+]
+
+
+def spikes(*shape: int, density: float = 0.1, dtype: torch.dtype = torch.float32, seed: int = 0) -> torch.Tensor:
+    return (torch.rand(*shape, generator=torch.Generator().manual_seed(seed)) < density).to(dtype)
+
+
+def exact(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 1) -> torch.Tensor:
+    """Multiples of 1/4096, whose sums have no rounding."""
+    return torch.randint(-4096, 4097, shape, generator=torch.Generator().manual_seed(seed)).to(dtype) / 4096
+
+
+def summed(x: torch.Tensor, w: torch.Tensor, b: torch.Tensor | None = None) -> bool:
+    """Whether a call takes sums."""
+    with torch.profiler.profile() as profile:
+        nf.spike_linear(x, w, b)
+    return any(event.name == "norse_fast::spike_linear" for event in profile.events())
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("density", [0.0, 0.01, 0.05, 0.2])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_equal_those_of_pytorch_where_sums_are_exact(shape, density: float, dtype: torch.dtype):
+    rows, inputs, outputs = shape
+    results = []
+    for function in (nf.spike_linear, linear):
+        x = spikes(rows, inputs, density=density, dtype=dtype).requires_grad_()
+        w, b = (exact(*s, dtype=dtype).requires_grad_() for s in ((outputs, inputs), (outputs,)))
+        y = function(x, w, b)
+        results.append((y.detach(), *torch.autograd.grad(y, (x, w, b), exact(rows, outputs, dtype=dtype, seed=2))))
+    if rows * inputs > 100:
+        assert summed(x, w, b)
+    for actual, expected in zip(*results):
+        assert torch.equal(actual, expected)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_close_to_those_of_pytorch(dtype: torch.dtype, generator):
+    tolerance = 1e-5 if dtype == torch.float32 else 1e-12
+    x = spikes(10, 32, 500, dtype=dtype).requires_grad_()
+    w, b = (torch.randn(*s, generator=generator, dtype=dtype).requires_grad_() for s in ((150, 500), (150,)))
+    g = torch.randn(10, 32, 150, generator=generator, dtype=dtype)
+    for bias in (b, None):
+        leaves = (x, w) if bias is None else (x, w, b)
+        actual, expected = nf.spike_linear(x, w, bias), linear(x, w, bias)
+        torch.testing.assert_close(actual, expected, rtol=tolerance, atol=tolerance)
+        grads = torch.autograd.grad(actual, leaves, g)
+        for a, e in zip(grads, torch.autograd.grad(expected, leaves, g)):
+            torch.testing.assert_close(a, e, rtol=tolerance, atol=tolerance * e.abs().max().item())
+
+
+@pytest.mark.parametrize("density", [0.01, 0.05, 0.2])
+def test_one_order_of_summation(density: float, generator):
+    """The same bits for one and two threads, and for a sequence in pieces of any length."""
+    x, w = spikes(600, 700, density=density), torch.randn(90, 700, generator=generator, requires_grad=True)
+    g = torch.randn(600, 90, generator=generator)
+    results = []
+    for threads in (1, 2):
+        before = torch.get_num_threads()
+        torch.set_num_threads(threads)
+        y = nf.spike_linear(x, w)
+        results.append((y.detach(), *torch.autograd.grad(y, w, g)))
+        torch.set_num_threads(before)
+    assert all(torch.equal(a, b) for a, b in zip(*results))
+    for lengths in ([1] * 600, [23, 577], [24, 76, 500]):
+        pieces = [nf.spike_linear(piece, w) for piece in x.split(lengths)]
+        assert torch.equal(torch.cat(pieces), results[0][0])
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8], ids=str)
+def test_spikes_as_bytes(dtype: torch.dtype):
+    x, w = spikes(40, 70), exact(9, 70).requires_grad_()
+    y = nf.spike_linear(x.to(dtype), w)
+    assert torch.equal(y, linear(x, w))
+    assert summed(x.to(dtype), w)
+    dense = torch.ones(40, 70, dtype=dtype)
+    assert torch.equal(nf.spike_linear(dense, w), linear(dense.float(), w))
+
+
+@pytest.mark.parametrize("layout", ["transposed", "expanded", "sliced"])
+def test_layouts(layout: str):
+    x, w = spikes(40, 64), exact(9, 20)
+    views = {"transposed": spikes(20, 40).t(), "expanded": x[:1, :20].expand(40, 20), "sliced": x[::2, 3:63:3]}
+    assert torch.equal(nf.spike_linear(views[layout], w), linear(views[layout], w))
+
+
+@pytest.mark.parametrize("shape", [(0, 5), (3, 0, 5), (4, 0), (70,), (2, 3, 4, 70)], ids=str)
+def test_leading_dimensions(shape: tuple[int, ...]):
+    x, w, b = spikes(*shape).requires_grad_(), exact(6, shape[-1]).requires_grad_(), exact(6).requires_grad_()
+    y = nf.spike_linear(x, w, b)
+    expected = linear(x, w, b)
+    assert torch.equal(y, expected)
+    for a, e in zip(torch.autograd.grad(y.sum(), (x, w, b)), torch.autograd.grad(expected.sum(), (x, w, b))):
+        assert torch.equal(a, e)
+
+
+@pytest.mark.parametrize("what", ["half", "nan", "negative", "dense", "ones"])
+def test_other_inputs_are_those_of_pytorch(what: str, generator):
+    x, w = spikes(40, 70), torch.randn(9, 70, generator=generator)
+    if what in ("dense", "ones"):
+        x = spikes(40, 70, density=MOST_SPIKES + 0.1) if what == "dense" else torch.ones(40, 70)
+    else:
+        x[3, 5] = {"half": 0.5, "nan": torch.nan, "negative": -1.0}[what]
+    assert not summed(x, w)
+    torch.testing.assert_close(nf.spike_linear(x, w), linear(x, w), rtol=0, atol=0, equal_nan=True)
+
+
+def test_weights_of_silent_inputs_do_not_count():
+    """Not even if they are infinite or NaN, where a matrix product multiplies them by zero."""
+    x, w = torch.zeros(30, 70), torch.ones(9, 70)
+    x[:, 3] = 1
+    w[:, 5], w[:, 6] = torch.nan, torch.inf
+    assert torch.equal(nf.spike_linear(x, w), torch.ones(30, 9))
+
+
+def test_kept_memory(generator):
+    """Backward keeps a bit for each element, and the weights."""
+    x, w = spikes(640, 640).requires_grad_(), torch.randn(10, 640, generator=generator, requires_grad=True)
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda t: kept.append(t.untyped_storage().nbytes()) or t, lambda t: t
+    ):
+        nf.spike_linear(x, w)
+    assert sum(kept) <= x.numel() // 8 + w.numel() * 4 + 64
+
+
+@pytest.mark.parametrize("switch", [nf.dense_products, kernels_disabled])
+def test_switches(switch, generator):
+    x, w = spikes(40, 70), torch.randn(9, 70, generator=generator)
+    with switch():
+        assert not summed(x, w)
+        assert torch.equal(nf.spike_linear(x, w), linear(x, w))
+    assert summed(x, w)
+
+
+def case() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    shapes = ((9, 70), (9,))
+    return spikes(40, 70, dtype=torch.float64).requires_grad_(), *(
+        exact(*s, dtype=torch.float64).requires_grad_() for s in shapes
+    )
+
+
+def test_derivatives_of_derivatives():
+    results = []
+    for function in (nf.spike_linear, linear):
+        leaves = case()
+        grads = torch.autograd.grad(function(*leaves).pow(3).sum(), leaves, create_graph=True)
+        results.append(torch.autograd.grad(sum(g.pow(2).sum() for g in grads), leaves))
+    for a, e in zip(*results):
+        torch.testing.assert_close(a, e)
+
+
+def test_batched_gradients():
+    results = []
+    for function in (nf.spike_linear, linear):
+        leaves = case()
+        batch = exact(3, 40, 9, dtype=torch.float64, seed=5)
+        results.append(torch.autograd.grad(function(*leaves), leaves, batch, is_grads_batched=True))
+    for a, e in zip(*results):
+        torch.testing.assert_close(a, e)
+
+
+TRANSFORMS = {
+    "grad": lambda f, leaves, _: torch.func.grad(lambda *a: f(*a).pow(2).sum(), argnums=(0, 1, 2))(*leaves),
+    "jvp": lambda f, leaves, tangents: torch.func.jvp(f, leaves, tangents),
+    "vmap": lambda f, leaves, _: torch.func.vmap(f, in_dims=(0, None, None))(*leaves),
+}
+
+
+# PyTorch compiles its own formulas as they are first asked for.
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")
+@pytest.mark.parametrize("name", TRANSFORMS)
+def test_transforms(name: str):
+    x, w, b = leaves = tuple(t.detach() for t in case())
+    tangents = tuple(exact(*t.shape, dtype=t.dtype, seed=7) for t in leaves)
+    for a, e in zip(*(TRANSFORMS[name](function, leaves, tangents) for function in (nf.spike_linear, linear))):
+        torch.testing.assert_close(a, e)
+    with forward_ad.dual_level():
+        dual = forward_ad.make_dual(x, tangents[0])
+        y = forward_ad.unpack_dual(nf.spike_linear(dual, w, b))
+    torch.testing.assert_close(y.tangent, linear(tangents[0], w))
+
+
+def test_compiled():
+    x, w, b = case()
+    y = torch.compile(nf.spike_linear, backend="aot_eager", fullgraph=True)(x, w, b)
+    torch.testing.assert_close(y, linear(x, w, b))
+    assert torch.autograd.grad(y.sum(), w)[0].any()
+
+
+def test_autocast_is_left_to_pytorch():
+    x, w = spikes(40, 70), exact(9, 70)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert nf.spike_linear(x, w).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("x", "w", "b"),
+    [
+        (spikes(4, 5), exact(3, 6), None),
+        (spikes(4, 5), exact(3, 5), exact(4)),
+        (spikes(4, 5), exact(3, 5, dtype=torch.float64), None),
+    ],
+)
+def test_errors_are_those_of_pytorch(x, w, b):
+    with pytest.raises(RuntimeError):
+        nf.spike_linear(x, w, b)
+
+
+def test_module():
+    torch.manual_seed(0)
+    ours = nf.SpikeLinear(70, 9)
+    torch.manual_seed(0)
+    theirs = torch.nn.Linear(70, 9)
+    assert isinstance(ours, torch.nn.Linear)
+    ours.load_state_dict(theirs.state_dict())
+    x = spikes(20, 4, 70)
+    torch.testing.assert_close(ours(x), theirs(x))
+    assert summed(x, ours.weight, ours.bias)
+    ours(x).sum().backward()
+    theirs(x).sum().backward()
+    torch.testing.assert_close(ours.weight.grad, theirs.weight.grad)
+
+
+def test_lift_runs_it_over_time():
+    model = nf.SequentialState(nf.SpikeLinear(70, 9), nf.LIFCell())
+    x = spikes(20, 4, 70)
+    expected = nf.SequentialState(model[0], nf.LIF())(x)[0]
+    lifted = nf.Lift(model)
+    assert torch.equal(lifted(x)[0], expected)
+    assert "step by step" not in str(lifted.explain())
+
+
+def test_operators():
+    x = spikes(70, 130)
+    bits, count = OPS.spike_bits(x)
+    assert count == x.sum()
+    w, b, g = exact(9, 130), exact(9), exact(70, 9)
+    for name, arguments in {
+        "spike_bits": (x,),
+        "spike_linear": (bits, 130, w, b, 0.1),
+        "spike_outer": (bits, 130, g, 0.1),
+        "spike_values": (bits, 130, w),
+    }.items():
+        torch.library.opcheck(getattr(OPS, name).default, arguments, test_utils=("test_schema", "test_faketensor"))
+    assert torch.equal(OPS.spike_values(bits, 130, w), x)
+    assert OPS.spike_bits(x + 0.5)[1] == -1
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda b: OPS.spike_bits(torch.ones(3)), "spike_bits: x is not a matrix"),
+        (lambda b: OPS.spike_bits(torch.ones(3, 3, dtype=torch.int64)), "spike_bits: x is not a matrix"),
+        (lambda b: OPS.spike_linear(b, 200, exact(9, 200), None, 0.1), "bits are not those of rows of 200"),
+        (lambda b: OPS.spike_linear(b, -1, exact(9, 130), None, 0.1), "bits are not those of rows of -1"),
+        (lambda b: OPS.spike_linear(b, 130, exact(9, 131), None, 0.1), "weight has not 130 columns"),
+        (lambda b: OPS.spike_linear(b, 130, exact(9, 130), exact(8), 0.1), "bias does not fit the weight"),
+        (lambda b: OPS.spike_linear(b, 130, exact(9, 130).half(), None, 0.1), "weight is not one of float32"),
+        (lambda b: OPS.spike_linear(b.t(), 130, exact(9, 130), None, 0.1), "bits are not"),
+        (lambda b: OPS.spike_outer(b, 130, exact(71, 9), 0.1), "grads have not 70 rows"),
+        (lambda b: OPS.spike_values(b, 130, torch.ones(1, dtype=torch.int64)), "like is not one of float32"),
+    ],
+)
+def test_operators_check_what_they_take(call, message: str):
+    bits, _ = OPS.spike_bits(spikes(70, 130))
+    with pytest.raises(RuntimeError, match=message):
+        call(bits)
