@@ -284,6 +284,7 @@ def test_operators():
         (lambda b: OPS.spike_linear(b, 130, exact(9, 130).half(), None, 0.1), "weight is not one of float32"),
         (lambda b: OPS.spike_linear(b.t(), 130, exact(9, 130), None, 0.1), "bits are not"),
         (lambda b: OPS.spike_outer(b, 130, exact(71, 9), 0.1), "grads have not 70 rows"),
+        (lambda b: OPS.spike_outer(b, 129, exact(70, 9), 0.1), "bits have spikes beyond column 129"),
         (lambda b: OPS.spike_values(b, 130, torch.ones(1, dtype=torch.int64)), "like is not one of float32"),
     ],
 )

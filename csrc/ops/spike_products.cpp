@@ -192,7 +192,13 @@ Bits bits_of(const char* name, const Tensor& bits, int64_t columns) {
           ": bits are not a contiguous matrix of int64 on the CPU");
   require(columns >= 0 && columns <= INT64_MAX - kWordBits && bits.size(1) == words_for(columns), name,
           ": bits are not those of rows of ", columns);
-  return {static_cast<const uint64_t*>(bits.data_ptr()), bits.size(0), columns};
+  const Bits found{static_cast<const uint64_t*>(bits.data_ptr()), bits.size(0), columns};
+  bool fits = true;
+  for (int64_t r = 0; columns % kWordBits != 0 && r < found.rows; ++r) {
+    fits &= found.row(r)[found.stride() - 1] >> (columns % kWordBits) == 0;
+  }
+  require(fits, name, ": bits have spikes beyond column ", columns);
+  return found;
 }
 
 /// sum = grads.T @ spikes, or, to `add`, += that.
@@ -208,7 +214,7 @@ void add_outer(const Bits& spikes, const Tensor& grads, double density, bool add
   is_double(grads) ? run(0.0) : run(0.0f);
 }
 
-/// The spikes of a matrix as bits, and how many there are; -1 where not all elements are 0 or 1.
+/// The spikes of a matrix as bits, and how many there are; -1, and no bits, where not all elements are 0 or 1.
 std::tuple<Tensor, Tensor> spike_bits(const Tensor& x) {
   const ScalarType type = x.scalar_type();
   const bool bytes = type == ScalarType::Byte || type == ScalarType::Bool;
@@ -238,6 +244,7 @@ std::tuple<Tensor, Tensor> spike_bits(const Tensor& x) {
     total += found;
     if (!all) binary = false;
   });
+  if (!binary) std::fill_n(static_cast<uint64_t*>(bits.data_ptr()), rows * stride, 0);
   *static_cast<int64_t*>(count.data_ptr()) = binary ? total.load() : -1;
   return {bits, count};
 }

@@ -120,12 +120,15 @@ def register_shared_fakes() -> None:
         return x.new_empty(x.shape[0], words, dtype=torch.int64), x.new_empty((), dtype=torch.int64)
 
     def spike_linear(bits: torch.Tensor, columns: Any, weight: torch.Tensor, bias: Any, density: float) -> torch.Tensor:
+        _check_devices(bits, weight, bias)
         return weight.new_empty(bits.shape[0], weight.shape[0])
 
     def spike_outer(bits: torch.Tensor, columns: Any, grads: torch.Tensor, density: float) -> torch.Tensor:
+        _check_devices(bits, grads)
         return grads.new_empty(grads.shape[1], columns)
 
     def spike_values(bits: torch.Tensor, columns: Any, like: torch.Tensor) -> torch.Tensor:
+        _check_devices(bits, like)
         return like.new_empty(bits.shape[0], columns)
 
     for fake in (spike_bits, spike_linear, spike_outer, spike_values):
