@@ -20,7 +20,7 @@ def finish(result: torch.Tensor, kind: str, steps: Any, dtype: torch.dtype) -> t
     """What a layer returns, of what its kernel does: reductions come in the computing type."""
     if kind == "mean":
         # By a tensor: a GPU multiplies by the reciprocal of a number, which rounds once more.
-        result = result / result.new_full((), steps)
+        result = result / torch.full((), steps, dtype=result.dtype, device=result.device)
     return result.to(dtype) if kind in REDUCED else result
 
 
