@@ -24,6 +24,7 @@ from ._constants import constant
 from .module.leaky_integrator import LILinearCell
 from .module.lif_correlation import LIFCorrelation
 from .module.snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell
+from .module.spike_products import SpikeLinear
 
 __all__ = ["AccelerationReport", "accelerate", "revert"]
 
@@ -31,6 +32,9 @@ _Model = TypeVar("_Model", bound=torch.nn.Module)
 
 _NORSE = "norse.torch."  # where Norse's modules and functions are
 _NEURONS = (SNN, SNNCell, SNNRecurrent, SNNRecurrentCell, LILinearCell, LIFCorrelation)
+
+# What becomes of modules of PyTorch that multiply spikes by weights.
+_PRODUCTS: dict[type[torch.nn.Module], type[torch.nn.Module]] = {torch.nn.Linear: SpikeLinear}
 
 # Norse's coupled cells call their step function by name.
 _STEPS = {
@@ -100,7 +104,9 @@ class _Original:
         return _Original, ()
 
 
-def accelerate(model: _Model, report: Callable[[AccelerationReport], Any] | None = print) -> _Model:
+def accelerate(
+    model: _Model, report: Callable[[AccelerationReport], Any] | None = print, *, products: bool = False
+) -> _Model:
     """Turn the neurons of Norse in a model into those of norse_fast, in place.
 
     What the model computes stays the same, and so do all of its objects: modules, parameters, buffers, hooks and the keys of
@@ -114,6 +120,8 @@ def accelerate(model: _Model, report: Callable[[AccelerationReport], Any] | None
     Args:
         model: any module. Its neurons are found as PyTorch finds them, by ``model.modules()``.
         report: called with what was swapped, what was left, and why; None for no report.
+        products: also turn every ``torch.nn.Linear`` into a :class:`norse_fast.SpikeLinear`, which is several times faster
+            where spikes come in. Its sums round differently from a matrix product, so this is off by default.
 
     Returns:
         The model itself.
@@ -128,7 +136,7 @@ def accelerate(model: _Model, report: Callable[[AccelerationReport], Any] | None
         True
     """
     _check_module(model)
-    plans = [(name, part, plan) for name, part in model.named_modules() if (plan := _plan(part)) is not None]
+    plans = [(name, part, plan) for name, part in model.named_modules() if (plan := _plan(part, products)) is not None]
     result = AccelerationReport()
     for name, part, plan in plans:
         if isinstance(plan, str):
@@ -136,7 +144,7 @@ def accelerate(model: _Model, report: Callable[[AccelerationReport], Any] | None
             continue
         result.swapped[name] = plan.kind.__name__
         ours, theirs = cast(Any, plan.kind), cast(Any, type(part))
-        kind = _both(ours, theirs)
+        kind = ours if issubclass(ours, theirs) else _both(ours, theirs)
         for note in dict.fromkeys(plan.notes):
             result.notes.setdefault(note, []).append(name)
         before = {key: vars(part)[key] for key in plan.attributes if key in vars(part)}
@@ -228,8 +236,12 @@ def _counterpart(thing: Any, ours: types.ModuleType) -> Any:
     return getattr(ours, getattr(thing, "__name__", ""), None) if _is_of_norse(thing) else None
 
 
-def _plan(part: torch.nn.Module) -> _Swap | str | None:
+def _plan(part: torch.nn.Module, products: bool) -> _Swap | str | None:
     """How to swap a module, or why not; None where it has nothing to do with Norse, or was swapped already."""
+    if products and type(part) in _PRODUCTS:
+        if "forward" in vars(part):
+            return "its forward is one of your own"
+        return _Swap(_PRODUCTS[type(part)], {}, ["sums of weights over spikes may round differently from a product"])
     if isinstance(part, _NEURONS):
         return None
     theirs = next((kind for kind in type(part).__mro__ if _is_of_norse(kind)), None)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import doctest
+from pathlib import Path
+
 import pytest
 import torch
 from torch.autograd import forward_ad
@@ -292,3 +295,26 @@ def test_operators_check_what_they_take(call, message: str):
     bits, _ = OPS.spike_bits(spikes(70, 130))
     with pytest.raises(RuntimeError, match=message):
         call(bits)
+
+
+def test_accelerate_and_revert():
+    model = torch.nn.Sequential(torch.nn.Linear(70, 9), torch.nn.ReLU())
+    x, before = spikes(30, 70), model[0]
+    expected, keys = model(x), list(model.state_dict())
+    assert nf.accelerate(model, report=None) is model
+    assert type(model[0]) is torch.nn.Linear
+    reports: list[nf.AccelerationReport] = []
+    nf.accelerate(model, report=reports.append, products=True)
+    assert model[0] is before
+    assert type(before) is nf.SpikeLinear
+    assert reports[0].swapped == {"0": "SpikeLinear"}
+    assert "round differently" in str(reports[0])
+    assert list(model.state_dict()) == keys
+    torch.testing.assert_close(model(x), expected)
+    assert type(nf.revert(model)[0]) is torch.nn.Linear
+    assert torch.equal(model(x), expected)
+
+
+def test_page():
+    page = Path(__file__).parents[1] / "docs" / "products.md"
+    assert doctest.testfile(str(page), module_relative=False) == (0, 6)
