@@ -24,7 +24,7 @@ from ._constants import constant
 from .module.leaky_integrator import LILinearCell
 from .module.lif_correlation import LIFCorrelation
 from .module.snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell
-from .module.spike_products import SpikeLinear
+from .module.spike_products import SpikeConv2d, SpikeLinear, SpikeMaxPool2d
 
 __all__ = ["AccelerationReport", "accelerate", "revert"]
 
@@ -34,7 +34,11 @@ _NORSE = "norse.torch."  # where Norse's modules and functions are
 _NEURONS = (SNN, SNNCell, SNNRecurrent, SNNRecurrentCell, LILinearCell, LIFCorrelation)
 
 # What becomes of modules of PyTorch that multiply spikes by weights.
-_PRODUCTS: dict[type[torch.nn.Module], type[torch.nn.Module]] = {torch.nn.Linear: SpikeLinear}
+_PRODUCTS: dict[type[torch.nn.Module], type[torch.nn.Module]] = {
+    torch.nn.Linear: SpikeLinear,
+    torch.nn.Conv2d: SpikeConv2d,
+    torch.nn.MaxPool2d: SpikeMaxPool2d,
+}
 
 # Norse's coupled cells call their step function by name.
 _STEPS = {
@@ -120,8 +124,9 @@ def accelerate(
     Args:
         model: any module. Its neurons are found as PyTorch finds them, by ``model.modules()``.
         report: called with what was swapped, what was left, and why; None for no report.
-        products: also turn every ``torch.nn.Linear`` into a :class:`norse_fast.SpikeLinear`, which is several times faster
-            where spikes come in. Its sums round differently from a matrix product, so this is off by default.
+        products: also turn every ``torch.nn.Linear``, ``Conv2d`` and ``MaxPool2d`` into a :class:`norse_fast.SpikeLinear`,
+            ``SpikeConv2d`` or ``SpikeMaxPool2d``, which are faster where spikes come in. Their sums round differently from a
+            product of matrices, so this is off by default.
 
     Returns:
         The model itself.

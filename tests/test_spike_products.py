@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch.autograd import forward_ad
-from torch.nn.functional import linear
+from torch.nn.functional import conv2d, linear, max_pool2d
 
 import norse_fast as nf
 from norse_fast._kernels.extension import kernels_disabled
@@ -161,6 +161,120 @@ def test_switches(switch, generator):
     assert summed(x, w)
 
 
+#: Images, channels, size; outputs, kernel, stride, padding, dilation.
+CONVOLUTIONS = [
+    (3, 2, (7, 9), 5, (3, 3), (1, 1), (0, 0), (1, 1)),
+    (5, 3, (12, 12), 70, (5, 5), (1, 1), (2, 2), (1, 1)),
+    (40, 4, (12, 13), 33, (5, 5), (1, 1), (0, 0), (1, 1)),
+    (9, 4, (17, 70), 6, (3, 5), (2, 3), (1, 2), (2, 1)),
+    (300, 1, (4, 4), 2, (2, 2), (2, 2), (0, 0), (1, 1)),
+    (4, 1, (1, 1), 1, (1, 1), (1, 1), (0, 0), (1, 1)),
+    (2, 1, (30, 30), 3, (3, 3), (1, 1), (1, 1), (1, 1)),
+]
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("density", [0.0, 0.05, 0.2])
+@pytest.mark.parametrize("sizes", CONVOLUTIONS, ids=str)
+def test_convolutions_equal_those_of_pytorch(sizes, density: float, dtype: torch.dtype):
+    images, channels, size, outputs, kernel, *how = sizes
+    results = []
+    for function in (nf.spike_conv2d, conv2d):
+        x = spikes(images, channels, *size, density=density, dtype=dtype).requires_grad_()
+        w = exact(outputs, channels, *kernel, dtype=dtype).requires_grad_()
+        b = exact(outputs, dtype=dtype).requires_grad_()
+        y = function(x, w, b, *how)
+        results.append((y.detach(), *torch.autograd.grad(y, (x, w, b), exact(*y.shape, dtype=dtype, seed=2))))
+    for actual, expected in zip(*results):
+        assert torch.equal(actual, expected)
+
+
+def test_convolutions_have_one_order_of_summation(generator):
+    x, w = spikes(70, 3, 12, 12), torch.randn(20, 3, 5, 5, generator=generator, requires_grad=True)
+    g = torch.randn(70, 20, 8, 8, generator=generator)
+    results = []
+    for threads in (1, 2):
+        before = torch.get_num_threads()
+        torch.set_num_threads(threads)
+        y = nf.spike_conv2d(x, w)
+        results.append((y.detach(), *torch.autograd.grad(y, w, g)))
+        torch.set_num_threads(before)
+    assert all(torch.equal(a, b) for a, b in zip(*results))
+    assert torch.equal(torch.cat([nf.spike_conv2d(piece, w) for piece in x.split([1, 9, 60])]), results[0][0])
+    torch.testing.assert_close(results[0][0], conv2d(x, w).detach(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("how", [{"groups": 3}, {"padding": "same"}, {"padding": "valid"}, {"stride": (1, 2)}], ids=str)
+def test_other_convolutions(how):
+    x, w = spikes(4, 3, 8, 8), exact(6, 3 // how.get("groups", 1), 3, 3)
+    assert torch.equal(nf.spike_conv2d(x, w, **how), conv2d(x, w, **how))
+    assert torch.equal(nf.spike_conv2d(x[0], w, **how), conv2d(x[0], w, **how))
+
+
+#: Window, stride, padding, dilation.
+WINDOWS = [(2, 2, 0, 1), (3, 2, 1, 1), ((2, 3), (1, 2), (1, 0), 1), (2, 1, 1, 2), (1, 1, 0, 1)]
+
+
+@pytest.mark.parametrize("density", [0.0, 0.1, 1.0])
+@pytest.mark.parametrize("size", [(8, 8), (9, 7), (5, 70)], ids=str)
+@pytest.mark.parametrize("how", WINDOWS, ids=str)
+def test_pools_equal_those_of_pytorch(how, size, density: float):
+    """With the gradient of windows without a spike, which goes to their first element."""
+    results = []
+    for function in (nf.spike_max_pool2d, max_pool2d):
+        x = spikes(5, 3, *size, density=density).requires_grad_()
+        y = function(x, *how)
+        results.append((y.detach(), *torch.autograd.grad(y, x, exact(*y.shape, seed=2))))
+    assert all(torch.equal(a, b) for a, b in zip(*results))
+
+
+def test_convolutions_and_pools_of_other_inputs(generator):
+    x, w = torch.randn(4, 3, 8, 8, generator=generator), torch.randn(6, 3, 3, 3, generator=generator)
+    assert torch.equal(nf.spike_conv2d(x, w), conv2d(x, w))
+    assert torch.equal(nf.spike_max_pool2d(x, 2), max_pool2d(x, 2))
+    assert torch.equal(nf.spike_max_pool2d(x.half(), 2), max_pool2d(x.half(), 2))
+
+
+@pytest.mark.parametrize("kind", ["conv", "pool"])
+def test_derivatives_of_derivatives_of_images(kind: str):
+    results = []
+    for ours in (True, False):
+        x = spikes(4, 3, 8, 8, dtype=torch.float64).requires_grad_()
+        w = exact(6, 3, 3, 3, dtype=torch.float64).requires_grad_()
+        if kind == "conv":
+            leaves, y = (x, w), (nf.spike_conv2d if ours else conv2d)(x, w)
+        else:
+            leaves, y = (x,), (nf.spike_max_pool2d if ours else max_pool2d)(x * 1.0, 2)
+        grads = torch.autograd.grad(y, leaves, y.detach() + 0.5 * y, create_graph=True)
+        results.append([g.detach() for g in grads])
+        results[-1] += torch.autograd.grad(sum(g.pow(2).sum() for g in grads), leaves)
+    for a, e in zip(*results):
+        torch.testing.assert_close(a, e)
+
+
+def test_modules_of_images():
+    """In a network over time, made fast in place, with leading dimensions of time and batch."""
+    torch.manual_seed(0)
+    model = nf.SequentialState(
+        torch.nn.Conv2d(1, 4, 3), nf.LIFCell(), torch.nn.MaxPool2d(2), torch.nn.Flatten(), torch.nn.Linear(36, 5)
+    )
+    x = spikes(10, 2, 1, 8, 8)
+    lifted = nf.Lift(model)
+    expected = lifted(x)[0]
+    nf.accelerate(model, report=None, products=True)
+    assert [type(m).__name__ for m in model.children()][::2] == ["SpikeConv2d", "SpikeMaxPool2d", "SpikeLinear"]
+    torch.testing.assert_close(nf.Lift(model)(x)[0], expected)
+    assert "step by step" not in str(nf.Lift(model).explain())
+    conv = nf.SpikeConv2d(1, 4, 3)
+    assert torch.equal(conv(x), conv(x.flatten(0, 1)).unflatten(0, (10, 2)))
+    for mode in ("reflect", "circular"):
+        padded = nf.SpikeConv2d(1, 4, 3, padding=1, padding_mode=mode)
+        assert torch.equal(padded(x)[3], torch.nn.Conv2d.forward(padded, x[3]))
+    indices = nf.SpikeMaxPool2d(2, return_indices=True)(x[0])[1]
+    assert torch.equal(indices, max_pool2d(x[0], 2, return_indices=True)[1])
+    assert torch.equal(nf.SpikeMaxPool2d(3, ceil_mode=True)(x[0]), max_pool2d(x[0], 3, ceil_mode=True))
+
+
 def case() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     shapes = ((9, 70), (9,))
     return spikes(40, 70, dtype=torch.float64).requires_grad_(), *(
@@ -271,6 +385,15 @@ def test_operators():
         "spike_values": (bits, 130, w),
     }.items():
         torch.library.opcheck(getattr(OPS, name).default, arguments, test_utils=("test_schema", "test_faketensor"))
+    images, _ = OPS.spike_bits(spikes(3, 2 * 8 * 8))
+    how = ([1, 1], [0, 0], [1, 1])
+    for name, arguments in {
+        "spike_conv2d": (images, [8, 8], exact(5, 2, 3, 3), exact(5), *how),
+        "spike_conv2d_outer": (images, 2, [8, 8], exact(3, 5, 6, 6), [3, 3], *how),
+        "spike_max_pool2d": (images, 2, [8, 8], w, [2, 2], [2, 2], [0, 0], [1, 1]),
+        "spike_max_pool2d_backward": (images, 2, [8, 8], exact(3, 2, 4, 4), [2, 2], [2, 2], [0, 0], [1, 1]),
+    }.items():
+        torch.library.opcheck(getattr(OPS, name).default, arguments, test_utils=("test_schema", "test_faketensor"))
     assert torch.equal(OPS.spike_values(bits, 130, w), x)
     assert OPS.spike_bits(x + 0.5)[1] == -1
 
@@ -278,6 +401,22 @@ def test_operators():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
+        (lambda b: OPS.spike_conv2d(b, [13, 10], exact(5, 1, 3, 3), None, [1], [0, 0], [1, 1]), "two numbers each"),
+        (lambda b: OPS.spike_conv2d(b, [13, 10], exact(5, 1, 3, 3), None, [0, 1], [0, 0], [1, 1]), "do not fit"),
+        (lambda b: OPS.spike_conv2d(b, [13, 10], exact(5, 1, 14, 3), None, [1, 1], [0, 0], [1, 1]), "do not fit"),
+        (lambda b: OPS.spike_conv2d(b, [13, 15], exact(5, 1, 3, 3), None, [1, 1], [0, 0], [1, 1]), "rows of 195"),
+        (
+            lambda b: OPS.spike_conv2d_outer(b, 1, [13, 10], exact(70, 5, 6, 6), [3, 3], [1, 1], [0, 0], [1, 1]),
+            "grads are not of 70 images of 11 times 8",
+        ),
+        (
+            lambda b: OPS.spike_max_pool2d(b, 1, [13, 10], exact(1), [2, 2], [2, 2], [2, 0], [1, 1]),
+            "padding is more than half a window",
+        ),
+        (
+            lambda b: OPS.spike_max_pool2d_backward(b, 1, [13, 10], exact(70, 1, 6, 6), [2, 2], [2, 2], [0, 0], [1, 1]),
+            "grads have another shape",
+        ),
         (lambda b: OPS.spike_bits(torch.ones(3)), "spike_bits: x is not a matrix"),
         (lambda b: OPS.spike_bits(torch.ones(3, 3, dtype=torch.int64)), "spike_bits: x is not a matrix"),
         (lambda b: OPS.spike_linear(b, 200, exact(9, 200), None, 0.1), "bits are not those of rows of 200"),

@@ -53,19 +53,32 @@ struct Sums {
   static const Vector* at(const T* p) { return reinterpret_cast<const Vector*>(p); }
   static Vector* at(T* p) { return reinterpret_cast<Vector*>(p); }
 
-  static void sum(const T* panel, SpikeLists lists, int64_t rows, const T* start, T* out, int64_t out_stride) {
+  template <int kVectors>
+  static void sum_vectors(const T* panel, SpikeLists lists, int64_t rows, const T* start, T* out, int64_t out_stride) {
     for (int64_t r = 0; r < rows; ++r) {
       Vector* const to = at(out + r * out_stride);
       const Vector* const from = start ? at(start) : to;
-      Vector total[kInPanel];
-      for (int v = 0; v < kInPanel; ++v) total[v] = from[v];
-      const uint16_t* const end = lists.events + lists.begin[r + 1];
+      Vector total[kVectors];
+      for (int v = 0; v < kVectors; ++v) total[v] = from[v];
+      const uint16_t* const end = lists.events + lists.end[r];
       for (const uint16_t* event = lists.events + lists.begin[r]; event < end; ++event) {
         const Vector* row = at(panel + *event * kPanel<T>);
-        for (int v = 0; v < kInPanel; ++v) total[v] += row[v];
+        for (int v = 0; v < kVectors; ++v) total[v] += row[v];
       }
-      for (int v = 0; v < kInPanel; ++v) to[v] = total[v];
+      for (int v = 0; v < kVectors; ++v) to[v] = total[v];
     }
+  }
+
+  /// In as few quarters of the panel as there must be.
+  static void sum(const T* panel, SpikeLists lists, int64_t rows, int64_t columns, const T* start, T* out,
+                  int64_t out_stride) {
+    constexpr int kQuarter = kInPanel / 4;
+    constexpr int64_t kColumns = kPanel<T> / 4;
+    const auto run = columns > 3 * kColumns   ? sum_vectors<4 * kQuarter>
+                     : columns > 2 * kColumns ? sum_vectors<3 * kQuarter>
+                     : columns > kColumns     ? sum_vectors<2 * kQuarter>
+                                              : sum_vectors<kQuarter>;
+    run(panel, lists, rows, start, out, out_stride);
   }
 };
 

@@ -14,9 +14,9 @@ inline constexpr int64_t kWordBits = 64;
 
 NORSE_FAST_INLINE int64_t words_for(int64_t bits) { return (bits + kWordBits - 1) / kWordBits; }
 
-/// Lists of spikes: those of row r are events[begin[r]] to events[begin[r + 1]], as numbers of rows of a panel.
+/// Lists of spikes: those of row r are from events[begin[r]] on, before events[end[r]], as numbers of rows of a panel.
 struct SpikeLists {
-  const int64_t* begin;
+  const int64_t *begin, *end;
   const uint16_t* events;
 };
 
@@ -26,9 +26,10 @@ struct SpikeSums {
   bool (*scan)(const T* z, int64_t n, uint64_t* bits);
   bool (*scan_bytes)(const uint8_t* z, int64_t n, uint64_t* bits);
 
-  /// out[r] = start + the sum of the rows of the panel that list r names, for kPanel columns; without start, out[r] +=
-  /// that.
-  void (*sum)(const T* panel, SpikeLists lists, int64_t rows, const T* start, T* out, int64_t out_stride);
+  /// out[r] = start + the sum of the rows of the panel that list r names; without start, out[r] += that. It is done for
+  /// at least so many columns, of the kPanel that all of these have.
+  void (*sum)(const T* panel, SpikeLists lists, int64_t rows, int64_t columns, const T* start, T* out,
+              int64_t out_stride);
 };
 
 /// Defined for every backend that CMakeLists.txt compiles spike_sums.cpp for.

@@ -2,24 +2,12 @@
 
 #include <algorithm>
 #include <atomic>
-#include <optional>
 #include <tuple>
 
-#include "../cpu/matrix.h"
-#include "../cpu/spike_sums.h"
-#include "operators.h"
+#include "spike_bits.h"
 
 namespace norse_fast::cpu {
 namespace {
-
-/// Spikes as bits: a row of words for each row.
-struct Bits {
-  const uint64_t* words;
-  int64_t rows, columns;
-
-  int64_t stride() const { return words_for(columns); }
-  const uint64_t* row(int64_t r) const { return words + r * stride(); }
-};
 
 /// How the sums are cut into pieces that stay in the caches. It changes no result.
 struct Cut {
@@ -55,7 +43,10 @@ class Lists {
   }
 
   int64_t blocks() const { return blocks_; }
-  SpikeLists from(int64_t block, int64_t row) const { return {begin_.data() + block * rows_ + row, events_.data()}; }
+  SpikeLists from(int64_t block, int64_t row) const {
+    const int64_t* begin = begin_.data() + block * rows_ + row;
+    return {begin, begin + 1, events_.data()};
+  }
 
  private:
   /// Calls f(place of the list, its words, how many).
@@ -119,14 +110,14 @@ void sum_rows(const Bits& bits, const Matrix<T>& x, const T* bias, double densit
         if (!whole) {
           pack_panel(products, x.rows_from(from, std::min(cut.block, x.rows - from)), panel, packed.data());
         }
-        sums.sum(block, lists.from(b, first), rows, b == 0 && !add ? start : nullptr, to, stride);
+        sums.sum(block, lists.from(b, first), rows, columns, b == 0 && !add ? start : nullptr, to, stride);
       }
       if (in_place) continue;
-      for (int64_t r = 0; transposed && r < rows; ++r) {
-        for (int64_t c = 0; c < columns; ++c)
-          out[(panel * kPanel<T> + c) * bits.rows + first + r] = to[r * kPanel<T> + c];
+      if (transposed) {
+        turn(to, kPanel<T>, rows, columns, out + panel * kPanel<T> * bits.rows + first, bits.rows);
+        continue;
       }
-      for (int64_t r = 0; !transposed && r < rows; ++r) {
+      for (int64_t r = 0; r < rows; ++r) {
         std::copy_n(to + r * kPanel<T>, columns, out + (first + r) * x.columns + panel * kPanel<T>);
       }
     }
@@ -145,7 +136,7 @@ void gather_rows(const Bits& bits, const T* weight, int64_t columns, const T* bi
         T sum = bias ? bias[c] : T(0);
         for (int64_t b = 0; b < lists.blocks(); ++b) {
           const SpikeLists list = lists.from(b, r);
-          for (int64_t k = list.begin[0]; k < list.begin[1]; ++k) sum += row[b * Cut::kMostListed + list.events[k]];
+          for (int64_t k = list.begin[0]; k < list.end[0]; ++k) sum += row[b * Cut::kMostListed + list.events[k]];
         }
         out[r * columns + c] = sum;
       }
@@ -177,28 +168,6 @@ void transpose(Watch& watch, const Bits& bits, uint64_t* to) {
         to[(first + k) * stride + word] = square[k];
     }
   });
-}
-
-bool is_double(const Tensor& t) { return t.scalar_type() == ScalarType::Double; }
-
-void check_float(const char* name, const char* argument, const Tensor& t, int64_t dims) {
-  require(t.is_cpu() && t.dim() == dims && is_floating(t.scalar_type()) && !is_half(t.scalar_type()), name, ": ",
-          argument, " is not one of float32 or float64, of ", dims, " dimensions, on the CPU");
-}
-
-/// The bits of a tensor that spike_bits made, of rows of so many spikes.
-Bits bits_of(const char* name, const Tensor& bits, int64_t columns) {
-  require(bits.is_cpu() && bits.dim() == 2 && bits.scalar_type() == ScalarType::Long && bits.is_contiguous(), name,
-          ": bits are not a contiguous matrix of int64 on the CPU");
-  require(columns >= 0 && columns <= INT64_MAX - kWordBits && bits.size(1) == words_for(columns), name,
-          ": bits are not those of rows of ", columns);
-  const Bits found{static_cast<const uint64_t*>(bits.data_ptr()), bits.size(0), columns};
-  bool fits = true;
-  for (int64_t r = 0; columns % kWordBits != 0 && r < found.rows; ++r) {
-    fits &= found.row(r)[found.stride() - 1] >> (columns % kWordBits) == 0;
-  }
-  require(fits, name, ": bits have spikes beyond column ", columns);
-  return found;
 }
 
 /// sum = grads.T @ spikes, or, to `add`, += that.
@@ -263,11 +232,7 @@ Tensor spike_linear(const Tensor& bits, int64_t columns, const Tensor& weight, c
   const Bits spikes = bits_of("spike_linear", bits, columns);
   check_float("spike_linear", "weight", weight, 2);
   require(weight.size(1) == columns, "spike_linear: weight has not ", columns, " columns");
-  if (bias) {
-    check_float("spike_linear", "bias", *bias, 1);
-    require(bias->scalar_type() == weight.scalar_type() && bias->size(0) == weight.size(0),
-            "spike_linear: bias does not fit the weight");
-  }
+  check_bias("spike_linear", weight, bias);
   const Tensor w = as_contiguous(weight);
   const Tensor b = bias ? as_contiguous(*bias) : w;
   const Tensor out =

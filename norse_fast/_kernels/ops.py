@@ -131,7 +131,33 @@ def register_shared_fakes() -> None:
         _check_devices(bits, like)
         return like.new_empty(bits.shape[0], columns)
 
-    for fake in (spike_bits, spike_linear, spike_outer, spike_values):
+    def spike_conv2d(bits: torch.Tensor, size: Any, weight: torch.Tensor, bias: Any, *how: Any) -> torch.Tensor:
+        _check_devices(bits, weight, bias)
+        kernel = weight.shape[2:]
+        out = [(n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in zip(size, kernel, *how)]
+        return weight.new_empty(bits.shape[0], weight.shape[0], *out)
+
+    def spike_conv2d_outer(
+        bits: torch.Tensor, channels: Any, size: Any, grads: torch.Tensor, kernel: Any, *how: Any
+    ) -> torch.Tensor:
+        _check_devices(bits, grads)
+        return grads.new_empty(grads.shape[1], channels, *kernel)
+
+    def spike_max_pool2d(bits: torch.Tensor, channels: Any, size: Any, like: torch.Tensor, *how: Any) -> torch.Tensor:
+        _check_devices(bits, like)
+        out = [(n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in zip(size, *how)]
+        return like.new_empty(bits.shape[0], channels, *out)
+
+    def spike_max_pool2d_backward(
+        bits: torch.Tensor, channels: Any, size: Any, grads: torch.Tensor, *how: Any
+    ) -> torch.Tensor:
+        _check_devices(bits, grads)
+        return grads.new_empty(bits.shape[0], channels, *size)
+
+    for fake in (
+        *(spike_bits, spike_linear, spike_outer, spike_values, spike_conv2d, spike_conv2d_outer),
+        *(spike_max_pool2d, spike_max_pool2d_backward),
+    ):
         torch.library.register_fake(f"norse_fast::{fake.__name__}", fake)
     torch.library.register_fake("norse_fast::product", product)
     torch.library.register_fake("norse_fast::spike_product", spike_product)

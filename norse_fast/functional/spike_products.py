@@ -1,27 +1,35 @@
 r"""Products of spikes with weights, as sums over the spikes that are there.
 
-A layer of weights after spiking neurons multiplies by zeros most of the time. On the CPU, :func:`spike_linear` sums the
-columns of the weights that belong to spikes instead. It is as exact as a matrix product: every output is a sum in the order
-of the inputs, the same for any number of threads and however a sequence is cut. Rounding differs from that of
-``torch.nn.functional.linear``, which sums in another order.
+A layer of weights after spiking neurons multiplies by zeros most of the time. On the CPU, :func:`spike_linear` and
+:func:`spike_conv2d` sum the weights that belong to spikes instead. They are as exact as a product of matrices: every output
+is a sum in the order of the inputs, the same for any number of threads and however a sequence is cut. Rounding differs from
+that of ``torch.nn.functional``, which sums in another order.
 """
 
 from __future__ import annotations
 
 import contextlib
 import contextvars
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
+from torch.nn.grad import conv2d_input, conv2d_weight
 
 from .._kernels.autograd import beyond_kernels, in_transform, wants_more
 from .._kernels.extension import has_kernels
 
-__all__ = ["dense_products", "spike_linear"]
+__all__ = ["dense_products", "spike_conv2d", "spike_linear", "spike_max_pool2d"]
 
-#: The share of ones up to which sums are taken; with more, a matrix product is as fast.
+#: The share of ones up to which sums are taken; with more, a product of matrices is as fast.
 MOST_SPIKES = 0.3
+#: The same for convolutions.
+MOST_SPIKES_OF_IMAGES = 0.25
+# Events for which the lists of an image have room; those of a larger one would leave the caches.
+_MOST_LISTED = 1 << 22
+
+_Pair = int | tuple[int, ...]
 
 _dense = contextvars.ContextVar("dense_products", default=False)
 
@@ -67,49 +75,160 @@ def spike_linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | Non
         >>> spike_linear(torch.tensor([1.0, 0.0, 1.0]), torch.tensor([[1.0, 2.0, 4.0]]))
         tensor([5.])
     """
-    spikes = _as_bits(x, weight, bias)
-    if spikes is None:
-        if x.dtype in (torch.bool, torch.uint8):
-            x = x.to(weight.dtype)
-        return torch.nn.functional.linear(x, weight, bias)
-    link = _Link.apply(x.reshape(-1, x.shape[-1])) if x.requires_grad and torch.is_grad_enabled() else None
-    y: torch.Tensor = _SpikeLinear.apply(link, weight, bias, *spikes)
-    return y.view(*x.shape[:-1], weight.shape[0])
+    if weight.dim() == 2 and x.dim() > 0 and x.shape[-1] == weight.shape[1] and _may_sum(x, weight, bias):
+        rows = x.reshape(-1, x.shape[-1])
+        if (spikes := _as_bits(rows, MOST_SPIKES)) is not None:
+            y: torch.Tensor = _SpikeLinear.apply(_link(rows), weight, bias, rows.shape[1], *spikes)
+            return y.view(*x.shape[:-1], weight.shape[0])
+    return torch.nn.functional.linear(_as_numbers(x, weight), weight, bias)
 
 
-def _as_bits(
-    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
-) -> tuple[torch.Tensor, int, float] | None:
-    """The spikes as bits, how many are in a row, and the share of ones; None where a matrix product is to be taken."""
+def spike_conv2d(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None = None,
+    stride: _Pair = 1,
+    padding: _Pair | str = 0,
+    dilation: _Pair = 1,
+    groups: int = 1,
+) -> torch.Tensor:
+    """A convolution of images of spikes.
+
+    Where all elements of ``x`` are 0 or 1, at most 25 % of them 1, ``groups`` is 1 and ``padding`` a number, the sums are
+    taken over the ones; backward then keeps ``x`` as bits. Otherwise, as in :func:`spike_linear`, it is
+    ``torch.nn.functional.conv2d``.
+
+    Args:
+        x: spikes, ``(..., C, H, W)``, in the dtype of the weights, or bool or uint8.
+        weight: ``(outputs, C / groups, kernel height, kernel width)``, float32 or float64; other dtypes are left to PyTorch.
+        bias: ``(outputs,)``.
+        stride: steps of the kernel, a number or a pair; likewise the next two.
+        padding: zeros on each side, or ``"same"`` or ``"valid"``.
+        dilation: distance between the elements of the kernel.
+        groups: number of groups of channels that do not see each other.
+
+    Returns:
+        ``(..., outputs, H', W')``, in the dtype of the weights.
+
+    Raises:
+        RuntimeError: shapes or dtypes do not fit.
+
+    Example:
+        >>> x = torch.zeros(1, 1, 3, 3)
+        >>> x[0, 0, 1, 1] = 1
+        >>> spike_conv2d(x, torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]])).flatten()
+        tensor([4., 3., 2., 1.])
+    """
+    if x.dim() > 4:
+        y = spike_conv2d(x.flatten(0, -4), weight, bias, stride, padding, dilation, groups)
+        return y.unflatten(0, x.shape[:-3])
+    how = [_pair(value) for value in (stride, padding, dilation)]
+    spikes = None
+    if groups == 1 and _is_listable(x, weight, *how) and _may_sum(x, weight, bias):
+        spikes = _as_bits(x.reshape(x.shape[0], -1), MOST_SPIKES_OF_IMAGES)
+    if spikes is not None:
+        summed: torch.Tensor = _SpikeConv2d.apply(_link(x), weight, bias, list(x.shape), how, spikes[0])
+        return summed
+    return torch.nn.functional.conv2d(_as_numbers(x, weight), weight, bias, stride, padding, dilation, groups)
+
+
+def spike_max_pool2d(
+    x: torch.Tensor, kernel_size: _Pair, stride: _Pair | None = None, padding: _Pair = 0, dilation: _Pair = 1
+) -> torch.Tensor:
+    """Max pooling of images of spikes: whether there is one in a window.
+
+    Where all elements of ``x`` are 0 or 1, bits are pooled, and backward keeps them alone; otherwise, as in
+    :func:`spike_linear`, it is ``torch.nn.functional.max_pool2d``. Both are the same, bit for bit.
+
+    Args:
+        x: spikes, ``(..., C, H, W)``, float32 or float64; other dtypes are left to PyTorch.
+        kernel_size: height and width of the window, a number or a pair; likewise the next three.
+        stride: steps of the window, by default its size.
+        padding: zeros on each side, at most half a window.
+        dilation: distance between the elements of the window.
+
+    Returns:
+        ``(..., C, H', W')``, in the dtype of ``x``.
+
+    Raises:
+        RuntimeError: sizes do not fit.
+
+    Example:
+        >>> spike_max_pool2d(torch.tensor([[[[0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]]]]), 2)
+        tensor([[[[1., 0.]]]])
+    """
+    if x.dim() > 4:
+        return spike_max_pool2d(x.flatten(0, -4), kernel_size, stride, padding, dilation).unflatten(0, x.shape[:-3])
+    stride = kernel_size if stride is None else stride
+    how = [_pair(value) for value in (kernel_size, stride, padding, dilation)]
+    spikes = None
+    if x.dim() == 4 and all(how) and all(2 * p <= k for p, k in zip(how[2], how[0])):
+        window = x.new_empty(1).expand(1, x.shape[1], *how[0])
+        if _is_listable(x, window, *how[1:]) and _may_sum(x, window, None):
+            spikes = _as_bits(x.reshape(x.shape[0], -1), 1.0)
+    if spikes is not None:
+        pooled: torch.Tensor = _SpikeMaxPool2d.apply(_link(x), x.new_empty(0), list(x.shape), how, spikes[0])
+        return pooled
+    return torch.nn.functional.max_pool2d(x, kernel_size, stride, padding, dilation)
+
+
+def _pair(value: Any) -> list[int]:
+    """Two numbers, or none where a value is not one or two of them."""
+    values = [value] * 2 if isinstance(value, int) else list(value)
+    return values if len(values) == 2 and all(isinstance(v, int) for v in values) else []
+
+
+def _is_listable(
+    x: torch.Tensor, weight: torch.Tensor, stride: list[int], padding: list[int], dilation: list[int]
+) -> bool:
+    """Whether a convolution makes sense, and its lists fit into the caches."""
+    if x.dim() != 4 or weight.dim() != 4 or x.shape[1] != weight.shape[1] or not (stride and padding and dilation):
+        return False
+    if min(*stride, *dilation) < 1 or min(padding) < 0:
+        return False
+    reach = [x.shape[2 + k] + 2 * padding[k] - dilation[k] * (weight.shape[2 + k] - 1) - 1 for k in (0, 1)]
+    places, elements = math.prod(r // s + 1 for r, s in zip(reach, stride)), math.prod(weight.shape[1:])
+    return min(reach) >= 0 and elements < 1 << 16 and places < 1 << 16 and places * elements <= _MOST_LISTED
+
+
+def _may_sum(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> bool:
+    """Whether these are tensors that kernels take, and nothing is at work that asks for PyTorch's own operators."""
     tensors = [t for t in (x, weight, bias) if t is not None]
-    if (
-        torch.compiler.is_compiling()
-        or _dense.get()
-        or not all(type(t) in (torch.Tensor, torch.nn.Parameter) and t.is_cpu and not t.is_sparse for t in tensors)
-        or weight.dtype not in (torch.float32, torch.float64)
-        or x.dtype not in (weight.dtype, torch.bool, torch.uint8)
-        or (bias is not None and (bias.dtype != weight.dtype or bias.shape != weight.shape[:1]))
-        or weight.dim() != 2
-        or x.dim() == 0
-        or x.shape[-1] != weight.shape[1]
-        or x.numel() == 0
-        or torch.is_autocast_enabled("cpu")
-        or in_transform()
-        or beyond_kernels(tensors)
-        or torch.jit.is_tracing()
-        or not has_kernels("cpu")
-    ):
-        return None
+    return (
+        not torch.compiler.is_compiling()
+        and not _dense.get()
+        and all(type(t) in (torch.Tensor, torch.nn.Parameter) and t.is_cpu and not t.is_sparse for t in tensors)
+        and weight.dtype in (torch.float32, torch.float64)
+        and x.dtype in (weight.dtype, torch.bool, torch.uint8)
+        and (bias is None or (bias.dtype == weight.dtype and bias.shape == weight.shape[:1]))
+        and x.numel() > 0
+        and not torch.is_autocast_enabled("cpu")
+        and not in_transform()
+        and not beyond_kernels(tensors)
+        and not torch.jit.is_tracing()
+        and has_kernels("cpu")
+    )
+
+
+def _as_bits(x: torch.Tensor, most: float) -> tuple[torch.Tensor, float] | None:
+    """The spikes of a matrix as bits, and the share of ones; None where something else is there, or too many of them."""
     with torch.no_grad():
-        bits, count = torch.ops.norse_fast.spike_bits(x.detach().reshape(-1, x.shape[-1]))
-    found = int(count)
-    if found < 0 or found > MOST_SPIKES * x.numel():
-        return None
-    return bits, x.shape[-1], found / x.numel()
+        bits, count = torch.ops.norse_fast.spike_bits(x.detach())
+    share = int(count) / x.numel()
+    return (bits, share) if 0 <= share <= most else None
+
+
+def _as_numbers(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    return x.to(weight.dtype) if x.dtype in (torch.bool, torch.uint8) else x
+
+
+def _link(x: torch.Tensor) -> torch.Tensor | None:
+    """Stands for a tensor in the graph, where it is in one."""
+    return _Link.apply(x) if x.requires_grad and torch.is_grad_enabled() else None
 
 
 class _Link(torch.autograd.Function):
-    """Stands for a tensor in the graph without its memory: one element, expanded."""
+    """A tensor without its memory: one element, expanded."""
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
@@ -125,10 +244,10 @@ class _Values(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, link: torch.Tensor | None, bits: torch.Tensor, columns: int, like: torch.Tensor
+        ctx: Any, link: torch.Tensor | None, bits: torch.Tensor, shape: Sequence[int], like: torch.Tensor
     ) -> torch.Tensor:
-        values: torch.Tensor = torch.ops.norse_fast.spike_values(bits, columns, like)
-        return values
+        values: torch.Tensor = torch.ops.norse_fast.spike_values(bits, math.prod(shape[1:]), like)
+        return values.view(shape)
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> Any:
@@ -142,8 +261,8 @@ class _SpikeLinear(torch.autograd.Function):
         link: torch.Tensor | None,
         weight: torch.Tensor,
         bias: torch.Tensor | None,
-        bits: torch.Tensor,
         columns: int,
+        bits: torch.Tensor,
         density: float,
     ) -> torch.Tensor:
         ctx.save_for_backward(link, weight, bits)
@@ -159,7 +278,69 @@ class _SpikeLinear(torch.autograd.Function):
         grad_bias = gradient.sum(0) if want_bias else None
         grad_weight = None
         if want_weight and wants_more((gradient,)):
-            grad_weight = gradient.mT @ _Values.apply(link, bits, ctx.columns, weight)
+            grad_weight = gradient.mT @ _Values.apply(link, bits, (bits.shape[0], ctx.columns), weight)
         elif want_weight:
             grad_weight = torch.ops.norse_fast.spike_outer(bits, ctx.columns, gradient, ctx.density)
         return grad_x, grad_weight, grad_bias, None, None, None
+
+
+class _SpikeConv2d(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        link: torch.Tensor | None,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        shape: list[int],
+        how: list[list[int]],
+        bits: torch.Tensor,
+    ) -> torch.Tensor:
+        ctx.save_for_backward(link, weight, bits)
+        ctx.shape, ctx.how = shape, how
+        y: torch.Tensor = torch.ops.norse_fast.spike_conv2d(bits, shape[2:], weight, bias, *how)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> Any:
+        link, weight, bits = ctx.saved_tensors
+        want_x, want_weight, want_bias = ctx.needs_input_grad[:3]
+        grad_x = conv2d_input(ctx.shape, weight, gradient, *ctx.how) if want_x else None
+        grad_bias = gradient.sum((0, 2, 3)) if want_bias else None
+        grad_weight = None
+        if want_weight and wants_more((gradient,)):
+            values = _Values.apply(link, bits, ctx.shape, weight)
+            grad_weight = conv2d_weight(values, weight.shape, gradient, *ctx.how)
+        elif want_weight:
+            channels, *size = ctx.shape[1:]
+            kernel = list(weight.shape[2:])
+            grad_weight = torch.ops.norse_fast.spike_conv2d_outer(bits, channels, size, gradient, kernel, *ctx.how)
+        return grad_x, grad_weight, grad_bias, None, None, None
+
+
+class _SpikeMaxPool2d(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        link: torch.Tensor | None,
+        like: torch.Tensor,
+        shape: list[int],
+        how: list[list[int]],
+        bits: torch.Tensor,
+    ) -> torch.Tensor:
+        ctx.save_for_backward(link, like, bits)
+        ctx.shape, ctx.how = shape, how
+        y: torch.Tensor = torch.ops.norse_fast.spike_max_pool2d(bits, shape[1], shape[2:], like, *how)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> Any:
+        link, like, bits = ctx.saved_tensors
+        channels, *size = ctx.shape[1:]
+        if wants_more((gradient,)):
+            values = _Values.apply(link, bits, ctx.shape, like)
+            _, indices = torch.nn.functional.max_pool2d(values, *ctx.how, return_indices=True)
+            shape = (*gradient.shape[:2], size[0] * size[1])
+            spread = gradient.new_zeros(shape).scatter_add(2, indices.flatten(2), gradient.flatten(2))
+            return spread.view(ctx.shape), None, None, None, None
+        spread = torch.ops.norse_fast.spike_max_pool2d_backward(bits, channels, size, gradient, *ctx.how)
+        return spread, None, None, None, None

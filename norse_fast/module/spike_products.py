@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
-from ..functional.spike_products import spike_linear
+from ..functional.spike_products import spike_conv2d, spike_linear, spike_max_pool2d
 
-__all__ = ["SpikeLinear"]
+__all__ = ["SpikeConv2d", "SpikeLinear", "SpikeMaxPool2d"]
 
 
 class SpikeLinear(torch.nn.Linear):
@@ -25,3 +27,43 @@ class SpikeLinear(torch.nn.Linear):
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """Sums of weights, ``(..., outputs)``, over the spikes of ``input``, ``(..., inputs)``."""
         return spike_linear(input, self.weight, self.bias)
+
+
+class SpikeConv2d(torch.nn.Conv2d):
+    """A convolution that is fast for images of spikes on the CPU.
+
+    Constructor, parameters and ``state_dict`` are those of ``torch.nn.Conv2d``, and so is the output, but for rounding; the
+    input may have any leading dimensions, for example ``(T, B, C, H, W)``. What it does, and when it is the same as
+    ``torch.nn.Conv2d``, is in :func:`norse_fast.functional.spike_products.spike_conv2d`.
+
+    Example:
+        >>> layer = SpikeConv2d(1, 2, kernel_size=3)
+        >>> layer(torch.zeros(5, 4, 1, 8, 8)).shape
+        torch.Size([5, 4, 2, 6, 6])
+    """
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """Sums of weights, ``(..., outputs, H', W')``, over the spikes of ``input``, ``(..., C, H, W)``."""
+        if self.padding_mode != "zeros":
+            if input.dim() <= 4:
+                return super().forward(input)
+            return super().forward(input.flatten(0, -4)).unflatten(0, input.shape[:-3])
+        return spike_conv2d(input, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+
+
+class SpikeMaxPool2d(torch.nn.MaxPool2d):
+    """Max pooling that is fast for images of spikes on the CPU.
+
+    Constructor and output are those of ``torch.nn.MaxPool2d``; the input may have any leading dimensions. What it does is in
+    :func:`norse_fast.functional.spike_products.spike_max_pool2d`.
+
+    Example:
+        >>> SpikeMaxPool2d(2)(torch.zeros(5, 4, 1, 8, 8)).shape
+        torch.Size([5, 4, 1, 4, 4])
+    """
+
+    def forward(self, input: torch.Tensor) -> Any:
+        """Whether there is a spike in each window, ``(..., C, H', W')``, of ``input``, ``(..., C, H, W)``."""
+        if self.return_indices or self.ceil_mode:
+            return super().forward(input)
+        return spike_max_pool2d(input, self.kernel_size, self.stride, self.padding, self.dilation)

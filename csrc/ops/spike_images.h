@@ -1,0 +1,51 @@
+#pragma once
+// What the operators on images of spikes share.
+
+#include <algorithm>
+#include <vector>
+
+#include "spike_bits.h"
+
+namespace norse_fast::cpu {
+
+/// One dimension of images over which a kernel or a window moves.
+struct Axis {
+  int64_t size, kernel, stride, padding, dilation;
+
+  int64_t outputs() const { return (size + 2 * padding - dilation * (kernel - 1) - 1) / stride + 1; }
+
+  /// For each place of the input the elements of the kernel that meet it, and the outputs to which they belong.
+  struct Meeting {
+    int64_t element, output;
+  };
+  std::vector<std::vector<Meeting>> meetings() const {
+    std::vector<std::vector<Meeting>> all(size);
+    for (int64_t place = 0; place < size; ++place) {
+      for (int64_t k = 0; k < kernel; ++k) {
+        const int64_t from = place + padding - k * dilation;
+        if (from >= 0 && from % stride == 0 && from / stride < outputs()) all[place].push_back({k, from / stride});
+      }
+    }
+    return all;
+  }
+};
+
+/// Up to 64 bits from any place on.
+inline uint64_t read_bits(const uint64_t* words, int64_t first, int64_t count) {
+  const int64_t word = first / kWordBits, shift = first % kWordBits;
+  uint64_t bits = words[word] >> shift;
+  if (shift + count > kWordBits) bits |= words[word + 1] << (kWordBits - shift);
+  return count == kWordBits ? bits : bits & ((uint64_t{1} << count) - 1);
+}
+
+inline Axis axis_of(const char* name, int64_t size, int64_t kernel, int64_t stride, int64_t padding, int64_t dilation) {
+  constexpr int64_t kMost = 1 << 15;
+  const Axis axis{size, kernel, stride, padding, dilation};
+  require(size > 0 && kernel > 0 && stride > 0 && padding >= 0 && dilation > 0 && size <= kMost && kernel <= kMost &&
+              stride <= kMost && padding <= kMost && dilation <= kMost && axis.outputs() > 0,
+          name, ": size ", size, ", kernel ", kernel, ", stride ", stride, ", padding ", padding, " and dilation ",
+          dilation, " do not fit each other");
+  return axis;
+}
+
+}  // namespace norse_fast::cpu

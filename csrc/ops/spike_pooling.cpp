@@ -1,0 +1,154 @@
+// Max pooling of spikes, on the CPU: whether there is one in a window. The gradient goes to the first that is there,
+// or, as in PyTorch, to the first element where there is none.
+
+#include "spike_images.h"
+
+namespace norse_fast::cpu {
+namespace {
+
+/// Calls f(row, column) of the input for the elements of a window that are in the image, row after row, until it
+/// returns true.
+template <class F>
+void visit_window(const Axis& rows, const Axis& columns, int64_t row, int64_t column, F f) {
+  for (int64_t y = 0; y < rows.kernel; ++y) {
+    const int64_t at = row * rows.stride - rows.padding + y * rows.dilation;
+    if (at < 0 || at >= rows.size) continue;
+    for (int64_t x = 0; x < columns.kernel; ++x) {
+      const int64_t place = column * columns.stride - columns.padding + x * columns.dilation;
+      if (place >= 0 && place < columns.size && f(at, place)) return;
+    }
+  }
+}
+
+bool is_set(const uint64_t* bits, int64_t k) { return bits[k / kWordBits] >> (k % kWordBits) & 1; }
+
+/// Windows of two times two that do not overlap, nearly all that there are.
+bool is_halving(const Axis& a) {
+  return a.kernel == 2 && a.stride == 2 && a.padding == 0 && a.dilation == 1 && a.size <= kWordBits;
+}
+
+struct Pool {
+  Axis rows, columns;
+
+  int64_t pixels() const { return rows.size * columns.size; }
+  int64_t places() const { return rows.outputs() * columns.outputs(); }
+};
+
+Pool pool_of(const char* name, const Sizes& size, const Sizes& kernel, const Sizes& stride, const Sizes& padding,
+             const Sizes& dilation) {
+  for (const Sizes* sizes : {&size, &kernel, &stride, &padding, &dilation}) {
+    require(sizes->size() == 2, name, ": sizes of an image, a window, and its steps are two numbers each");
+  }
+  const Pool pool{axis_of(name, size[0], kernel[0], stride[0], padding[0], dilation[0]),
+                  axis_of(name, size[1], kernel[1], stride[1], padding[1], dilation[1])};
+  require(2 * padding[0] <= kernel[0] && 2 * padding[1] <= kernel[1], name, ": padding is more than half a window");
+  return pool;
+}
+
+template <class T>
+void pool_image(const Pool& pool, const uint64_t* bits, int64_t first, T* out) {
+  const int64_t width = pool.columns.outputs();
+  for (int64_t row = 0; row < pool.rows.outputs(); ++row, out += width) {
+    if (is_halving(pool.rows) && is_halving(pool.columns)) {
+      const int64_t upper = first + 2 * row * pool.columns.size;
+      uint64_t both =
+          read_bits(bits, upper, pool.columns.size) | read_bits(bits, upper + pool.columns.size, pool.columns.size);
+      both |= both >> 1;
+      for (int64_t column = 0; column < width; ++column) out[column] = static_cast<T>(both >> (2 * column) & 1);
+      continue;
+    }
+    for (int64_t column = 0; column < width; ++column) {
+      bool any = false;
+      visit_window(pool.rows, pool.columns, row, column,
+                   [&](int64_t y, int64_t x) { return any = is_set(bits, first + y * pool.columns.size + x); });
+      out[column] = any;
+    }
+  }
+}
+
+template <class T>
+void spread_gradient(const Pool& pool, const uint64_t* bits, int64_t first, const T* grads, T* out) {
+  std::fill_n(out, pool.pixels(), T(0));
+  for (int64_t row = 0; row < pool.rows.outputs(); ++row) {
+    for (int64_t column = 0; column < pool.columns.outputs(); ++column) {
+      int64_t to = -1;
+      visit_window(pool.rows, pool.columns, row, column, [&](int64_t y, int64_t x) {
+        const int64_t pixel = y * pool.columns.size + x;
+        const bool spiked = is_set(bits, first + pixel);
+        if (to < 0 || spiked) to = pixel;
+        return spiked;
+      });
+      out[to] += *grads++;
+    }
+  }
+}
+
+/// max_pool2d of images, (image, channel * row * column), whose bits are given, in the type of another tensor.
+Tensor spike_max_pool2d(const Tensor& bits, int64_t channels, const Sizes& size, const Tensor& like,
+                        const Sizes& kernel, const Sizes& stride, const Sizes& padding, const Sizes& dilation) {
+  const Pool pool = pool_of("spike_max_pool2d", size, kernel, stride, padding, dilation);
+  require(channels > 0 && channels <= 1 << 20, "spike_max_pool2d: ", channels, " channels");
+  const Bits images = bits_of("spike_max_pool2d", bits, channels * pool.pixels());
+  check_float("spike_max_pool2d", "like", like, like.dim());
+  const Tensor out = Allocator{locate(like), kernel_table().memory}(
+      {images.rows, channels, pool.rows.outputs(), pool.columns.outputs()}, like.scalar_type());
+  Watch watch;
+  const auto run = [&](auto zero) {
+    using T = decltype(zero);
+    parallel(watch, images.rows, [&](int64_t image) {
+      T* to = static_cast<T*>(out.data_ptr()) + image * channels * pool.places();
+      for (int64_t c = 0; c < channels; ++c, to += pool.places()) {
+        pool_image(pool, images.row(image), c * pool.pixels(), to);
+      }
+    });
+  };
+  is_double(like) ? run(0.0) : run(0.0f);
+  return out;
+}
+
+/// The gradient of its input.
+Tensor spike_max_pool2d_backward(const Tensor& bits, int64_t channels, const Sizes& size, const Tensor& grads,
+                                 const Sizes& kernel, const Sizes& stride, const Sizes& padding,
+                                 const Sizes& dilation) {
+  const char* const name = "spike_max_pool2d_backward";
+  const Pool pool = pool_of(name, size, kernel, stride, padding, dilation);
+  require(channels > 0 && channels <= 1 << 20, name, ": ", channels, " channels");
+  const Bits images = bits_of(name, bits, channels * pool.pixels());
+  check_float(name, "grads", grads, 4);
+  require(grads.size(0) == images.rows && grads.size(1) == channels && grads.size(2) == pool.rows.outputs() &&
+              grads.size(3) == pool.columns.outputs(),
+          name, ": grads have another shape than the output");
+  const Tensor g = as_contiguous(grads);
+  const Tensor out =
+      Allocator{locate(grads), kernel_table().memory}({images.rows, channels, size[0], size[1]}, grads.scalar_type());
+  Watch watch;
+  const auto run = [&](auto zero) {
+    using T = decltype(zero);
+    parallel(watch, images.rows * channels, [&](int64_t k) {
+      spread_gradient(pool, images.row(k / channels), k % channels * pool.pixels(),
+                      static_cast<const T*>(g.data_ptr()) + k * pool.places(),
+                      static_cast<T*>(out.data_ptr()) + k * pool.pixels());
+    });
+  };
+  is_double(grads) ? run(0.0) : run(0.0f);
+  return out;
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_FRAGMENT(norse_fast, m) {
+  m.def(
+      "spike_max_pool2d(Tensor bits, int channels, int[] size, Tensor like, int[] kernel, int[] stride, int[] padding, "
+      "int[] dilation) -> Tensor");
+  m.def(
+      "spike_max_pool2d_backward(Tensor bits, int channels, int[] size, Tensor grads, int[] kernel, int[] stride, "
+      "int[] "
+      "padding, int[] dilation) -> Tensor");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(norse_fast, CPU, m) {
+  m.impl("spike_max_pool2d", TORCH_BOX(&spike_max_pool2d));
+  m.impl("spike_max_pool2d_backward", TORCH_BOX(&spike_max_pool2d_backward));
+}
+
+}  // namespace norse_fast::cpu
