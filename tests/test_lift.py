@@ -284,9 +284,12 @@ def test_without_matrix_products_all_is_exact(modules, dtype, training):
     assert_same(model, x, exact=True)
 
 
-# Arguments and the size of one sample, for every module of torch.nn with a rule.
+# Arguments and the size of one sample, for every module without state that has a rule.
 STATELESS: dict[str, tuple[tuple[Any, ...], dict[str, Any], tuple[int, ...]]] = {
     "Linear": ((4, 3), {}, (4,)),
+    "SpikeLinear": ((4, 3), {}, (4,)),
+    "SpikeConv2d": ((2, 3, 2), {}, (2, 4, 4)),
+    "SpikeMaxPool2d": ((2,), {}, (2, 4, 4)),
     "LayerNorm": ((4,), {}, (4,)),
     "RMSNorm": ((4,), {}, (4,)),
     "PixelShuffle": ((2,), {}, (4, 3, 3)),
@@ -362,7 +365,7 @@ def test_stateless_modules(name: str, batch: tuple[int, ...]):
         arguments = (0,)
     if name == "Unflatten" and not batch:
         arguments = (0, (2, 2))
-    module = getattr(nn, name)(*arguments, **options).double().eval()
+    module = getattr(nf if name.startswith("Spike") else nn, name)(*arguments, **options).double().eval()
     assert decisions(module) == {"": True}
     assert_same(module, torch.randn(4, *batch, *sample, dtype=torch.float64))
 
