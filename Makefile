@@ -2,7 +2,7 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 ENVIRONMENT := build/bench-venv
 
-.PHONY: test sanitize test-compile docs bench fuzz soak gpu-check
+.PHONY: test sanitize test-compile docs bench fuzz soak gpu-check gpu-kernels
 
 # Everything, from nothing: environment, build, lint, types, docs, tests.
 test:
@@ -49,3 +49,10 @@ fuzz:
 # On a machine with a GPU: builds, runs the CUDA tests and the benchmark of the GPU. See docs/gpu.md.
 gpu-check:
 	PYTHON=$(PYTHON) bash benchmarks/gpu_check.sh
+
+# The kernels by themselves, for a GPU elsewhere, which stage k of gpu-check times; FLAGS and NAME make variants.
+NAME ?= kernels
+gpu-kernels:
+	mkdir -p build/gpu-kernels
+	nvcc -x cu -arch=sm_90 -O3 -std=c++17 -DNDEBUG --fmad=false --extended-lambda --expt-relaxed-constexpr -Icsrc $(FLAGS) \
+	  benchmarks/gpu_kernels.cu csrc/cuda/limits.cpp -o build/gpu-kernels/$(NAME)

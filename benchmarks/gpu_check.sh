@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What needs a GPU, in stages in the order of their worth; without a network, in under 6 minutes. See docs/gpu.md.
 #
-#   STAGES  which of them, in this order; by default all: abcdef
+#   STAGES  which of them, in this order; by default abcdef; and k, programs that `make gpu-kernels` built
 #   PYTHON  a Python with torch 2.11 or newer with CUDA, pytest, hypothesis, rich and matplotlib; cmake and ninja to build
 #   WHEELS  a folder with wheels of what to compare with, for example norse and spikingjelly; may be missing
 #   OUT     where the results go: a file per stage, gpu.json and gpu.png
@@ -102,6 +102,7 @@ for stage in $(grep -o . <<<"$stages"); do
       sanitize e 40 racecheck
       ;;
     f) measure f 90 linear sizes graphs ;;
+    k) for program in build/gpu-kernels/*; do TAIL=20 run k 15 "$program"; done ;;
     *) echo "unknown stage $stage" >&2; exit 2 ;;
   esac
 done
