@@ -4,6 +4,10 @@ A layer of weights after spiking neurons multiplies by zeros most of the time. O
 :func:`spike_conv2d` sum the weights that belong to spikes instead. They are as exact as a product of matrices: every output
 is a sum in the order of the inputs, the same for any number of threads and however a sequence is cut. Rounding differs from
 that of ``torch.nn.functional``, which sums in another order.
+
+Source: that a spike is worth an addition where a matrix product multiplies, F. Akopyan et al., *TrueNorth: Design and Tool
+Flow of a 65 mW 1 Million Neuron Programmable Neurosynaptic Chip*, IEEE Transactions on Computer-Aided Design 34 (2015),
+1537-1557; the order of work is this package's.
 """
 
 from __future__ import annotations
@@ -39,6 +43,9 @@ def dense_products() -> Iterator[None]:
     """Context in which products of spikes are those of PyTorch, for comparisons.
 
     It holds for the code inside it, as a context variable does: other threads and tasks go on as they were.
+
+    Returns:
+        A context manager.
 
     Example:
         >>> with dense_products():

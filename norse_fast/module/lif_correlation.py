@@ -27,6 +27,7 @@ class LIFCorrelation(Parameters):
         hidden_size: number of neurons N.
         p: parameters.
         dt: length of a step in seconds.
+        learn: names of fields of ``p`` that become parameters of the module, see :doc:`/learning`.
 
     Example:
         >>> weights = torch.ones(4, 2), torch.zeros(4, 4)

@@ -18,6 +18,13 @@ class SpikeLinear(torch.nn.Linear):
     it does, and when it is the same as ``torch.nn.Linear``, is in
     :func:`norse_fast.functional.spike_products.spike_linear`.
 
+    Args:
+        in_features: number of inputs.
+        out_features: number of outputs.
+        bias: whether there is one.
+        device: where the weights are made.
+        dtype: dtype of the weights.
+
     Example:
         >>> layer = SpikeLinear(3, 2, bias=False)
         >>> layer(torch.zeros(5, 3)).shape
@@ -35,6 +42,19 @@ class SpikeConv2d(torch.nn.Conv2d):
     Constructor, parameters and ``state_dict`` are those of ``torch.nn.Conv2d``, and so is the output, but for rounding; the
     input may have any leading dimensions, for example ``(T, B, C, H, W)``. What it does, and when it is the same as
     ``torch.nn.Conv2d``, is in :func:`norse_fast.functional.spike_products.spike_conv2d`.
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        kernel_size: height and width of the kernel in pixels, a number or a pair; likewise the next three.
+        stride: steps of the kernel.
+        padding: zeros on each side, or ``"same"`` or ``"valid"``.
+        dilation: distance between the elements of the kernel.
+        groups: number of groups of channels that do not see each other.
+        bias: whether there is one.
+        padding_mode: what lies beyond the image: ``"zeros"``, or what PyTorch offers besides.
+        device: where the weights are made.
+        dtype: dtype of the weights.
 
     Example:
         >>> layer = SpikeConv2d(1, 2, kernel_size=3)
@@ -56,6 +76,14 @@ class SpikeMaxPool2d(torch.nn.MaxPool2d):
 
     Constructor and output are those of ``torch.nn.MaxPool2d``; the input may have any leading dimensions. What it does is in
     :func:`norse_fast.functional.spike_products.spike_max_pool2d`.
+
+    Args:
+        kernel_size: height and width of the window in pixels, a number or a pair; likewise the next three.
+        stride: steps of the window, by default its size.
+        padding: zeros on each side, at most half a window.
+        dilation: distance between the elements of the window.
+        return_indices: also return where the largest elements are; PyTorch does this.
+        ceil_mode: let windows reach beyond the image; PyTorch does this.
 
     Example:
         >>> SpikeMaxPool2d(2)(torch.zeros(5, 4, 1, 8, 8)).shape
