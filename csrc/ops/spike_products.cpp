@@ -100,10 +100,8 @@ void sum_rows(const Bits& bits, const Matrix<T>& x, const T* bias, double densit
       const bool in_place = whole && columns == kPanel<T>;
       T* const to = in_place ? out + first * x.columns + panel * kPanel<T> : waiting.data();
       const int64_t stride = in_place ? x.columns : kPanel<T>;
-      for (int64_t r = 0; add && r < rows; ++r) {
-        for (int64_t c = 0; c < columns; ++c)
-          to[r * kPanel<T> + c] = out[(panel * kPanel<T> + c) * bits.rows + first + r];
-      }
+      T* const turned = out + panel * kPanel<T> * bits.rows + first;  // if transposed
+      if (add) turn(turned, bits.rows, columns, rows, to, kPanel<T>);
       for (int64_t b = 0; b < lists.blocks(); ++b) {
         const int64_t from = b * cut.block;
         const T* block = packed.data() + (whole ? from * kPanel<T> : 0);
@@ -114,7 +112,7 @@ void sum_rows(const Bits& bits, const Matrix<T>& x, const T* bias, double densit
       }
       if (in_place) continue;
       if (transposed) {
-        turn(to, kPanel<T>, rows, columns, out + panel * kPanel<T> * bits.rows + first, bits.rows);
+        turn(to, kPanel<T>, rows, columns, turned, bits.rows);
         continue;
       }
       for (int64_t r = 0; r < rows; ++r) {
