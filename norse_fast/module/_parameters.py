@@ -89,6 +89,8 @@ class Parameters(torch.nn.Module):
     that parameter acts.
     """
 
+    p: Any
+
     def _set_parameters(self, p: Any, learn: str | Sequence[str]) -> None:
         values = {path: value for path, value in _leaves(p) if path}
         names = [path[-1] for path in values]
@@ -108,36 +110,37 @@ class Parameters(torch.nn.Module):
         for name, path in learned.items():
             self.register_parameter(name, _as_parameter(values[path]))
             p = _replaced(p, path, None)
-        self.__dict__["p"] = p
-        if learned:
-            self.__dict__["_learned"] = learned
-        if any(isinstance(value, torch.nn.Parameter) for _, value in _leaves(p)):
-            self.__dict__["_unseen"] = True
+        unseen = any(isinstance(value, torch.nn.Parameter) for _, value in _leaves(p))
+        # An ordinary attribute, which costs a step nothing, unless something is to be done as it is read.
+        self.__dict__.update({"_given": (p, learned, unseen)} if learned or unseen else {"p": p})
 
-    @property
-    def p(self) -> Any:
+    def __getattr__(self, name: str) -> Any:
+        if name == "p" and "_given" in self.__dict__:
+            return self._present_parameters()
+        return super().__getattr__(name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "p" and "_given" in self.__dict__:
+            _, learned, _ = self.__dict__["_given"]
+            if learned:
+                raise AttributeError(
+                    f"p: got new parameters, but {', '.join(learned)} of this module are learned; assign or load those "
+                    "parameters of the module, or build a new module."
+                )
+            del self.__dict__["_given"]
+        super().__setattr__(name, value)
+
+    def _present_parameters(self) -> Any:
         """The parameters, with the present values of those that are learned."""
-        own = self.__dict__
-        if "_unseen" in own and not torch.compiler.is_compiling():
-            del own["_unseen"]
-            _warn_of_lost(own["p"])
-        try:
-            p = own["p"]
-        except KeyError:
-            raise AttributeError("p") from None
-        if "_learned" in own:
-            for name, path in own["_learned"].items():
-                p = _replaced(p, path, getattr(self, name))
+        p, learned, unseen = self.__dict__["_given"]
+        if unseen and not torch.compiler.is_compiling():
+            _warn_of_lost(p)
+            self.__dict__["_given"] = (p, learned, False)
+            if not learned:
+                self.__dict__["p"] = self.__dict__.pop("_given")[0]
+        for name, path in learned.items():
+            p = _replaced(p, path, getattr(self, name))
         return p
-
-    @p.setter
-    def p(self, p: Any) -> None:
-        if "_learned" in self.__dict__:
-            raise AttributeError(
-                f"p: got new parameters, but {', '.join(self.__dict__['_learned'])} of this module are learned; assign or "
-                "load those parameters of the module, or build a new module."
-            )
-        self.__dict__["p"] = p
 
 
 def _as_parameter(value: Any) -> torch.nn.Parameter:
@@ -155,7 +158,7 @@ def _warn_of_lost(p: Any) -> None:
             f"p: got an nn.Parameter as {', '.join(map('.'.join, lost))} that no module has registered, so no optimiser "
             f"finds it by itself, and what replaces parameters does not reach it; build the module with learn={learn!r}.",
             UserWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
 
 
