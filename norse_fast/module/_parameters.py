@@ -111,7 +111,7 @@ class Parameters(torch.nn.Module):
             self.register_parameter(name, _as_parameter(values[path]))
             p = _replaced(p, path, None)
         unseen = any(isinstance(value, torch.nn.Parameter) for _, value in _leaves(p))
-        # An ordinary attribute, which costs a step nothing, unless something is to be done as it is read.
+        # An ordinary attribute, which costs a step nothing, unless reading it does something.
         self.__dict__.update({"_given": (p, learned, unseen)} if learned or unseen else {"p": p})
 
     def __getattr__(self, name: str) -> Any:
