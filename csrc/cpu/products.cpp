@@ -2,20 +2,14 @@
 
 #include <cstring>
 
+#include "vectors.h"
+
 #if defined(__AVX2__)
 #include <immintrin.h>
 #endif
 
 namespace norse_fast::cpu {
 namespace {
-
-#if defined(__AVX512F__)
-constexpr int kVectorBytes = 64;
-#elif defined(__AVX2__)
-constexpr int kVectorBytes = 32;
-#else
-constexpr int kVectorBytes = 16;
-#endif
 
 template <class T>
 struct Vectors {

@@ -1,15 +1,9 @@
 #include "spike_sums.h"
 
+#include "vectors.h"
+
 namespace norse_fast::cpu {
 namespace {
-
-#if defined(__AVX512F__)
-constexpr int kVectorBytes = 64;
-#elif defined(__AVX2__)
-constexpr int kVectorBytes = 32;
-#else
-constexpr int kVectorBytes = 16;
-#endif
 
 template <class Element>
 bool scan(const Element* z, int64_t n, uint64_t* bits) {
@@ -19,19 +13,16 @@ bool scan(const Element* z, int64_t n, uint64_t* bits) {
     // Bytes first, which compilers vectorise; then eight of them at a time, by a product that gathers their bits.
     alignas(64) uint8_t spiked[kWordBits] = {};
     uint8_t odd = 0;
+    const auto look = [&](int k) __attribute__((always_inline)) {
+      const Element value = z[first + k];
+      spiked[k] = value != Element(0);
+      return static_cast<uint8_t>((value != Element(0)) & (value != Element(1)));
+    };
     if (count == kWordBits) {
 #pragma omp simd reduction(| : odd)
-      for (int k = 0; k < kWordBits; ++k) {
-        const Element value = z[first + k];
-        spiked[k] = value != Element(0);
-        odd |= (value != Element(0)) & (value != Element(1));
-      }
+      for (int k = 0; k < kWordBits; ++k) odd |= look(k);
     } else {
-      for (int k = 0; k < count; ++k) {
-        const Element value = z[first + k];
-        spiked[k] = value != Element(0);
-        odd |= (value != Element(0)) & (value != Element(1));
-      }
+      for (int k = 0; k < count; ++k) odd |= look(k);
     }
     uint64_t word = 0;
     for (int byte = 0; byte < 8; ++byte) {

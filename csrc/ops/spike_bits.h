@@ -18,7 +18,7 @@ struct Bits {
   const uint64_t* row(int64_t r) const { return words + r * stride(); }
 };
 
-inline bool is_double(const Tensor& t) { return t.scalar_type() == ScalarType::Double; }
+inline bool is_set(const uint64_t* bits, int64_t k) { return bits[k / kWordBits] >> (k % kWordBits) & 1; }
 
 inline void check_float(const char* name, const char* argument, const Tensor& t, int64_t dims) {
   require(t.is_cpu() && t.dim() == dims && is_floating(t.scalar_type()) && !is_half(t.scalar_type()), name, ": ",

@@ -9,12 +9,10 @@ namespace norse_fast::cpu {
 namespace {
 
 /// What is convolved: images of spikes as bits, (image, channel, row, column).
-struct Convolution {
+struct Convolution : Plane {
   int64_t channels;
-  Axis rows, columns;
 
-  int64_t pixels() const { return channels * rows.size * columns.size; }
-  int64_t places() const { return rows.outputs() * columns.outputs(); }
+  int64_t pixels() const { return channels * Plane::pixels(); }
   int64_t elements() const { return channels * rows.kernel * columns.kernel; }  // of the kernel of one output channel
 };
 
@@ -149,13 +147,10 @@ void convolve_gradients(const Convolution& c, const Bits& images, const T* grads
 
 Convolution convolution_of(const char* name, int64_t channels, const Sizes& size, const Sizes& kernel,
                            const Sizes& stride, const Sizes& padding, const Sizes& dilation) {
-  for (const Sizes* sizes : {&size, &kernel, &stride, &padding, &dilation}) {
-    require(sizes->size() == 2, name, ": sizes of an image, a kernel, and its steps are two numbers each");
-  }
-  const Convolution c{channels, axis_of(name, size[0], kernel[0], stride[0], padding[0], dilation[0]),
-                      axis_of(name, size[1], kernel[1], stride[1], padding[1], dilation[1])};
-  require(channels > 0 && channels <= 1 << 20 && c.elements() < 1 << 16, name, ": ", channels, " channels of ",
-          c.rows.kernel, " times ", c.columns.kernel, " elements are more than a list can name");
+  check_channels(name, channels);
+  const Convolution c{plane_of(name, size, kernel, stride, padding, dilation), channels};
+  require(c.elements() < 1 << 16, name, ": ", channels, " channels of ", c.rows.kernel, " times ", c.columns.kernel,
+          " elements are more than a list can name");
   require(c.places() < 1 << 16, name, ": more than 65535 places of an output");
   return c;
 }
@@ -172,12 +167,11 @@ Tensor spike_conv2d(const Tensor& bits, const Sizes& size, const Tensor& weight,
   const int64_t outputs = weight.size(0);
   const Tensor out = Allocator{locate(weight), kernel_table().memory}(
       {images.rows, outputs, c.rows.outputs(), c.columns.outputs()}, weight.scalar_type());
-  const auto run = [&](auto zero) {
+  with_type_of(weight, [&](auto zero) {
     using T = decltype(zero);
     convolve<T>(c, images, {static_cast<const T*>(w.data_ptr()), outputs, c.elements(), c.elements(), 1},
                 bias ? static_cast<const T*>(b.data_ptr()) : nullptr, static_cast<T*>(out.data_ptr()));
-  };
-  is_double(weight) ? run(0.0) : run(0.0f);
+  });
   return out;
 }
 
@@ -193,13 +187,12 @@ Tensor spike_conv2d_outer(const Tensor& bits, int64_t channels, const Sizes& siz
   const Tensor g = as_contiguous(grads);
   const int64_t outputs = grads.size(1);
   const Tensor out = empty({outputs, channels, kernel[0], kernel[1]}, grads.scalar_type(), locate(grads));
-  const auto run = [&](auto zero) {
+  with_type_of(grads, [&](auto zero) {
     using T = decltype(zero);
     T* const to = static_cast<T*>(out.data_ptr());
     if (images.rows == 0) return static_cast<void>(std::fill_n(to, outputs * c.elements(), T(0)));
     convolve_gradients<T>(c, images, static_cast<const T*>(g.data_ptr()), outputs, to);
-  };
-  is_double(grads) ? run(0.0) : run(0.0f);
+  });
   return out;
 }
 

@@ -48,4 +48,25 @@ inline Axis axis_of(const char* name, int64_t size, int64_t kernel, int64_t stri
   return axis;
 }
 
+/// An image of one channel, and what moves over it.
+struct Plane {
+  Axis rows, columns;
+
+  int64_t pixels() const { return rows.size * columns.size; }
+  int64_t places() const { return rows.outputs() * columns.outputs(); }
+};
+
+inline Plane plane_of(const char* name, const Sizes& size, const Sizes& kernel, const Sizes& stride,
+                      const Sizes& padding, const Sizes& dilation) {
+  for (const Sizes* sizes : {&size, &kernel, &stride, &padding, &dilation}) {
+    require(sizes->size() == 2, name, ": sizes of an image, a kernel or window, and its steps are two numbers each");
+  }
+  return {axis_of(name, size[0], kernel[0], stride[0], padding[0], dilation[0]),
+          axis_of(name, size[1], kernel[1], stride[1], padding[1], dilation[1])};
+}
+
+inline void check_channels(const char* name, int64_t channels) {
+  require(channels > 0 && channels <= 1 << 20, name, ": got ", channels, " channels");
+}
+
 }  // namespace norse_fast::cpu

@@ -20,33 +20,21 @@ void visit_window(const Axis& rows, const Axis& columns, int64_t row, int64_t co
   }
 }
 
-bool is_set(const uint64_t* bits, int64_t k) { return bits[k / kWordBits] >> (k % kWordBits) & 1; }
-
 /// Windows of two times two that do not overlap, nearly all that there are.
 bool is_halving(const Axis& a) {
   return a.kernel == 2 && a.stride == 2 && a.padding == 0 && a.dilation == 1 && a.size <= kWordBits;
 }
 
-struct Pool {
-  Axis rows, columns;
-
-  int64_t pixels() const { return rows.size * columns.size; }
-  int64_t places() const { return rows.outputs() * columns.outputs(); }
-};
-
-Pool pool_of(const char* name, const Sizes& size, const Sizes& kernel, const Sizes& stride, const Sizes& padding,
-             const Sizes& dilation) {
-  for (const Sizes* sizes : {&size, &kernel, &stride, &padding, &dilation}) {
-    require(sizes->size() == 2, name, ": sizes of an image, a window, and its steps are two numbers each");
-  }
-  const Pool pool{axis_of(name, size[0], kernel[0], stride[0], padding[0], dilation[0]),
-                  axis_of(name, size[1], kernel[1], stride[1], padding[1], dilation[1])};
+Plane pool_of(const char* name, int64_t channels, const Sizes& size, const Sizes& kernel, const Sizes& stride,
+              const Sizes& padding, const Sizes& dilation) {
+  check_channels(name, channels);
+  const Plane pool = plane_of(name, size, kernel, stride, padding, dilation);
   require(2 * padding[0] <= kernel[0] && 2 * padding[1] <= kernel[1], name, ": padding is more than half a window");
   return pool;
 }
 
 template <class T>
-void pool_image(const Pool& pool, const uint64_t* bits, int64_t first, T* out) {
+void pool_image(const Plane& pool, const uint64_t* bits, int64_t first, T* out) {
   const int64_t width = pool.columns.outputs();
   for (int64_t row = 0; row < pool.rows.outputs(); ++row, out += width) {
     if (is_halving(pool.rows) && is_halving(pool.columns)) {
@@ -67,7 +55,7 @@ void pool_image(const Pool& pool, const uint64_t* bits, int64_t first, T* out) {
 }
 
 template <class T>
-void spread_gradient(const Pool& pool, const uint64_t* bits, int64_t first, const T* grads, T* out) {
+void spread_gradient(const Plane& pool, const uint64_t* bits, int64_t first, const T* grads, T* out) {
   std::fill_n(out, pool.pixels(), T(0));
   for (int64_t row = 0; row < pool.rows.outputs(); ++row) {
     for (int64_t column = 0; column < pool.columns.outputs(); ++column) {
@@ -86,14 +74,13 @@ void spread_gradient(const Pool& pool, const uint64_t* bits, int64_t first, cons
 /// max_pool2d of images, (image, channel * row * column), whose bits are given, in the type of another tensor.
 Tensor spike_max_pool2d(const Tensor& bits, int64_t channels, const Sizes& size, const Tensor& like,
                         const Sizes& kernel, const Sizes& stride, const Sizes& padding, const Sizes& dilation) {
-  const Pool pool = pool_of("spike_max_pool2d", size, kernel, stride, padding, dilation);
-  require(channels > 0 && channels <= 1 << 20, "spike_max_pool2d: ", channels, " channels");
+  const Plane pool = pool_of("spike_max_pool2d", channels, size, kernel, stride, padding, dilation);
   const Bits images = bits_of("spike_max_pool2d", bits, channels * pool.pixels());
   check_float("spike_max_pool2d", "like", like, like.dim());
   const Tensor out = Allocator{locate(like), kernel_table().memory}(
       {images.rows, channels, pool.rows.outputs(), pool.columns.outputs()}, like.scalar_type());
   Watch watch;
-  const auto run = [&](auto zero) {
+  with_type_of(like, [&](auto zero) {
     using T = decltype(zero);
     parallel(watch, images.rows, [&](int64_t image) {
       T* to = static_cast<T*>(out.data_ptr()) + image * channels * pool.places();
@@ -101,8 +88,7 @@ Tensor spike_max_pool2d(const Tensor& bits, int64_t channels, const Sizes& size,
         pool_image(pool, images.row(image), c * pool.pixels(), to);
       }
     });
-  };
-  is_double(like) ? run(0.0) : run(0.0f);
+  });
   return out;
 }
 
@@ -111,8 +97,7 @@ Tensor spike_max_pool2d_backward(const Tensor& bits, int64_t channels, const Siz
                                  const Sizes& kernel, const Sizes& stride, const Sizes& padding,
                                  const Sizes& dilation) {
   const char* const name = "spike_max_pool2d_backward";
-  const Pool pool = pool_of(name, size, kernel, stride, padding, dilation);
-  require(channels > 0 && channels <= 1 << 20, name, ": ", channels, " channels");
+  const Plane pool = pool_of(name, channels, size, kernel, stride, padding, dilation);
   const Bits images = bits_of(name, bits, channels * pool.pixels());
   check_float(name, "grads", grads, 4);
   require(grads.size(0) == images.rows && grads.size(1) == channels && grads.size(2) == pool.rows.outputs() &&
@@ -122,15 +107,14 @@ Tensor spike_max_pool2d_backward(const Tensor& bits, int64_t channels, const Siz
   const Tensor out =
       Allocator{locate(grads), kernel_table().memory}({images.rows, channels, size[0], size[1]}, grads.scalar_type());
   Watch watch;
-  const auto run = [&](auto zero) {
+  with_type_of(grads, [&](auto zero) {
     using T = decltype(zero);
     parallel(watch, images.rows * channels, [&](int64_t k) {
       spread_gradient(pool, images.row(k / channels), k % channels * pool.pixels(),
                       static_cast<const T*>(g.data_ptr()) + k * pool.places(),
                       static_cast<T*>(out.data_ptr()) + k * pool.pixels());
     });
-  };
-  is_double(grads) ? run(0.0) : run(0.0f);
+  });
   return out;
 }
 

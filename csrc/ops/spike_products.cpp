@@ -169,16 +169,15 @@ void transpose(Watch& watch, const Bits& bits, uint64_t* to) {
 }
 
 /// sum = grads.T @ spikes, or, to `add`, += that.
-void add_outer(const Bits& spikes, const Tensor& grads, double density, bool add, Tensor& sum) {
+void add_outer(const Bits& spikes, const Tensor& grads, double density, bool add, const Tensor& sum) {
   Watch watch;
   const Scratch<uint64_t> words(spikes.columns * words_for(spikes.rows));
   transpose(watch, spikes, words.data());
   const Bits turned{words.data(), spikes.columns, spikes.rows};
-  const auto run = [&](auto zero) {
+  with_type_of(grads, [&](auto zero) {
     using T = decltype(zero);
     sum_rows<T>(turned, Matrix<T>::of(grads), nullptr, density, true, add, static_cast<T*>(sum.data_ptr()));
-  };
-  is_double(grads) ? run(0.0) : run(0.0f);
+  });
 }
 
 /// The spikes of a matrix as bits, and how many there are; -1, and no bits, where not all elements are 0 or 1.
@@ -235,10 +234,11 @@ Tensor spike_linear(const Tensor& bits, int64_t columns, const Tensor& weight, c
   const Tensor b = bias ? as_contiguous(*bias) : w;
   const Tensor out =
       Allocator{locate(weight), kernel_table().memory}({spikes.rows, weight.size(0)}, weight.scalar_type());
-  const void* start = bias ? b.data_ptr() : nullptr;
-  is_double(weight)
-      ? sum_weights(spikes, w, static_cast<const double*>(start), density, static_cast<double*>(out.data_ptr()))
-      : sum_weights(spikes, w, static_cast<const float*>(start), density, static_cast<float*>(out.data_ptr()));
+  with_type_of(weight, [&](auto zero) {
+    using T = decltype(zero);
+    const T* start = bias ? static_cast<const T*>(b.data_ptr()) : nullptr;
+    sum_weights<T>(spikes, w, start, density, static_cast<T*>(out.data_ptr()));
+  });
   return out;
 }
 
@@ -248,8 +248,7 @@ Tensor spike_outer(const Tensor& bits, int64_t columns, const Tensor& grads, dou
   check_float("spike_outer", "grads", grads, 2);
   require(grads.size(0) == spikes.rows, "spike_outer: grads have not ", spikes.rows, " rows");
   const Tensor out = Allocator{locate(grads), kernel_table().memory}({grads.size(1), columns}, grads.scalar_type());
-  Tensor result = out;
-  add_outer(spikes, as_contiguous(grads), density, false, result);
+  add_outer(spikes, as_contiguous(grads), density, false, out);
   return out;
 }
 
@@ -259,23 +258,14 @@ Tensor spike_values(const Tensor& bits, int64_t columns, const Tensor& like) {
   check_float("spike_values", "like", like, like.dim());
   const Tensor out = empty({spikes.rows, columns}, like.scalar_type(), locate(like));
   Watch watch;
-  parallel(watch, spikes.rows, [&](int64_t r) {
-    for (int64_t k = 0; k < columns; ++k) {
-      const bool spiked = spikes.row(r)[k / kWordBits] >> (k % kWordBits) & 1;
-      if (is_double(like)) {
-        static_cast<double*>(out.data_ptr())[r * columns + k] = spiked;
-      } else {
-        static_cast<float*>(out.data_ptr())[r * columns + k] = spiked;
-      }
-    }
+  with_type_of(like, [&](auto zero) {
+    using T = decltype(zero);
+    parallel(watch, spikes.rows, [&](int64_t r) {
+      T* to = static_cast<T*>(out.data_ptr()) + r * columns;
+      for (int64_t k = 0; k < columns; ++k) to[k] = is_set(spikes.row(r), k);
+    });
   });
   return out;
-}
-
-template <class T>
-void add_dense(const Tensor& spikes, const Tensor& grads, Tensor& sum) {
-  Watch watch;
-  multiply(watch, Matrix<T>::of(grads).transposed(), Matrix<T>::of(spikes), static_cast<T*>(sum.data_ptr()), true);
 }
 
 }  // namespace
@@ -303,13 +293,15 @@ void add_spike_product(const Tensor& spikes, const Tensor& grads, Tensor& sum) {
   const auto [bits, count] = cpu::spike_bits(spikes);
   const int64_t found = *static_cast<const int64_t*>(count.data_ptr()), all = spikes.numel();
   if (found >= 0 && found <= all / kMostSpikes) {
-    cpu::add_outer(cpu::bits_of("spike_product", bits, spikes.size(1)), grads, all ? double(found) / all : 0.0, true,
-                   sum);
-  } else if (cpu::is_double(spikes)) {
-    cpu::add_dense<double>(spikes, grads, sum);
-  } else {
-    cpu::add_dense<float>(spikes, grads, sum);
+    const cpu::Bits own{static_cast<const uint64_t*>(bits.data_ptr()), spikes.size(0), spikes.size(1)};
+    return cpu::add_outer(own, grads, all ? double(found) / all : 0.0, true, sum);
   }
+  cpu::Watch watch;
+  with_type_of(spikes, [&](auto zero) {
+    using T = decltype(zero);
+    cpu::multiply(watch, cpu::Matrix<T>::of(grads).transposed(), cpu::Matrix<T>::of(spikes),
+                  static_cast<T*>(sum.data_ptr()), true);
+  });
 }
 
 }  // namespace norse_fast

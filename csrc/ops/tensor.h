@@ -76,6 +76,12 @@ Tensor adopt(void* data, const Sizes& sizes, ScalarType dtype, Release release) 
 
 inline Tensor as_contiguous(const Tensor& t) { return t.is_contiguous() ? t : torch::stable::contiguous(t); }
 
+/// Calls f with a zero of the type of a tensor of float32 or float64.
+template <class F>
+void with_type_of(const Tensor& t, F f) {
+  t.scalar_type() == ScalarType::Double ? f(0.0) : f(0.0f);
+}
+
 #else
 
 using ScalarType = at::ScalarType;

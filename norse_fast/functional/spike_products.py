@@ -131,7 +131,7 @@ def spike_conv2d(
         return y.unflatten(0, x.shape[:-3])
     how = [_pair(value) for value in (stride, padding, dilation)]
     spikes = None
-    if groups == 1 and _is_listable(x, weight, *how) and _may_sum(x, weight, bias):
+    if groups == 1 and _is_listable(x.shape, weight.shape, *how) and _may_sum(x, weight, bias):
         spikes = _as_bits(x.reshape(x.shape[0], -1), MOST_SPIKES_OF_IMAGES)
     if spikes is not None:
         summed: torch.Tensor = _SpikeConv2d.apply(_link(x), weight, bias, list(x.shape), how, spikes[0])
@@ -170,8 +170,8 @@ def spike_max_pool2d(
     how = [_pair(value) for value in (kernel_size, stride, padding, dilation)]
     spikes = None
     if x.dim() == 4 and all(how) and all(2 * p <= k for p, k in zip(how[2], how[0])):
-        window = x.new_empty(1).expand(1, x.shape[1], *how[0])
-        if _is_listable(x, window, *how[1:]) and _may_sum(x, window, None):
+        window = (1, x.shape[1], *how[0])
+        if _is_listable(x.shape, window, *how[1:]) and _may_sum(x, x, None):
             spikes = _as_bits(x.reshape(x.shape[0], -1), 1.0)
     if spikes is not None:
         pooled: torch.Tensor = _SpikeMaxPool2d.apply(_link(x), x.new_empty(0), list(x.shape), how, spikes[0])
@@ -186,15 +186,15 @@ def _pair(value: Any) -> list[int]:
 
 
 def _is_listable(
-    x: torch.Tensor, weight: torch.Tensor, stride: list[int], padding: list[int], dilation: list[int]
+    image: Sequence[int], kernel: Sequence[int], stride: list[int], padding: list[int], dilation: list[int]
 ) -> bool:
-    """Whether a convolution makes sense, and its lists fit into the caches."""
-    if x.dim() != 4 or weight.dim() != 4 or x.shape[1] != weight.shape[1] or not (stride and padding and dilation):
+    """Whether a convolution of tensors of these shapes makes sense, and its lists fit into the caches."""
+    if len(image) != 4 or len(kernel) != 4 or image[1] != kernel[1] or not (stride and padding and dilation):
         return False
     if min(*stride, *dilation) < 1 or min(padding) < 0:
         return False
-    reach = [x.shape[2 + k] + 2 * padding[k] - dilation[k] * (weight.shape[2 + k] - 1) - 1 for k in (0, 1)]
-    places, elements = math.prod(r // s + 1 for r, s in zip(reach, stride)), math.prod(weight.shape[1:])
+    reach = [image[2 + k] + 2 * padding[k] - dilation[k] * (kernel[2 + k] - 1) - 1 for k in (0, 1)]
+    places, elements = math.prod(r // s + 1 for r, s in zip(reach, stride)), math.prod(kernel[1:])
     return min(reach) >= 0 and elements < 1 << 16 and places < 1 << 16 and places * elements <= _MOST_LISTED
 
 
