@@ -66,6 +66,8 @@ with torch.no_grad():
     voltages, _ = model.module(spikes(test_images[:1], options.steps))
 results: list = [None] * processes
 dist.all_gather_object(results, (losses, voltages[:, 0], [parameter.detach() for parameter in model.parameters()]))
+# The wrapper holds the process group. If its threads outlive the interpreter, PyTorch may abort at the end.
+del model
 dist.destroy_process_group()
 if rank == 0:
     all_losses, all_voltages, all_weights = zip(*results, strict=True)
