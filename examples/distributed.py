@@ -28,22 +28,23 @@ rank, processes = dist.get_rank(), dist.get_world_size()
 images, labels, test_images, test_labels = digits()
 
 # All begin with the weights of process 0 and see different images; gradients are averaged before each update.
-model = DistributedDataParallel(classifier())
+network = classifier()
+model = DistributedDataParallel(network)
 sampler = DistributedSampler(TensorDataset(images, labels))
 loader = DataLoader(sampler.dataset, batch_size=64 // processes, sampler=sampler)
 torch.manual_seed(rank)  # for the spike trains
 
 
-def evidence(network: torch.nn.Module, images: torch.Tensor) -> torch.Tensor:
+def evidence(net: torch.nn.Module, images: torch.Tensor) -> torch.Tensor:
     """Evidence for each class (B, 10): the mean potential of its neuron."""
-    voltages, _ = network(spikes(images, options.steps))
+    voltages, _ = net(spikes(images, options.steps))
     return voltages.mean(0)
 
 
 @torch.no_grad()
 def accuracy() -> float:
     """Share of the test images with most evidence for the right class; the network itself needs no other process."""
-    return (evidence(model.module, test_images).argmax(1) == test_labels).float().mean().item()
+    return (evidence(network, test_images).argmax(1) == test_labels).float().mean().item()
 
 
 optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
@@ -63,9 +64,9 @@ with progress() if rank == 0 else nullcontext() as bar:
         accuracies.append(accuracy())
 
 with torch.no_grad():
-    voltages, _ = model.module(spikes(test_images[:1], options.steps))
+    voltages, _ = network(spikes(test_images[:1], options.steps))
 results: list = [None] * processes
-dist.all_gather_object(results, (losses, voltages[:, 0], [parameter.detach() for parameter in model.parameters()]))
+dist.all_gather_object(results, (losses, voltages[:, 0], [parameter.detach() for parameter in network.parameters()]))
 # The wrapper holds the process group. If its threads outlive the interpreter, PyTorch may abort at the end.
 del model
 dist.destroy_process_group()

@@ -155,14 +155,17 @@ __device__ __forceinline__ void write_states(typename Model::template State<T> (
 }
 
 /// Blocks that a multiprocessor shall have room for at once: with 8, of 64 registers a thread, all lanes of a usual
-/// layer are on their way at the same time, or in two turns of the same length. Larger models would spill.
-template <class Model, class T, bool kPlain>
+/// layer are on their way at the same time, or in two turns of the same length. Larger models would spill, and LIF does
+/// where halves are unpacked as well.
+template <class Model, class T, class Stored, bool kPlain>
 inline constexpr int kForwardBlocks =
-    kPlain && sizeof(T) == 4 && !kHasExponent<Model> && kStateCount<Model> + kParamCount<Model> <= 8 ? 8 : 1;
+    kPlain && sizeof(T) == 4 && !kHasExponent<Model> && kStateCount<Model> + kParamCount<Model> <= 8
+        ? (sizeof(Stored) < 4 ? 7 : 8)
+        : 1;
 
 /// Outputs of all steps, without a trace, are compiled by themselves, so that the others do not cost them anything.
 template <class Model, class T, class Stored, int kWidth, bool kPlain>
-__global__ void __launch_bounds__(kThreads, kForwardBlocks<Model, T, kPlain>)
+__global__ void __launch_bounds__(kThreads, kForwardBlocks<Model, T, Stored, kPlain>)
     forward_kernel(const __grid_constant__ Forward<T> f) {
   constexpr int kPrefetch = kAhead<Stored, kWidth>;
   static_assert(kSegment % kPrefetch == 0);

@@ -13,6 +13,7 @@
 
 #include "../core/elementary.h"
 #include "model.h"
+#include "reset.h"
 
 namespace norse_fast {
 
@@ -20,7 +21,7 @@ struct CobaLIF {
   static constexpr const char* kName = "coba_lif";
   static constexpr const char* kStateNames[] = {"v", "g_e", "g_i"};
   static constexpr const char* kParamNames[] = {"tau_syn_exc_inv", "tau_syn_inh_inv", "c_m_inv", "g_l",     "e_rev_I",
-                                                "e_rev_E",         "v_rest",          "v_reset", "v_thresh"};
+                                                "e_rev_E",         "v_rest",          "v_reset", "v_thresh", "reset"};
   static constexpr int kRates = 3;
   static constexpr int kThresholds = 1;
   static constexpr Recurrence kRecurrence{Arrival::kBefore, 2, {1, 2}};
@@ -32,7 +33,7 @@ struct CobaLIF {
 
   template <class T>
   struct Params {
-    T dt_tau_exc, dt_tau_inh, dt_c_m, g_l, e_rev_I, e_rev_E, v_rest, v_reset, v_thresh;
+    T dt_tau_exc, dt_tau_inh, dt_c_m, g_l, e_rev_I, e_rev_E, v_rest, v_reset, v_thresh, reset;
   };
 
   template <class T>
@@ -48,6 +49,7 @@ struct CobaLIF {
 
   template <class T>
   NORSE_FAST_INLINE static T step(State<T>& s, T x, const Params<T>& p, Tape<T>& tape) {
+    const Reset<T> reset{p.reset, p.v_reset, p.v_thresh};
     const T v = s.v;
     const T jump_e = s.g_e + relu(x);
     const T jump_i = s.g_i + relu(-x);
@@ -55,7 +57,7 @@ struct CobaLIF {
     s.g_i = jump_i - p.dt_tau_inh * jump_i;
     const T vd = v + p.dt_c_m * current(v, s.g_e, s.g_i, p);
     const T z = heaviside(vd - p.v_thresh);
-    s.v = (T(1) - z) * vd + z * p.v_reset;
+    s.v = reset.potential(z, vd);
     tape = {x, v, s.g_e, s.g_i, vd};
     return z;
   }
@@ -63,11 +65,12 @@ struct CobaLIF {
   template <class T, class Surrogate>
   NORSE_FAST_INLINE static T vjp(const State<T>& s, T x, const Params<T>& p, const Tape<T>& tape, Surrogate surrogate,
                                  T grad_out, State<T>& grad, Params<T>& grad_params) {
+    const Reset<T> reset{p.reset, p.v_reset, p.v_thresh};
     const T v = tape.v, g_e = tape.g_e, g_i = tape.g_i;
     const T u = tape.vd - p.v_thresh;
     const T z = heaviside(u);
-    const T grad_u = (grad_out + grad.v * (p.v_reset - tape.vd)) * surrogate(0, u);
-    const T grad_vd = grad.v * (T(1) - z) + grad_u;
+    const T grad_u = (grad_out + reset.attached(reset.grad_z(tape.vd, grad.v))) * surrogate(0, u);
+    const T grad_vd = reset.grad_vd(z, grad.v) + grad_u;
     const T grad_current = grad_vd * p.dt_c_m;
     const T grad_decayed_e = grad.g_e + grad_current * (p.e_rev_E - v);
     const T grad_decayed_i = grad.g_i + grad_current * (p.e_rev_I - v);
@@ -81,8 +84,8 @@ struct CobaLIF {
     grad_params.e_rev_I += grad_current * g_i;
     grad_params.e_rev_E += grad_current * g_e;
     grad_params.v_rest += grad_current * p.g_l;
-    grad_params.v_reset += grad.v * z;
-    grad_params.v_thresh -= grad_u;
+    grad_params.v_reset += reset.grad_v_reset(z, grad.v);
+    grad_params.v_thresh += reset.grad_v_th(z, grad.v) - grad_u;
 
     grad.v = grad_vd - grad_current * (p.g_l + g_e + g_i);
     grad.g_e = grad_jump_e;

@@ -9,13 +9,14 @@
 
 #include "../core/elementary.h"
 #include "model.h"
+#include "reset.h"
 
 namespace norse_fast {
 
 struct IAF {
   static constexpr const char* kName = "iaf";
   static constexpr const char* kStateNames[] = {"v"};
-  static constexpr const char* kParamNames[] = {"v_th", "v_reset"};
+  static constexpr const char* kParamNames[] = {"v_th", "v_reset", "reset"};
   static constexpr int kRates = 0;
   static constexpr int kThresholds = 1;
   static constexpr Recurrence kRecurrence{Arrival::kBefore, 1, {0}};
@@ -27,7 +28,7 @@ struct IAF {
 
   template <class T>
   struct Params {
-    T v_th, v_reset;
+    T v_th, v_reset, reset;
   };
 
   template <class T>
@@ -37,9 +38,10 @@ struct IAF {
 
   template <class T>
   NORSE_FAST_INLINE static T step(State<T>& s, T x, const Params<T>& p, Tape<T>& tape) {
+    const Reset<T> reset{p.reset, p.v_reset, p.v_th};
     const T vd = s.v + x;
     const T z = heaviside(vd - p.v_th);
-    s.v = (T(1) - z) * vd + z * p.v_reset;
+    s.v = reset.potential(z, vd);
     tape = {vd};
     return z;
   }
@@ -47,14 +49,15 @@ struct IAF {
   template <class T, class Surrogate>
   NORSE_FAST_INLINE static T vjp(const State<T>&, T, const Params<T>& p, const Tape<T>& tape, Surrogate surrogate,
                                  T grad_out, State<T>& grad, Params<T>& grad_params) {
+    const Reset<T> reset{p.reset, p.v_reset, p.v_th};
     const T u = tape.vd - p.v_th;
     const T z = heaviside(u);
-    const T grad_u = (grad_out + grad.v * (p.v_reset - tape.vd)) * surrogate(0, u);
+    const T grad_u = (grad_out + reset.attached(reset.grad_z(tape.vd, grad.v))) * surrogate(0, u);
 
-    grad_params.v_th -= grad_u;
-    grad_params.v_reset += grad.v * z;
+    grad_params.v_th += reset.grad_v_th(z, grad.v) - grad_u;
+    grad_params.v_reset += reset.grad_v_reset(z, grad.v);
 
-    grad.v = grad.v * (T(1) - z) + grad_u;
+    grad.v = reset.grad_vd(z, grad.v) + grad_u;
     return grad.v;
   }
 };

@@ -12,13 +12,14 @@
 
 #include "../core/elementary.h"
 #include "model.h"
+#include "reset.h"
 
 namespace norse_fast {
 
 struct Izhikevich {
   static constexpr const char* kName = "izhikevich";
   static constexpr const char* kStateNames[] = {"v", "u"};
-  static constexpr const char* kParamNames[] = {"rate", "recovery_rate", "b", "c", "d", "sq", "mn", "bias", "v_th"};
+  static constexpr const char* kParamNames[] = {"rate", "recovery_rate", "b", "c", "d", "sq", "mn", "bias", "v_th", "reset"};
   static constexpr int kRates = 0;
   static constexpr int kThresholds = 1;
   static constexpr Recurrence kRecurrence{Arrival::kWith, 1, {}};
@@ -30,7 +31,7 @@ struct Izhikevich {
 
   template <class T>
   struct Params {
-    T rate, recovery_rate, b, c, d, sq, mn, bias, v_th;
+    T rate, recovery_rate, b, c, d, sq, mn, bias, v_th, reset;
   };
 
   template <class T>
@@ -40,11 +41,12 @@ struct Izhikevich {
 
   template <class T>
   NORSE_FAST_INLINE static T step(State<T>& s, T x, const Params<T>& p, Tape<T>& tape) {
+    const Reset<T> reset{p.reset, p.c, p.v_th};
     const T v = s.v;
     const T vd = v + p.rate * ((((p.sq * (v * v) + p.mn * v) + p.bias) - s.u) + x);
     const T ud = s.u + p.recovery_rate * (p.b * v - s.u);
     const T z = heaviside(vd - p.v_th);
-    s.v = (T(1) - z) * vd + z * p.c;
+    s.v = reset.potential(z, vd);
     s.u = (T(1) - z) * ud + z * (ud + p.d);
     tape = {v, vd};
     return z;
@@ -53,24 +55,25 @@ struct Izhikevich {
   template <class T, class Surrogate>
   NORSE_FAST_INLINE static T vjp(const State<T>& s, T x, const Params<T>& p, const Tape<T>& tape, Surrogate surrogate,
                                  T grad_out, State<T>& grad, Params<T>& grad_params) {
+    const Reset<T> reset{p.reset, p.c, p.v_th};
     const T v = tape.v;
     const T above = tape.vd - p.v_th;
     const T z = heaviside(above);
-    const T grad_z = grad_out + grad.v * (p.c - tape.vd) + grad.u * p.d;
+    const T grad_z = grad_out + reset.attached(reset.grad_z(tape.vd, grad.v)) + reset.attached(grad.u * p.d);
     const T grad_threshold = grad_z * surrogate(0, above);
-    const T grad_vd = grad.v * (T(1) - z) + grad_threshold;
+    const T grad_vd = reset.grad_vd(z, grad.v) + grad_threshold;
     const T grad_drive = grad_vd * p.rate;
     const T grad_recovery = grad.u * p.recovery_rate;
 
     grad_params.rate += grad_vd * ((((p.sq * (v * v) + p.mn * v) + p.bias) - s.u) + x);
     grad_params.recovery_rate += grad.u * (p.b * v - s.u);
     grad_params.b += grad_recovery * v;
-    grad_params.c += grad.v * z;
+    grad_params.c += reset.grad_v_reset(z, grad.v);
     grad_params.d += grad.u * z;
     grad_params.sq += grad_drive * (v * v);
     grad_params.mn += grad_drive * v;
     grad_params.bias += grad_drive;
-    grad_params.v_th -= grad_threshold;
+    grad_params.v_th += reset.grad_v_th(z, grad.v) - grad_threshold;
 
     grad.v = (grad_vd + grad_drive * (T(2) * p.sq * v + p.mn)) + grad_recovery * p.b;
     grad.u = (grad.u - grad_recovery) - grad_drive;

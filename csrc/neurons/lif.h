@@ -7,11 +7,12 @@
 //   z  = H(vd - v_th)
 //   v' = (1 - z) vd + z v_reset
 //
-// W. Gerstner, W. Kistler, R. Naud, L. Paninski: Neuronal Dynamics, 2014, chapter 1.3. The reset is detached from the
-// gradient in the recurrent step of Norse: where detach_reset is not 0, the voltage sends no gradient into the spike.
+// W. Gerstner, W. Kistler, R. Naud, L. Paninski: Neuronal Dynamics, 2014, chapter 1.3. In the recurrent step of Norse the
+// reset is detached from the gradient, see reset.h.
 
 #include "../core/elementary.h"
 #include "model.h"
+#include "reset.h"
 
 namespace norse_fast {
 
@@ -19,7 +20,7 @@ struct LIF {
   static constexpr const char* kName = "lif";
   static constexpr const char* kStateNames[] = {"v", "i"};
   static constexpr const char* kParamNames[] = {"tau_syn_inv", "tau_mem_inv", "v_leak",
-                                                "v_th",        "v_reset",     "detach_reset"};
+                                                "v_th",        "v_reset",     "reset"};
   static constexpr int kRates = 2;
   static constexpr int kThresholds = 1;
   static constexpr Recurrence kRecurrence{Arrival::kBefore, 1, {1}};
@@ -31,7 +32,7 @@ struct LIF {
 
   template <class T>
   struct Params {
-    T dt_tau_syn, dt_tau_mem, v_leak, v_th, v_reset, detach_reset;
+    T dt_tau_syn, dt_tau_mem, v_leak, v_th, v_reset, reset;
   };
 
   template <class T>
@@ -41,11 +42,12 @@ struct LIF {
 
   template <class T>
   NORSE_FAST_INLINE static T step(State<T>& s, T x, const Params<T>& p, Tape<T>& tape) {
+    const Reset<T> reset{p.reset, p.v_reset, p.v_th};
     const T j = s.i + x;
     const T vd = s.v + p.dt_tau_mem * ((p.v_leak - s.v) + j);
     const T z = heaviside(vd - p.v_th);
     s.i = j - p.dt_tau_syn * j;
-    s.v = (T(1) - z) * vd + z * p.v_reset;
+    s.v = reset.potential(z, vd);
     tape = {vd};
     return z;
   }
@@ -53,20 +55,21 @@ struct LIF {
   template <class T, class Surrogate>
   NORSE_FAST_INLINE static T vjp(const State<T>& s, T x, const Params<T>& p, const Tape<T>& tape, Surrogate surrogate,
                                  T grad_out, State<T>& grad, Params<T>& grad_params) {
+    const Reset<T> reset{p.reset, p.v_reset, p.v_th};
     const T j = s.i + x;
     const T u = tape.vd - p.v_th;
     const T z = heaviside(u);
-    const T grad_z = grad_out + keep_if(p.detach_reset == T(0), grad.v * (p.v_reset - tape.vd));
+    const T grad_z = grad_out + reset.attached(reset.grad_z(tape.vd, grad.v));
     const T grad_u = grad_z * surrogate(0, u);
-    const T grad_vd = grad.v * (T(1) - z) + grad_u;
+    const T grad_vd = reset.grad_vd(z, grad.v) + grad_u;
     const T grad_drive = grad_vd * p.dt_tau_mem;
     const T grad_j = (grad.i - grad.i * p.dt_tau_syn) + grad_drive;
 
     grad_params.dt_tau_syn -= grad.i * j;
     grad_params.dt_tau_mem += grad_vd * ((p.v_leak - s.v) + j);
     grad_params.v_leak += grad_drive;
-    grad_params.v_th -= grad_u;
-    grad_params.v_reset += grad.v * z;
+    grad_params.v_th += reset.grad_v_th(z, grad.v) - grad_u;
+    grad_params.v_reset += reset.grad_v_reset(z, grad.v);
 
     grad.v = grad_vd - grad_drive;
     grad.i = grad_j;

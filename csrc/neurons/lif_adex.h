@@ -15,6 +15,7 @@
 
 #include "../core/elementary.h"
 #include "model.h"
+#include "reset.h"
 
 namespace norse_fast {
 
@@ -23,7 +24,7 @@ struct LIFAdEx {
   static constexpr const char* kStateNames[] = {"v", "i", "a"};
   static constexpr const char* kParamNames[] = {"tau_ada_inv",      "tau_syn_inv", "tau_mem_inv", "adaptation_current",
                                                 "adaptation_spike", "delta_T",     "v_leak",      "v_th",
-                                                "v_reset"};
+                                                "v_reset", "reset"};
   static constexpr int kRates = 3;
   static constexpr int kThresholds = 1;
   static constexpr Recurrence kRecurrence{Arrival::kBefore, 1, {1}};
@@ -35,7 +36,7 @@ struct LIFAdEx {
 
   template <class T>
   struct Params {
-    T dt_tau_ada, dt_tau_syn, dt_tau_mem, adaptation_current, adaptation_spike, delta_T, v_leak, v_th, v_reset;
+    T dt_tau_ada, dt_tau_syn, dt_tau_mem, adaptation_current, adaptation_spike, delta_T, v_leak, v_th, v_reset, reset;
   };
 
   template <class T>
@@ -50,12 +51,13 @@ struct LIFAdEx {
 
   template <class T>
   NORSE_FAST_INLINE static T step(State<T>& s, T x, const Params<T>& p, Tape<T>& tape) {
+    const Reset<T> reset{p.reset, p.v_reset, p.v_th};
     const T j = s.i + x;
     const T vd = s.v + p.dt_tau_mem * ((((p.v_leak - s.v) + p.delta_T * tape.e) + j) - s.a);
     const T z = heaviside(vd - p.v_th);
     const T ad = s.a + p.dt_tau_ada * (p.adaptation_current * (s.v - p.v_leak) - s.a);
     s.i = j - p.dt_tau_syn * j;
-    s.v = (T(1) - z) * vd + z * p.v_reset;
+    s.v = reset.potential(z, vd);
     s.a = ad + z * p.adaptation_spike;
     tape.vd = vd;
     return z;
@@ -64,14 +66,15 @@ struct LIFAdEx {
   template <class T, class Surrogate>
   NORSE_FAST_INLINE static T vjp(const State<T>& s, T x, const Params<T>& p, const Tape<T>& tape, Surrogate surrogate,
                                  T grad_out, State<T>& grad, Params<T>& grad_params) {
+    const Reset<T> reset{p.reset, p.v_reset, p.v_th};
     const T j = s.i + x;
     const T above_leak = s.v - p.v_leak;
     const T e = tape.e;
     const T u = tape.vd - p.v_th;
     const T z = heaviside(u);
-    const T grad_z = (grad_out + grad.v * (p.v_reset - tape.vd)) + grad.a * p.adaptation_spike;
+    const T grad_z = (grad_out + reset.attached(reset.grad_z(tape.vd, grad.v))) + reset.attached(grad.a * p.adaptation_spike);
     const T grad_u = grad_z * surrogate(0, u);
-    const T grad_vd = grad.v * (T(1) - z) + grad_u;
+    const T grad_vd = reset.grad_vd(z, grad.v) + grad_u;
     const T grad_drive = grad_vd * p.dt_tau_mem;
     const T grad_j = (grad.i - grad.i * p.dt_tau_syn) + grad_drive;
     const T grad_adaptation = grad.a * p.dt_tau_ada;
@@ -84,8 +87,8 @@ struct LIFAdEx {
     grad_params.adaptation_spike += grad.a * z;
     grad_params.delta_T += grad_drive * (e * (T(1) - exponent(s, p)));
     grad_params.v_leak += grad_drive - grad_above_leak;
-    grad_params.v_th -= grad_u + grad_drive * e;
-    grad_params.v_reset += grad.v * z;
+    grad_params.v_th += reset.grad_v_th(z, grad.v) - (grad_u + grad_drive * e);
+    grad_params.v_reset += reset.grad_v_reset(z, grad.v);
 
     grad.v = (grad_vd + grad_drive * (e - T(1))) + grad_above_leak;
     grad.i = grad_j;

@@ -2,5 +2,4 @@
 
 #include "instantiate.h"
 
-template struct norse_fast::Kernels<norse_fast::Backend, norse_fast::LIFBox<false>>;
-template struct norse_fast::Kernels<norse_fast::Backend, norse_fast::LIFBox<true>>;
+template struct norse_fast::Kernels<norse_fast::Backend, norse_fast::LIFBox>;

@@ -3,20 +3,19 @@
 //
 //   vd = v + dt tau_mem_inv ((x + v_leak) - v)
 //   z  = H(vd - v_th)
-//   v' = (1 - z) vd + z v_reset                 reset by value, or
-//   v' = (1 - z) vd + z (vd - v_th)             by subtraction (kSubtract), which ignores v_reset
+//   v' = (1 - z) vd + z v_reset
 //
 // W. Gerstner, W. Kistler, R. Naud, L. Paninski: Neuronal Dynamics, 2014, chapter 1.3.
 
 #include "../core/elementary.h"
+#include "reset.h"
 
 namespace norse_fast {
 
-template <bool kSubtract>
 struct LIFBox {
-  static constexpr const char* kName = kSubtract ? "lif_box_subtract" : "lif_box";
+  static constexpr const char* kName = "lif_box";
   static constexpr const char* kStateNames[] = {"v"};
-  static constexpr const char* kParamNames[] = {"tau_mem_inv", "v_leak", "v_th", "v_reset"};
+  static constexpr const char* kParamNames[] = {"tau_mem_inv", "v_leak", "v_th", "v_reset", "reset"};
   static constexpr int kRates = 1;
   static constexpr int kThresholds = 1;
 
@@ -27,7 +26,7 @@ struct LIFBox {
 
   template <class T>
   struct Params {
-    T dt_tau_mem, v_leak, v_th, v_reset;
+    T dt_tau_mem, v_leak, v_th, v_reset, reset;
   };
 
   template <class T>
@@ -37,9 +36,10 @@ struct LIFBox {
 
   template <class T>
   NORSE_FAST_INLINE static T step(State<T>& s, T x, const Params<T>& p, Tape<T>& tape) {
+    const Reset<T> reset{p.reset, p.v_reset, p.v_th};
     const T vd = s.v + p.dt_tau_mem * ((x + p.v_leak) - s.v);
     const T z = heaviside(vd - p.v_th);
-    s.v = (T(1) - z) * vd + z * (kSubtract ? vd - p.v_th : p.v_reset);
+    s.v = reset.potential(z, vd);
     tape = {vd};
     return z;
   }
@@ -47,16 +47,17 @@ struct LIFBox {
   template <class T, class Surrogate>
   NORSE_FAST_INLINE static T vjp(const State<T>& s, T x, const Params<T>& p, const Tape<T>& tape, Surrogate surrogate,
                                  T grad_out, State<T>& grad, Params<T>& grad_params) {
+    const Reset<T> reset{p.reset, p.v_reset, p.v_th};
     const T u = tape.vd - p.v_th;
     const T z = heaviside(u);
-    const T grad_u = (grad_out + grad.v * (kSubtract ? -p.v_th : p.v_reset - tape.vd)) * surrogate(0, u);
-    const T grad_vd = (kSubtract ? grad.v : grad.v * (T(1) - z)) + grad_u;
+    const T grad_u = (grad_out + reset.attached(reset.grad_z(tape.vd, grad.v))) * surrogate(0, u);
+    const T grad_vd = reset.grad_vd(z, grad.v) + grad_u;
     const T grad_drive = grad_vd * p.dt_tau_mem;
 
     grad_params.dt_tau_mem += grad_vd * ((x + p.v_leak) - s.v);
     grad_params.v_leak += grad_drive;
-    grad_params.v_th -= kSubtract ? grad_u + grad.v * z : grad_u;
-    grad_params.v_reset += kSubtract ? T(0) : grad.v * z;
+    grad_params.v_th += reset.grad_v_th(z, grad.v) - grad_u;
+    grad_params.v_reset += reset.grad_v_reset(z, grad.v);
 
     grad.v = grad_vd - grad_drive;
     return grad_drive;

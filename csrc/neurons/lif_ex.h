@@ -13,13 +13,14 @@
 
 #include "../core/elementary.h"
 #include "model.h"
+#include "reset.h"
 
 namespace norse_fast {
 
 struct LIFEx {
   static constexpr const char* kName = "lif_ex";
   static constexpr const char* kStateNames[] = {"v", "i"};
-  static constexpr const char* kParamNames[] = {"tau_syn_inv", "tau_mem_inv", "delta_T", "v_leak", "v_th", "v_reset"};
+  static constexpr const char* kParamNames[] = {"tau_syn_inv", "tau_mem_inv", "delta_T", "v_leak", "v_th", "v_reset", "reset"};
   static constexpr int kRates = 2;
   static constexpr int kThresholds = 1;
   static constexpr Recurrence kRecurrence{Arrival::kBefore, 1, {1}};
@@ -31,7 +32,7 @@ struct LIFEx {
 
   template <class T>
   struct Params {
-    T dt_tau_syn, dt_tau_mem, delta_T, v_leak, v_th, v_reset;
+    T dt_tau_syn, dt_tau_mem, delta_T, v_leak, v_th, v_reset, reset;
   };
 
   template <class T>
@@ -46,11 +47,12 @@ struct LIFEx {
 
   template <class T>
   NORSE_FAST_INLINE static T step(State<T>& s, T x, const Params<T>& p, Tape<T>& tape) {
+    const Reset<T> reset{p.reset, p.v_reset, p.v_th};
     const T j = s.i + x;
     const T vd = s.v + p.dt_tau_mem * (((p.v_leak - s.v) + p.delta_T * tape.e) + j);
     const T z = heaviside(vd - p.v_th);
     s.i = j - p.dt_tau_syn * j;
-    s.v = (T(1) - z) * vd + z * p.v_reset;
+    s.v = reset.potential(z, vd);
     tape.vd = vd;
     return z;
   }
@@ -58,12 +60,13 @@ struct LIFEx {
   template <class T, class Surrogate>
   NORSE_FAST_INLINE static T vjp(const State<T>& s, T x, const Params<T>& p, const Tape<T>& tape, Surrogate surrogate,
                                  T grad_out, State<T>& grad, Params<T>& grad_params) {
+    const Reset<T> reset{p.reset, p.v_reset, p.v_th};
     const T j = s.i + x;
     const T e = tape.e;
     const T u = tape.vd - p.v_th;
     const T z = heaviside(u);
-    const T grad_u = (grad_out + grad.v * (p.v_reset - tape.vd)) * surrogate(0, u);
-    const T grad_vd = grad.v * (T(1) - z) + grad_u;
+    const T grad_u = (grad_out + reset.attached(reset.grad_z(tape.vd, grad.v))) * surrogate(0, u);
+    const T grad_vd = reset.grad_vd(z, grad.v) + grad_u;
     const T grad_drive = grad_vd * p.dt_tau_mem;
     const T grad_j = (grad.i - grad.i * p.dt_tau_syn) + grad_drive;
 
@@ -71,8 +74,8 @@ struct LIFEx {
     grad_params.dt_tau_mem += grad_vd * (((p.v_leak - s.v) + p.delta_T * e) + j);
     grad_params.delta_T += grad_drive * (e * (T(1) - exponent(s, p)));
     grad_params.v_leak += grad_drive;
-    grad_params.v_th -= grad_u + grad_drive * e;
-    grad_params.v_reset += grad.v * z;
+    grad_params.v_th += reset.grad_v_th(z, grad.v) - (grad_u + grad_drive * e);
+    grad_params.v_reset += reset.grad_v_reset(z, grad.v);
 
     grad.v = grad_vd + grad_drive * (e - T(1));
     grad.i = grad_j;

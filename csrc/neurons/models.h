@@ -37,8 +37,7 @@ using AllModels = ModelList<  //
     CobaLIF,                  //
     LIBox,                    //
     IAF,                      //
-    LIFBox<false>,            //
-    LIFBox<true>,             //
+    LIFBox,                   //
     LIFEx,                    //
     LIFAdEx,                  //
     Refrac<LIF>,              //

@@ -9,13 +9,14 @@
 
 #include "../core/elementary.h"
 #include "model.h"
+#include "reset.h"
 
 namespace norse_fast {
 
 struct QIF {
   static constexpr const char* kName = "qif";
   static constexpr const char* kStateNames[] = {"v"};
-  static constexpr const char* kParamNames[] = {"tau_mem_inv", "a", "v_rest", "v_crit", "v_th", "v_reset"};
+  static constexpr const char* kParamNames[] = {"tau_mem_inv", "a", "v_rest", "v_crit", "v_th", "v_reset", "reset"};
   static constexpr int kRates = 1;
   static constexpr int kThresholds = 1;
 
@@ -26,7 +27,7 @@ struct QIF {
 
   template <class T>
   struct Params {
-    T dt_tau_mem, a, v_rest, v_crit, v_th, v_reset;
+    T dt_tau_mem, a, v_rest, v_crit, v_th, v_reset, reset;
   };
 
   template <class T>
@@ -36,10 +37,11 @@ struct QIF {
 
   template <class T>
   NORSE_FAST_INLINE static T step(State<T>& s, T x, const Params<T>& p, Tape<T>& tape) {
+    const Reset<T> reset{p.reset, p.v_reset, p.v_th};
     const T v = s.v;
     const T vd = v + p.dt_tau_mem * ((p.a * (v - p.v_rest)) * (v - p.v_crit) + x);
     const T z = heaviside(vd - p.v_th);
-    s.v = (T(1) - z) * vd + z * p.v_reset;
+    s.v = reset.potential(z, vd);
     tape = {v, vd};
     return z;
   }
@@ -47,10 +49,11 @@ struct QIF {
   template <class T, class Surrogate>
   NORSE_FAST_INLINE static T vjp(const State<T>&, T x, const Params<T>& p, const Tape<T>& tape, Surrogate surrogate,
                                  T grad_out, State<T>& grad, Params<T>& grad_params) {
+    const Reset<T> reset{p.reset, p.v_reset, p.v_th};
     const T above = tape.vd - p.v_th;
     const T z = heaviside(above);
-    const T grad_u = (grad_out + grad.v * (p.v_reset - tape.vd)) * surrogate(0, above);
-    const T grad_vd = grad.v * (T(1) - z) + grad_u;
+    const T grad_u = (grad_out + reset.attached(reset.grad_z(tape.vd, grad.v))) * surrogate(0, above);
+    const T grad_vd = reset.grad_vd(z, grad.v) + grad_u;
     const T grad_drive = grad_vd * p.dt_tau_mem;
     const T rest = tape.v - p.v_rest, crit = tape.v - p.v_crit;
 
@@ -58,8 +61,8 @@ struct QIF {
     grad_params.a += grad_drive * (rest * crit);
     grad_params.v_rest -= grad_drive * (p.a * crit);
     grad_params.v_crit -= grad_drive * (p.a * rest);
-    grad_params.v_th -= grad_u;
-    grad_params.v_reset += grad.v * z;
+    grad_params.v_th += reset.grad_v_th(z, grad.v) - grad_u;
+    grad_params.v_reset += reset.grad_v_reset(z, grad.v);
 
     grad.v = grad_vd + grad_drive * (p.a * (rest + crit));
     return grad_drive;

@@ -258,17 +258,18 @@ def _differentiate(
 
 _KINDS = {number: kind for kind, number in reversed(NUMBERS.items())}
 
-#: The neurons of each kernel. Those that differ in the gradient of their reset share one, the detached one last.
-NEURONS: dict[str, list[Neuron]] = {}
+#: The neuron of each kernel.
+NEURONS: dict[str, Neuron] = {}
 
 
 def _differentiate_call(name: str, *call: Any) -> tuple[Any, ...]:
     """What the node in C++ calls: the rest of a Call, then operands, gradients, and which are wanted."""
     *options, operands, grads, wanted = call
-    neurons = NEURONS[name]
-    params = zip(neurons[0].kernel_params, operands[1 + len(neurons[0].state) :])
-    detached = any(float(value) != 0 for param, value in params if param.split(".")[-1] == "detach_reset")
-    return _differentiate(Call(neurons[-1 if detached else 0], *options), operands, grads, wanted)
+    neuron = NEURONS[name]
+    if neuron.reset is not None:
+        code = float(operands[1 + len(neuron.state) + neuron.reset_at])
+        neuron = next(n for n in neuron.variants.values() if n.reset.code == code)
+    return _differentiate(Call(neuron, *options), operands, grads, wanted)
 
 
 set_differentiate(_differentiate_call)

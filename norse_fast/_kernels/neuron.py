@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import numbers
 from collections.abc import Callable, Sequence
-from functools import partial
 from operator import attrgetter
 from typing import Any, NoReturn
 
@@ -19,6 +18,7 @@ from .autograd import NEURONS, beyond_kernels, has_tangent, in_transform, run_fu
 from .extension import has_kernels, native, native_model
 from .ops import register_fakes, register_recurrent_fakes, register_shared_fakes
 from .outputs import BYTES, NUMBERS, Outputs, finish
+from .reset import ALL, Reset, Variants
 
 __all__ = [
     "SEQUENCES",
@@ -28,7 +28,6 @@ __all__ = [
     "check_broadcast",
     "descend",
     "reject_quantized",
-    "reset_variants",
     "spike_function",
 ]
 
@@ -40,8 +39,8 @@ _READABLE = (*_STORABLE, torch.int64)  # some of the reference's default paramet
 # What models without spikes have in its place.
 _NO_ALPHA = constant(1.0)
 
-#: A pure-PyTorch step: (input, state, params, spike, dt) -> (output, new state).
-Step = Callable[[torch.Tensor, Any, Any, Callable[[torch.Tensor], torch.Tensor], float], tuple[torch.Tensor, Any]]
+#: A pure-PyTorch step: (input, state, params, spike, dt) -> (output, new state); spiking ones also take the reset.
+Step = Callable[..., tuple[torch.Tensor, Any]]
 
 #: The neuron behind each public feed-forward step function: how a layer finds the kernel that runs all of its time steps.
 SEQUENCES: dict[Callable[..., Any], Neuron] = {}
@@ -78,6 +77,8 @@ class Neuron:
         surrogate: field prefix of ``method`` and ``alpha`` in the parameters; None for models without spikes.
         coefficients: where kernel and step want others than the user's parameters, makes them from those and dt.
         kernel_params: the names of those, where they are others.
+        reset_at: before which of the parameters the kernel takes the reset, by default after all; spiking models have one.
+        reset: that of this neuron; by default there is one neuron for each that kernels know.
     """
 
     def __init__(
@@ -90,22 +91,51 @@ class Neuron:
         surrogate: str | None = "",
         coefficients: Callable[[tuple[Any, ...], float], tuple[Any, ...]] | None = None,
         kernel_params: tuple[str, ...] | None = None,
+        reset_at: int | None = None,
+        reset: Reset | None = None,
     ) -> None:
-        self.name, self.state, self.params, self.pack, self.step = name, state, params, pack, step
+        self.name, self.state, self.params, self.pack, self.plain_step = name, state, params, pack, step
         self.surrogate = () if surrogate is None else (f"{surrogate}method", f"{surrogate}alpha")
         self._state_readers, self._p_readers = _readers(state), _readers((*params, *self.surrogate))
-        self.coefficients, self.kernel_params = coefficients, kernel_params or params
+        own = kernel_params or params
+        self.coefficients, self.kernel_params, self.reset = coefficients, own, reset
+        self.reset_at = len(own) if reset_at is None else reset_at
+        if surrogate is not None:
+            self.kernel_params = (*own[: self.reset_at], "reset", *own[self.reset_at :])
+            self.reset = reset or ALL[0]
+            self._flag = constant(self.reset.code)
         self.model: int | None = None
         if name is not None and has_kernels("cpu"):
-            NEURONS.setdefault(name, []).append(self)
-            register_fakes(name, len(state), len(self.kernel_params))
+            recurrent = hasattr(torch.ops.norse_fast, f"{name}_recurrent_forward")
+            if name not in NEURONS:
+                NEURONS[name] = self
+                register_fakes(name, len(state), len(self.kernel_params))
+                if recurrent:
+                    register_recurrent_fakes(name, len(state), len(self.kernel_params))
             self.forward_op = getattr(torch.ops.norse_fast, f"{name}_forward").default
             self.backward_op = getattr(torch.ops.norse_fast, f"{name}_backward").default
             self.model = native_model(name)
-            if hasattr(torch.ops.norse_fast, f"{name}_recurrent_forward"):
-                register_recurrent_fakes(name, len(state), len(self.kernel_params))
+            if recurrent:
                 self.recurrent_forward_op = getattr(torch.ops.norse_fast, f"{name}_recurrent_forward").default
                 self.recurrent_backward_op = getattr(torch.ops.norse_fast, f"{name}_recurrent_backward").default
+
+        def with_other_reset(other: Reset) -> Neuron:
+            known = name if isinstance(other.kind, str) else None
+            rest = (surrogate, coefficients, kernel_params, reset_at, other)
+            return type(self)(known, state, params, pack, step, *rest)
+
+        #: The neuron with each reset, by ``reset`` and ``detach_reset``.
+        self.variants = Variants(with_other_reset)
+        if surrogate is not None and reset is None:
+            self.variants.update({ALL[0]: self, **{other: with_other_reset(other) for other in ALL[1:]}})
+            for variant in self.variants.values():
+                variant.variants = self.variants
+
+    def step(self, x: torch.Tensor, state: Any, p: Any, spike: Any, dt: Any) -> tuple[torch.Tensor, Any]:
+        """One step in plain PyTorch, with the parameters that the kernel takes."""
+        if self.reset is None:
+            return self.plain_step(x, state, p, spike, dt)
+        return self.plain_step(x, state, (*p[: self.reset_at], *p[self.reset_at + 1 :]), spike, dt, self.reset)
 
     def __repr__(self) -> str:
         return f"Neuron({self.name!r})"
@@ -197,7 +227,17 @@ class Neuron:
 
     def make_coefficients(self, params: tuple[Any, ...], dt: float) -> tuple[Any, ...]:
         """The parameters that kernel and step want, from the user's."""
-        return params if self.coefficients is None else self.coefficients(params, dt)
+        if self.coefficients is not None:
+            params = self.coefficients(params, dt)
+        if self.reset is None:
+            return params
+        flag, first, place = self._flag, params[0], self.reset_at
+        if type(first) not in _PLAIN and isinstance(first, torch.Tensor):
+            # Fake tensors and the like suffer no plain one among them.
+            flag = first.detach().new_full((), self.reset.code)
+        if place == len(params):  # slices take longer
+            return (*params, flag)
+        return (*params[:place], flag, *params[place:])
 
     def prepare(self, example: torch.Tensor, state: Any, p: Any, dt: float) -> tuple[int, Any, Any, Any, Any]:
         """Surrogate, ``example``, state, parameters and alpha as the operators take them, for an input like ``example``."""
@@ -436,29 +476,3 @@ def check_broadcast(name: str, value: torch.Tensor, shape: torch.Size, fix: str)
 
 if has_kernels("cpu"):
     register_shared_fakes()
-
-
-def reset_variants(
-    name: str, state: tuple[str, ...], params: tuple[str, ...], pack: Callable[..., Any], step: Callable[..., Any]
-) -> tuple[Neuron, Neuron]:
-    """A neuron, and the same with a reset that is detached from the gradient.
-
-    The kernel's last parameter, ``detach_reset``, tells it which; the PyTorch step has an argument of that name.
-    """
-
-    def variant(detach: bool) -> Neuron:
-        flag = constant(float(detach))
-
-        def coefficients(values: tuple[Any, ...], dt: float) -> tuple[Any, ...]:
-            first = values[0]
-            if type(first) in _PLAIN or not isinstance(first, torch.Tensor):
-                return (*values, flag)
-            # Fake tensors and the like suffer no plain one among them.
-            return (*values, first.detach().new_full((), float(detach)))
-
-        detached = partial(step, detach_reset=detach)
-        return Neuron(
-            name, state, params, pack, detached, coefficients=coefficients, kernel_params=(*params, "detach_reset")
-        )
-
-    return variant(False), variant(True)

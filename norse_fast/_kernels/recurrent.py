@@ -6,6 +6,7 @@ kernels for it, one step after another.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, NoReturn, cast
@@ -17,6 +18,7 @@ from .autograd import beyond_kernels, pull_back, reduce_to, wants_more
 from .extension import has_kernels
 from .neuron import Neuron, as_dt, check_broadcast, descend, reject_quantized, spike_function
 from .ops import RECURRENT_SEGMENT
+from .reset import Reset, Variants
 
 __all__ = ["RECURRENT", "Recurrent", "check_weights", "project", "stack_states"]
 
@@ -212,6 +214,14 @@ class Recurrent:
         self.neuron, self.pack, self.arrival, self.spikes, self.prepare = neuron, pack, arrival, spikes, prepare
         self.sparse = sparse
         self.receivers = [neuron.state.index(name) for name in receivers] if arrival != "with" else []
+        self.variants = Variants(self._with_reset)
+        self.variants.update({reset: self._with_reset(reset) for reset in neuron.variants if reset != neuron.reset})
+        self.variants[neuron.reset] = self
+
+    def _with_reset(self, reset: Reset) -> Recurrent:
+        layer = copy.copy(self)
+        layer.neuron = self.neuron.variants[reset]
+        return layer
 
     def one_step(
         self,

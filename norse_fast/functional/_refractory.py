@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from .._kernels.neuron import Neuron
+from .._kernels.reset import Reset
 
 __all__ = ["pack_nested", "refractory", "refractory_update"]
 
@@ -35,27 +36,15 @@ def pack_nested(outer: Callable[..., Any], inner: Callable[..., Any]) -> Callabl
 def refractory(name: str, field: str, neuron: Neuron, pack: Callable[..., Any]) -> Neuron:
     """The neuron ``neuron`` with a refractory period; its state and parameters are ``field`` of those of the whole."""
 
-    def step(x: torch.Tensor, state: Any, p: Any, spike: Any, dt: float) -> tuple[torch.Tensor, tuple[Any, ...]]:
+    def step(
+        x: torch.Tensor, state: Any, p: Any, spike: Any, dt: float, reset: Reset
+    ) -> tuple[torch.Tensor, tuple[Any, ...]]:
         *inner, rho = state
-        z_new, (v_new, *others) = neuron.step(x, inner, p[:-1], spike, dt)
+        z_new, (v_new, *others) = neuron.plain_step(x, inner, p[:-1], spike, dt, reset)
         v, z, rho_new = refractory_update(inner[0], rho, z_new, v_new, p[-1], spike)
         return z, (v, *others, rho_new)
 
     states = (*(f"{field}.{state}" for state in neuron.state), "rho")
-    params, kernel_params = (
-        (*(f"{field}.{param}" for param in names), "rho_reset") for names in (neuron.params, neuron.kernel_params)
-    )
-
-    def coefficients(values: tuple[Any, ...], dt: float) -> tuple[Any, ...]:
-        return (*neuron.make_coefficients(values[:-1], dt), values[-1])
-
-    return Neuron(
-        name,
-        states,
-        params,
-        pack_nested(pack, neuron.pack),
-        step,
-        surrogate=f"{field}.",
-        coefficients=None if neuron.coefficients is None else coefficients,
-        kernel_params=kernel_params,
-    )
+    params = (*(f"{field}.{param}" for param in neuron.params), "rho_reset")
+    pack_all = pack_nested(pack, neuron.pack)
+    return Neuron(name, states, params, pack_all, step, surrogate=f"{field}.", reset_at=neuron.reset_at)

@@ -22,6 +22,7 @@ import torch
 from .._constants import constant
 from .._kernels.neuron import SEQUENCES, Neuron
 from .._kernels.recurrent import RECURRENT, Recurrent
+from .._kernels.reset import Reset
 
 __all__ = [
     "CobaLIFFeedForwardState",
@@ -125,7 +126,7 @@ default_bio_parameters = CobaLIFParameters(
 
 
 def _step(
-    x: torch.Tensor, state: Any, p: Any, spike: Callable[[torch.Tensor], torch.Tensor], dt: float
+    x: torch.Tensor, state: Any, p: Any, spike: Callable[[torch.Tensor], torch.Tensor], dt: float, reset: Reset
 ) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
     v, g_e, g_i = state
     tau_syn_exc_inv, tau_syn_inh_inv, c_m_inv, g_l, e_rev_i, e_rev_e, v_rest, v_reset, v_thresh = p
@@ -135,7 +136,7 @@ def _step(
     g_i = g_i - dt * tau_syn_inh_inv * g_i
     v_decayed = v + dt * c_m_inv * (g_l * (v_rest - v) + g_e * (e_rev_e - v) + g_i * (e_rev_i - v))
     z = spike(v_decayed - v_thresh)
-    return z, ((1 - z) * v_decayed + z * v_reset, g_e, g_i)
+    return z, (reset.potential(z, v_decayed, v_reset, v_thresh), g_e, g_i)
 
 
 _coba_lif = Neuron(
@@ -152,6 +153,9 @@ def coba_lif_feed_forward_step(
     state: CobaLIFFeedForwardState,
     p: CobaLIFParameters = CobaLIFParameters(),  # noqa: B008
     dt: float = 0.001,
+    *,
+    reset: str = "value",
+    detach_reset: bool = False,
 ) -> tuple[torch.Tensor, CobaLIFFeedForwardState]:
     r"""One time step of conductance-based LIF neurons, each driven by its own input.
 
@@ -168,13 +172,16 @@ def coba_lif_feed_forward_step(
         state: membrane potential and conductances, of shapes that broadcast to the input's.
         p: parameters.
         dt: length of the step, in the unit of the time constants.
+        reset: what a spike does to the membrane potential: ``"value"`` sets it to ``p.v_reset``, ``"subtract"`` takes
+            ``p.v_thresh`` from it, ``"none"`` leaves it.
+        detach_reset: whether the potential after a spike sends no gradient into the spike.
 
     Returns:
         Spikes in the shape and dtype of the input, and the new state.
 
     Raises:
         TypeError: an argument is of the wrong type or a complex dtype.
-        ValueError: shapes or devices do not fit, or the surrogate is unknown.
+        ValueError: shapes or devices do not fit, or surrogate or reset are unknown.
 
     Example:
         >>> state = CobaLIFFeedForwardState(v=torch.full((2,), -20.0), g_e=torch.zeros(2), g_i=torch.zeros(2))
@@ -182,7 +189,7 @@ def coba_lif_feed_forward_step(
         >>> z, state.v
         (tensor([1., 0.]), tensor([-70.0000, -39.9960]))
     """
-    return _coba_lif(input_tensor, state, p, dt)
+    return _coba_lif.variants[reset, detach_reset](input_tensor, state, p, dt)
 
 
 def _by_sign(weights: torch.Tensor) -> torch.Tensor:
@@ -200,6 +207,9 @@ def coba_lif_step(
     recurrent_weights: torch.Tensor,
     p: CobaLIFParameters = CobaLIFParameters(),  # noqa: B008
     dt: float = 0.001,
+    *,
+    reset: str = "value",
+    detach_reset: bool = False,
 ) -> tuple[torch.Tensor, CobaLIFState]:
     r"""One time step of a recurrent layer of conductance-based LIF neurons.
 
@@ -218,13 +228,16 @@ def coba_lif_step(
         recurrent_weights: :math:`R`, shape ``(N, N)``; likewise.
         p: parameters.
         dt: length of the step, in the unit of the time constants.
+        reset: what a spike does to the membrane potential: ``"value"`` sets it to ``p.v_reset``, ``"subtract"`` takes
+            ``p.v_thresh`` from it, ``"none"`` leaves it.
+        detach_reset: whether the potential after a spike sends no gradient into the spike.
 
     Returns:
         Spikes of shape ``(..., N)`` and the new state.
 
     Raises:
         TypeError: an argument is of the wrong type.
-        ValueError: widths, shapes or devices do not fit, or the surrogate is unknown.
+        ValueError: widths, shapes or devices do not fit, or surrogate or reset are unknown.
 
     Example:
         >>> zeros = torch.zeros(1, 2)
@@ -233,7 +246,7 @@ def coba_lif_step(
         >>> coba_lif_step(torch.ones(1, 1), state, *weights)[0]
         tensor([[1., 0.]])
     """
-    return _layer.one_step(input_spikes, state, input_weights, recurrent_weights, p, dt)
+    return _layer.variants[reset, detach_reset].one_step(input_spikes, state, input_weights, recurrent_weights, p, dt)
 
 
 SEQUENCES[coba_lif_feed_forward_step] = _coba_lif

@@ -19,8 +19,8 @@ import torch
 from .._constants import constant
 from .._kernels.neuron import SEQUENCES, Neuron
 from .._kernels.recurrent import RECURRENT, Recurrent
+from .._kernels.reset import Reset
 from .parameter import default_bio_parameters
-from .reset import reset_value
 
 __all__ = ["IAFFeedForwardState", "IAFParameters", "IAFState", "iaf_feed_forward_step", "iaf_step"]
 
@@ -86,13 +86,13 @@ class IAFFeedForwardState(NamedTuple):
 
 
 def _step(
-    x: torch.Tensor, state: Any, p: Any, spike: Callable[[torch.Tensor], torch.Tensor], dt: float
+    x: torch.Tensor, state: Any, p: Any, spike: Callable[[torch.Tensor], torch.Tensor], dt: float, reset: Reset
 ) -> tuple[torch.Tensor, tuple[torch.Tensor]]:
     (v,) = state
     v_th, v_reset = p
     v_summed = v + x
     z = spike(v_summed - v_th)
-    return z, (reset_value(z, v_summed, v_reset, v_th),)
+    return z, (reset.potential(z, v_summed, v_reset, v_th),)
 
 
 _iaf = Neuron("iaf", ("v",), ("v_th", "v_reset"), IAFFeedForwardState, _step)
@@ -104,6 +104,9 @@ def iaf_feed_forward_step(
     state: IAFFeedForwardState,
     p: IAFParameters = IAFParameters(),  # noqa: B008
     dt: float = 0.001,
+    *,
+    reset: str = "value",
+    detach_reset: bool = False,
 ) -> tuple[torch.Tensor, IAFFeedForwardState]:
     r"""One time step of integrate-and-fire neurons, each driven by its own input.
 
@@ -118,19 +121,22 @@ def iaf_feed_forward_step(
         state: membrane potential, of a shape that broadcasts to the input's.
         p: parameters.
         dt: length of the step in seconds, which changes nothing.
+        reset: what a spike does to the membrane potential: ``"value"`` sets it to ``p.v_reset``, ``"subtract"`` takes
+            ``p.v_th`` from it, ``"none"`` leaves it.
+        detach_reset: whether the potential after a spike sends no gradient into the spike.
 
     Returns:
         Spikes in the shape and dtype of the input, and the new state.
 
     Raises:
         TypeError: an argument is of the wrong type or a complex dtype.
-        ValueError: shapes or devices do not fit, or the surrogate is unknown.
+        ValueError: shapes or devices do not fit, or surrogate or reset are unknown.
 
     Example:
         >>> iaf_feed_forward_step(torch.tensor([0.5, 1.5]), IAFFeedForwardState(v=torch.zeros(2)))
         (tensor([0., 1.]), IAFFeedForwardState(v=tensor([0.5000, 0.0000])))
     """
-    return _iaf(input_spikes, state, p, dt)
+    return _iaf.variants[reset, detach_reset](input_spikes, state, p, dt)
 
 
 def iaf_step(
@@ -140,6 +146,9 @@ def iaf_step(
     recurrent_weights: torch.Tensor,
     p: IAFParameters = IAFParameters(),  # noqa: B008
     dt: float = 0.001,
+    *,
+    reset: str = "value",
+    detach_reset: bool = False,
 ) -> tuple[torch.Tensor, IAFState]:
     r"""One time step of a recurrent layer of integrate-and-fire neurons.
 
@@ -152,20 +161,23 @@ def iaf_step(
         recurrent_weights: :math:`R`, shape ``(N, N)``.
         p: parameters.
         dt: length of the step in seconds, which changes nothing.
+        reset: what a spike does to the membrane potential: ``"value"`` sets it to ``p.v_reset``, ``"subtract"`` takes
+            ``p.v_th`` from it, ``"none"`` leaves it.
+        detach_reset: whether the potential after a spike sends no gradient into the spike.
 
     Returns:
         Spikes of shape ``(..., N)`` and the new state.
 
     Raises:
         TypeError: an argument is of the wrong type.
-        ValueError: widths, shapes or devices do not fit, or the surrogate is unknown.
+        ValueError: widths, shapes or devices do not fit, or surrogate or reset are unknown.
 
     Example:
         >>> state = IAFState(z=torch.zeros(1, 2), v=torch.zeros(1, 2))
         >>> iaf_step(torch.ones(1, 3), state, torch.ones(2, 3), torch.zeros(2, 2))[0]
         tensor([[1., 1.]])
     """
-    return _layer.one_step(input_spikes, state, input_weights, recurrent_weights, p, dt)
+    return _layer.variants[reset, detach_reset].one_step(input_spikes, state, input_weights, recurrent_weights, p, dt)
 
 
 SEQUENCES[iaf_feed_forward_step] = _iaf

@@ -22,6 +22,7 @@ import torch
 from .._constants import constant
 from .._kernels.neuron import SEQUENCES, Neuron
 from .._kernels.recurrent import RECURRENT, Recurrent
+from .._kernels.reset import Reset
 
 __all__ = [
     "IzhikevichParameters",
@@ -231,14 +232,15 @@ def _coefficients(params: tuple[Any, ...], dt: float) -> tuple[Any, ...]:
 
 
 def _step(
-    x: torch.Tensor, state: Any, p: Any, spike: Callable[[torch.Tensor], torch.Tensor], dt: float
+    x: torch.Tensor, state: Any, p: Any, spike: Callable[[torch.Tensor], torch.Tensor], dt: float, reset: Reset
 ) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
     v, u = state
     rate, recovery_rate, b, c, d, sq, mn, bias, v_th = p
     v_decayed = v + rate * (sq * v**2 + mn * v + bias - u + x)
     u_decayed = u + recovery_rate * (b * v - u)
     z = spike(v_decayed - v_th)
-    return z, ((1 - z) * v_decayed + z * c, (1 - z) * u_decayed + z * (u_decayed + d))
+    z_reset = reset.spike(z)
+    return z, (reset.potential(z, v_decayed, c, v_th), (1 - z_reset) * u_decayed + z_reset * (u_decayed + d))
 
 
 _izhikevich = Neuron(
@@ -252,7 +254,13 @@ _izhikevich = Neuron(
 
 
 def izhikevich_feed_forward_step(
-    input_current: torch.Tensor, s: IzhikevichState, p: IzhikevichParameters, dt: float = 0.001
+    input_current: torch.Tensor,
+    s: IzhikevichState,
+    p: IzhikevichParameters,
+    dt: float = 0.001,
+    *,
+    reset: str = "value",
+    detach_reset: bool = False,
 ) -> tuple[torch.Tensor, IzhikevichState]:
     r"""One time step of Izhikevich neurons, each driven by its own current.
 
@@ -269,13 +277,17 @@ def izhikevich_feed_forward_step(
         s: membrane potential and recovery variable, of shapes that broadcast to the input's.
         p: parameters.
         dt: length of the step in seconds.
+        reset: what a spike does to the membrane potential: ``"value"`` sets it to ``p.c``, ``"subtract"`` takes
+            ``p.v_th`` from it, ``"none"`` leaves it.
+        detach_reset: whether what a spike changes, the potential and the recovery, sends no gradient into the
+            spike.
 
     Returns:
         Spikes in the shape and dtype of the input, and the new state.
 
     Raises:
         TypeError: an argument is of the wrong type or a complex dtype.
-        ValueError: shapes or devices do not fit, or the surrogate is unknown.
+        ValueError: shapes or devices do not fit, or surrogate or reset are unknown.
 
     Example:
         >>> p, s = tonic_spiking
@@ -283,7 +295,7 @@ def izhikevich_feed_forward_step(
         >>> z.detach(), s.v.detach()
         (tensor([0., 1.]), tensor([-70., -65.]))
     """
-    return _izhikevich(input_current, s, p, dt)
+    return _izhikevich.variants[reset, detach_reset](input_current, s, p, dt)
 
 
 _layer = Recurrent(_izhikevich, IzhikevichRecurrentState, arrival="with")
@@ -296,6 +308,9 @@ def izhikevich_recurrent_step(
     recurrent_weights: torch.Tensor,
     p: IzhikevichParameters,
     dt: float = 0.001,
+    *,
+    reset: str = "value",
+    detach_reset: bool = False,
 ) -> tuple[torch.Tensor, IzhikevichRecurrentState]:
     r"""One time step of a recurrent layer of Izhikevich neurons.
 
@@ -308,13 +323,17 @@ def izhikevich_recurrent_step(
         recurrent_weights: :math:`R`, shape ``(N, N)``.
         p: parameters.
         dt: length of the step in seconds.
+        reset: what a spike does to the membrane potential: ``"value"`` sets it to ``p.c``, ``"subtract"`` takes
+            ``p.v_th`` from it, ``"none"`` leaves it.
+        detach_reset: whether what a spike changes, the potential and the recovery, sends no gradient into the
+            spike.
 
     Returns:
         Spikes of shape ``(..., N)`` and the new state.
 
     Raises:
         TypeError: an argument is of the wrong type.
-        ValueError: widths, shapes or devices do not fit, or the surrogate is unknown.
+        ValueError: widths, shapes or devices do not fit, or surrogate or reset are unknown.
 
     Example:
         >>> s = IzhikevichRecurrentState(torch.zeros(1, 2), torch.full((1, 2), -70.0), torch.full((1, 2), -14.0))
@@ -322,7 +341,7 @@ def izhikevich_recurrent_step(
         >>> izhikevich_recurrent_step(torch.ones(1, 1), s, *weights, tonic_spiking.p)[0]
         tensor([[0., 1.]])
     """
-    return _layer.one_step(input_current, s, input_weights, recurrent_weights, p, dt)
+    return _layer.variants[reset, detach_reset].one_step(input_current, s, input_weights, recurrent_weights, p, dt)
 
 
 SEQUENCES[izhikevich_feed_forward_step] = _izhikevich

@@ -25,8 +25,9 @@ from typing import Any
 import torch
 
 from .._constants import constant
-from .._kernels.neuron import SEQUENCES, reset_variants
+from .._kernels.neuron import SEQUENCES, Neuron
 from .._kernels.recurrent import RECURRENT, Recurrent
+from .._kernels.reset import Reset
 from ..utils.pytree import StateTuple
 from .parameter import default_bio_parameters
 from .threshold import threshold
@@ -117,27 +118,31 @@ class LIFFeedForwardState(StateTuple):
 
 
 def _step(
-    x: torch.Tensor, state: Any, p: Any, spike: Callable[[torch.Tensor], torch.Tensor], dt: float, detach_reset: bool
+    x: torch.Tensor, state: Any, p: Any, spike: Callable[[torch.Tensor], torch.Tensor], dt: float, reset: Reset
 ) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
     v, i = state
-    tau_syn_inv, tau_mem_inv, v_leak, v_th, v_reset, _ = p
+    tau_syn_inv, tau_mem_inv, v_leak, v_th, v_reset = p
     i_jump = i + x
     v_decayed = v + dt * tau_mem_inv * ((v_leak - v) + i_jump)
     i_new = i_jump - dt * tau_syn_inv * i_jump
     z = spike(v_decayed - v_th)
-    z_reset = z.detach() if detach_reset else z
-    return z, ((1 - z_reset) * v_decayed + z_reset * v_reset, i_new)
+    return z, (reset.potential(z, v_decayed, v_reset, v_th), i_new)
 
 
-_STATE = ("v", "i")
 _PARAMS = ("tau_syn_inv", "tau_mem_inv", "v_leak", "v_th", "v_reset")
-_lif, _lif_detached = reset_variants("lif", _STATE, _PARAMS, LIFFeedForwardState, _step)
-_layer_detached = Recurrent(_lif_detached, LIFState)
+_lif = Neuron("lif", ("v", "i"), _PARAMS, LIFFeedForwardState, _step)
+_layer = Recurrent(_lif, LIFState)
 _layer_sparse = Recurrent(_lif, LIFState, sparse=True)
 
 
 def lif_feed_forward_step(
-    input_spikes: torch.Tensor, state: LIFFeedForwardState, p: LIFParameters, dt: float = 0.001
+    input_spikes: torch.Tensor,
+    state: LIFFeedForwardState,
+    p: LIFParameters,
+    dt: float = 0.001,
+    *,
+    reset: str = "value",
+    detach_reset: bool = False,
 ) -> tuple[torch.Tensor, LIFFeedForwardState]:
     r"""One time step of LIF neurons, each driven by its own input.
 
@@ -154,13 +159,16 @@ def lif_feed_forward_step(
         state: membrane potential and synaptic current, of shapes that broadcast to the input's.
         p: parameters.
         dt: length of the step in seconds.
+        reset: what a spike does to the membrane potential: ``"value"`` sets it to ``p.v_reset``, ``"subtract"`` takes
+            ``p.v_th`` from it, ``"none"`` leaves it.
+        detach_reset: whether the potential after a spike sends no gradient into the spike.
 
     Returns:
         Spikes in the shape and dtype of the input, and the new state.
 
     Raises:
         TypeError: an argument is of the wrong type or a complex dtype.
-        ValueError: shapes or devices do not fit, or the surrogate is unknown.
+        ValueError: shapes or devices do not fit, or surrogate or reset are unknown.
 
     Example:
         >>> state = LIFFeedForwardState(v=torch.zeros(2), i=torch.zeros(2))
@@ -168,7 +176,7 @@ def lif_feed_forward_step(
         >>> z, state.i
         (tensor([0., 1.]), tensor([ 0., 16.]))
     """
-    return _lif(input_spikes, state, p, dt)
+    return _lif.variants[reset, detach_reset](input_spikes, state, p, dt)
 
 
 def lif_step(
@@ -178,6 +186,9 @@ def lif_step(
     recurrent_weights: torch.Tensor,
     p: LIFParameters,
     dt: float = 0.001,
+    *,
+    reset: str = "value",
+    detach_reset: bool = True,
 ) -> tuple[torch.Tensor, LIFState]:
     r"""One time step of a recurrent LIF layer.
 
@@ -191,13 +202,16 @@ def lif_step(
         recurrent_weights: :math:`R`, shape ``(N, N)``.
         p: parameters.
         dt: length of the step in seconds.
+        reset: what a spike does to the membrane potential: ``"value"`` sets it to ``p.v_reset``, ``"subtract"`` takes
+            ``p.v_th`` from it, ``"none"`` leaves it.
+        detach_reset: whether the potential after a spike sends no gradient into the spike.
 
     Returns:
         Spikes of shape ``(..., N)`` and the new state.
 
     Raises:
         TypeError: an argument is of the wrong type.
-        ValueError: widths, shapes or devices do not fit, or the surrogate is unknown.
+        ValueError: widths, shapes or devices do not fit, or surrogate or reset are unknown.
 
     Example:
         >>> zeros = torch.zeros(1, 2)
@@ -206,7 +220,7 @@ def lif_step(
         >>> z
         tensor([[1., 1.]])
     """
-    return _layer_detached.one_step(input_spikes, state, input_weights, recurrent_weights, p, dt)
+    return _layer.variants[reset, detach_reset].one_step(input_spikes, state, input_weights, recurrent_weights, p, dt)
 
 
 def lif_step_sparse(
@@ -216,6 +230,9 @@ def lif_step_sparse(
     recurrent_weights: torch.Tensor,
     p: LIFParameters,
     dt: float = 0.001,
+    *,
+    reset: str = "value",
+    detach_reset: bool = False,
 ) -> tuple[torch.Tensor, LIFState]:
     """One time step of a recurrent LIF layer with sparse spikes; the reset is not detached.
 
@@ -226,13 +243,16 @@ def lif_step_sparse(
         recurrent_weights: shape ``(N, N)``.
         p: parameters.
         dt: length of the step in seconds.
+        reset: what a spike does to the membrane potential: ``"value"`` sets it to ``p.v_reset``, ``"subtract"`` takes
+            ``p.v_th`` from it, ``"none"`` leaves it.
+        detach_reset: whether the potential after a spike sends no gradient into the spike.
 
     Returns:
         Sparse spikes of shape ``(B, N)`` and the new state.
 
     Raises:
         TypeError: an argument is of the wrong type.
-        ValueError: widths, shapes or devices do not fit, or the surrogate is unknown.
+        ValueError: widths, shapes or devices do not fit, or surrogate or reset are unknown.
 
     Example:
         >>> zeros = torch.zeros(1, 2)
@@ -241,7 +261,9 @@ def lif_step_sparse(
         >>> lif_step_sparse(torch.ones(1, 3).to_sparse(), state, *weights, LIFParameters())[0].to_dense()
         tensor([[1., 1.]])
     """
-    return _layer_sparse.one_step(input_spikes, state, input_weights, recurrent_weights, p, dt)
+    return _layer_sparse.variants[reset, detach_reset].one_step(
+        input_spikes, state, input_weights, recurrent_weights, p, dt
+    )
 
 
 def lif_step_integral(
@@ -251,6 +273,9 @@ def lif_step_integral(
     recurrent_weights: torch.Tensor,
     p: LIFParameters = LIFParameters(),  # noqa: B008
     dt: float = 0.001,
+    *,
+    reset: str = "value",
+    detach_reset: bool = True,
 ) -> tuple[torch.Tensor, LIFState]:
     """All time steps of a recurrent LIF layer; returns the spikes of the last step, as the reference does.
 
@@ -263,13 +288,16 @@ def lif_step_integral(
         recurrent_weights: shape ``(N, N)``.
         p: parameters.
         dt: length of a step in seconds.
+        reset: what a spike does to the membrane potential: ``"value"`` sets it to ``p.v_reset``, ``"subtract"`` takes
+            ``p.v_th`` from it, ``"none"`` leaves it.
+        detach_reset: whether the potential after a spike sends no gradient into the spike.
 
     Returns:
         Spikes of the last step, shape ``(..., N)``, and the state after it.
 
     Raises:
         TypeError: an argument is of the wrong type.
-        ValueError: widths, shapes or devices do not fit, there is no time step, or the surrogate is unknown.
+        ValueError: widths, shapes or devices do not fit, there is no time step, or surrogate or reset are unknown.
 
     Example:
         >>> zeros = torch.zeros(1, 2)
@@ -277,12 +305,18 @@ def lif_step_integral(
         >>> lif_step_integral(x, LIFState(zeros, zeros, zeros), *weights)[0]
         tensor([[1., 1.]])
     """
-    spikes, last = _layer_detached(input_tensor, state, input_weights, recurrent_weights, p, dt)
+    spikes, last = _layer.variants[reset, detach_reset](input_tensor, state, input_weights, recurrent_weights, p, dt)
     return spikes[-1], last
 
 
 def lif_feed_forward_integral(
-    input_tensor: torch.Tensor, state: LIFFeedForwardState, p: LIFParameters, dt: float = 0.001
+    input_tensor: torch.Tensor,
+    state: LIFFeedForwardState,
+    p: LIFParameters,
+    dt: float = 0.001,
+    *,
+    reset: str = "value",
+    detach_reset: bool = False,
 ) -> tuple[torch.Tensor, LIFFeedForwardState]:
     """All time steps of LIF neurons in one kernel.
 
@@ -291,13 +325,16 @@ def lif_feed_forward_integral(
         state: state before the first step, of shapes that broadcast to one step of the input.
         p: parameters.
         dt: length of a step in seconds.
+        reset: what a spike does to the membrane potential: ``"value"`` sets it to ``p.v_reset``, ``"subtract"`` takes
+            ``p.v_th`` from it, ``"none"`` leaves it.
+        detach_reset: whether the potential after a spike sends no gradient into the spike.
 
     Returns:
         Spikes of all steps, in the shape and dtype of the input, and the state after the last.
 
     Raises:
         TypeError: an argument is of the wrong type or a complex dtype.
-        ValueError: shapes or devices do not fit, or the surrogate is unknown.
+        ValueError: shapes or devices do not fit, or surrogate or reset are unknown.
 
     Example:
         >>> state = LIFFeedForwardState(v=torch.zeros(2), i=torch.zeros(2))
@@ -306,11 +343,17 @@ def lif_feed_forward_integral(
                 [1., 1.],
                 [1., 1.]])
     """
-    return _lif(input_tensor, state, p, dt, sequence=True)
+    return _lif.variants[reset, detach_reset](input_tensor, state, p, dt, sequence=True)
 
 
 def lif_feed_forward_step_sparse(
-    input_tensor: torch.Tensor, state: LIFFeedForwardState, p: LIFParameters, dt: float = 0.001
+    input_tensor: torch.Tensor,
+    state: LIFFeedForwardState,
+    p: LIFParameters,
+    dt: float = 0.001,
+    *,
+    reset: str = "value",
+    detach_reset: bool = False,
 ) -> tuple[torch.Tensor, LIFFeedForwardState]:
     """One time step of LIF neurons with sparse input and sparse spikes.
 
@@ -319,20 +362,23 @@ def lif_feed_forward_step_sparse(
         state: membrane potential and synaptic current, dense.
         p: parameters.
         dt: length of the step in seconds.
+        reset: what a spike does to the membrane potential: ``"value"`` sets it to ``p.v_reset``, ``"subtract"`` takes
+            ``p.v_th`` from it, ``"none"`` leaves it.
+        detach_reset: whether the potential after a spike sends no gradient into the spike.
 
     Returns:
         Sparse spikes in the shape of the input, and the new state.
 
     Raises:
         TypeError: an argument is of the wrong type or a complex dtype.
-        ValueError: shapes or devices do not fit, or the surrogate is unknown.
+        ValueError: shapes or devices do not fit, or surrogate or reset are unknown.
 
     Example:
         >>> state = LIFFeedForwardState(v=torch.zeros(2), i=torch.zeros(2))
         >>> lif_feed_forward_step_sparse(torch.tensor([0.0, 20.0]).to_sparse(), state, LIFParameters())[0].to_dense()
         tensor([0., 1.])
     """
-    z, new_state = _lif(input_tensor.to_dense(), state, p, dt)
+    z, new_state = _lif.variants[reset, detach_reset](input_tensor.to_dense(), state, p, dt)
     return z.to_sparse(), new_state
 
 
@@ -369,5 +415,5 @@ def lif_current_encoder(
 
 
 SEQUENCES[lif_feed_forward_step] = _lif
-RECURRENT[lif_step] = _layer_detached
+RECURRENT[lif_step] = _layer.variants["value", True]
 RECURRENT[lif_step_sparse] = _layer_sparse

@@ -23,8 +23,8 @@ import torch
 from .._constants import constant
 from .._kernels.neuron import SEQUENCES, Neuron
 from .._kernels.recurrent import RECURRENT, Recurrent
+from .._kernels.reset import Reset
 from .parameter import default_bio_parameters
-from .reset import reset_value
 from .threshold import threshold
 
 __all__ = [
@@ -122,7 +122,7 @@ class LIFAdExFeedForwardState(NamedTuple):
 
 
 def _step(
-    x: torch.Tensor, state: Any, p: Any, spike: Callable[[torch.Tensor], torch.Tensor], dt: float
+    x: torch.Tensor, state: Any, p: Any, spike: Callable[[torch.Tensor], torch.Tensor], dt: float, reset: Reset
 ) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
     v, i, a = state
     tau_ada_inv, tau_syn_inv, tau_mem_inv, adaptation_current, adaptation_spike, delta_T, v_leak, v_th, v_reset = p
@@ -132,7 +132,7 @@ def _step(
     i_new = i_jump - dt * tau_syn_inv * i_jump
     a_decayed = a + dt * tau_ada_inv * (adaptation_current * (v - v_leak) - a)
     z = spike(v_decayed - v_th)
-    return z, (reset_value(z, v_decayed, v_reset, v_th), i_new, a_decayed + z * adaptation_spike)
+    return z, (reset.potential(z, v_decayed, v_reset, v_th), i_new, a_decayed + reset.spike(z) * adaptation_spike)
 
 
 _lif_adex = Neuron(
@@ -160,6 +160,9 @@ def lif_adex_feed_forward_step(
     state: LIFAdExFeedForwardState = LIFAdExFeedForwardState(*torch.zeros(3)),  # noqa: B008
     p: LIFAdExParameters = LIFAdExParameters(),  # noqa: B008
     dt: float = 0.001,
+    *,
+    reset: str = "value",
+    detach_reset: bool = False,
 ) -> tuple[torch.Tensor, LIFAdExFeedForwardState]:
     r"""One time step of LIFAdEx neurons, each driven by its own input.
 
@@ -179,20 +182,24 @@ def lif_adex_feed_forward_step(
             zeros.
         p: parameters.
         dt: length of the step in seconds.
+        reset: what a spike does to the membrane potential: ``"value"`` sets it to ``p.v_reset``, ``"subtract"`` takes
+            ``p.v_th`` from it, ``"none"`` leaves it.
+        detach_reset: whether what a spike changes, the potential and the adaptation, sends no gradient into the
+            spike.
 
     Returns:
         Spikes in the shape and dtype of the input, and the new state.
 
     Raises:
         TypeError: an argument is of the wrong type or a complex dtype.
-        ValueError: shapes or devices do not fit, or the surrogate is unknown.
+        ValueError: shapes or devices do not fit, or surrogate or reset are unknown.
 
     Example:
         >>> z, state = lif_adex_feed_forward_step(torch.tensor([0.0, 20.0]))
         >>> z, state.a
         (tensor([0., 1.]), tensor([0.0000, 0.0200]))
     """
-    return _lif_adex(input_spikes, state, p, dt)
+    return _lif_adex.variants[reset, detach_reset](input_spikes, state, p, dt)
 
 
 def lif_adex_step(
@@ -202,6 +209,9 @@ def lif_adex_step(
     recurrent_weights: torch.Tensor,
     p: LIFAdExParameters = LIFAdExParameters(),  # noqa: B008
     dt: float = 0.001,
+    *,
+    reset: str = "value",
+    detach_reset: bool = False,
 ) -> tuple[torch.Tensor, LIFAdExState]:
     r"""One time step of a recurrent LIFAdEx layer.
 
@@ -215,13 +225,17 @@ def lif_adex_step(
         recurrent_weights: :math:`R`, shape ``(N, N)``.
         p: parameters.
         dt: length of the step in seconds.
+        reset: what a spike does to the membrane potential: ``"value"`` sets it to ``p.v_reset``, ``"subtract"`` takes
+            ``p.v_th`` from it, ``"none"`` leaves it.
+        detach_reset: whether what a spike changes, the potential and the adaptation, sends no gradient into the
+            spike.
 
     Returns:
         Spikes of shape ``(..., N)`` and the new state.
 
     Raises:
         TypeError: an argument is of the wrong type.
-        ValueError: widths, shapes or devices do not fit, or the surrogate is unknown.
+        ValueError: widths, shapes or devices do not fit, or surrogate or reset are unknown.
 
     Example:
         >>> zeros = torch.zeros(1, 2)
@@ -229,7 +243,7 @@ def lif_adex_step(
         >>> lif_adex_step(torch.ones(1, 3), state, torch.full((2, 3), 7.0), torch.zeros(2, 2))[0]
         tensor([[1., 1.]])
     """
-    return _layer.one_step(input_spikes, state, input_weights, recurrent_weights, p, dt)
+    return _layer.variants[reset, detach_reset].one_step(input_spikes, state, input_weights, recurrent_weights, p, dt)
 
 
 def lif_adex_current_encoder(

@@ -124,6 +124,9 @@ def lif_adex_refrac_feed_forward_step(
     state: LIFAdExRefracFeedForwardState,
     p: LIFAdExRefracParameters = LIFAdExRefracParameters(),  # noqa: B008
     dt: float = 0.001,
+    *,
+    reset: str = "value",
+    detach_reset: bool = False,
 ) -> tuple[torch.Tensor, LIFAdExRefracFeedForwardState]:
     r"""One time step of LIFAdEx neurons with a refractory period, each driven by its own input.
 
@@ -142,13 +145,17 @@ def lif_adex_refrac_feed_forward_step(
         state: state of the LIFAdEx neurons and refractory counter, of shapes that broadcast to the input's.
         p: parameters.
         dt: length of the step in seconds.
+        reset: what a spike does to the membrane potential: ``"value"`` sets it to ``p.lif_adex.v_reset``, ``"subtract"``
+            takes ``p.lif_adex.v_th`` from it, ``"none"`` leaves it.
+        detach_reset: whether what a spike changes, the potential and the adaptation, sends no gradient into the
+            spike.
 
     Returns:
         Spikes in the shape and dtype of the input, and the new state.
 
     Raises:
         TypeError: an argument is of the wrong type or a complex dtype.
-        ValueError: shapes or devices do not fit, or the surrogate is unknown.
+        ValueError: shapes or devices do not fit, or surrogate or reset are unknown.
 
     Example:
         >>> lif_adex = LIFAdExFeedForwardState(*torch.zeros(3, 2))
@@ -157,7 +164,7 @@ def lif_adex_refrac_feed_forward_step(
         >>> z, state.lif_adex.a
         (tensor([1., 0.]), tensor([0.0200, 0.0200]))
     """
-    return _refrac(input_tensor, state, p, dt)
+    return _refrac.variants[reset, detach_reset](input_tensor, state, p, dt)
 
 
 def lif_adex_refrac_step(
@@ -167,6 +174,9 @@ def lif_adex_refrac_step(
     recurrent_weights: torch.Tensor,
     p: LIFAdExRefracParameters = LIFAdExRefracParameters(),  # noqa: B008
     dt: float = 0.001,
+    *,
+    reset: str = "value",
+    detach_reset: bool = False,
 ) -> tuple[torch.Tensor, LIFAdExRefracState]:
     """One time step of a recurrent layer of LIFAdEx neurons with a refractory period.
 
@@ -179,13 +189,17 @@ def lif_adex_refrac_step(
         recurrent_weights: shape ``(N, N)``.
         p: parameters.
         dt: length of the step in seconds.
+        reset: what a spike does to the membrane potential: ``"value"`` sets it to ``p.lif_adex.v_reset``, ``"subtract"``
+            takes ``p.lif_adex.v_th`` from it, ``"none"`` leaves it.
+        detach_reset: whether what a spike changes, the potential and the adaptation, sends no gradient into the
+            spike.
 
     Returns:
         Spikes of shape ``(..., N)`` and the new state.
 
     Raises:
         TypeError: an argument is of the wrong type.
-        ValueError: widths, shapes or devices do not fit, or the surrogate is unknown.
+        ValueError: widths, shapes or devices do not fit, or surrogate or reset are unknown.
 
     Example:
         >>> zeros = torch.zeros(1, 2)
@@ -194,7 +208,7 @@ def lif_adex_refrac_step(
         >>> z, state.rho
         (tensor([[1., 1.]]), tensor([[5., 5.]]))
     """
-    return _layer.one_step(input_tensor, state, input_weights, recurrent_weights, p, dt)
+    return _layer.variants[reset, detach_reset].one_step(input_tensor, state, input_weights, recurrent_weights, p, dt)
 
 
 SEQUENCES[lif_adex_refrac_feed_forward_step] = _refrac

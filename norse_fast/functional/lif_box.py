@@ -13,15 +13,15 @@ chapter 1.3.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
 
 from .._constants import constant
 from .._kernels.neuron import SEQUENCES, Neuron
+from .._kernels.reset import RESETS, Reset
 from ..utils.pytree import StateTuple
-from .reset import ResetMethod, reset_subtract, reset_value
+from .reset import ResetMethod, reset_value
 
 __all__ = ["LIFBoxFeedForwardState", "LIFBoxParameters", "LIFBoxState", "lif_box_feed_forward_step"]
 
@@ -95,22 +95,17 @@ def _step(
     p: Any,
     spike: Callable[[torch.Tensor], torch.Tensor],
     dt: float,
-    reset_method: ResetMethod,
+    reset: Reset,
 ) -> tuple[torch.Tensor, tuple[torch.Tensor]]:
     (v,) = state
     tau_mem_inv, v_leak, v_th, v_reset = p
     v_decayed = v + dt * tau_mem_inv * (x + v_leak - v)
     z = spike(v_decayed - v_th)
-    return z, (reset_method(z, v_decayed, v_reset, v_th),)
-
-
-def _neuron(name: str | None, reset_method: ResetMethod, kind: type[Neuron] = Neuron) -> Neuron:
-    step = partial(_step, reset_method=reset_method)
-    return kind(name, ("v",), ("tau_mem_inv", "v_leak", "v_th", "v_reset"), LIFBoxFeedForwardState, step)
+    return z, (reset.potential(z, v_decayed, v_reset, v_th),)
 
 
 class _ByReset(Neuron):
-    """The neuron with ``reset_value``; calls hand over to another where the parameters name another reset."""
+    """A neuron whose parameters may name its reset: then another one takes the call."""
 
     def __call__(
         self,
@@ -122,15 +117,15 @@ class _ByReset(Neuron):
         record: bool = False,
         kind: str = "all",
     ) -> tuple[torch.Tensor, Any]:
-        reset_method = getattr(p, "reset_method", reset_value)
-        if reset_method is reset_value:
+        method = getattr(p, "reset_method", reset_value)
+        assert self.reset is not None
+        if self.reset.kind != "value" or method is reset_value:
             return super().__call__(input, state, p, dt, sequence, record, kind)
-        neuron = _lif_box_subtract if reset_method is reset_subtract else _neuron(None, reset_method)
-        return neuron(input, state, p, dt, sequence, record, kind)
+        named = next((name for name, known in RESETS.items() if known is method), method)
+        return self.variants[named, self.reset.detach](input, state, p, dt, sequence, record, kind)
 
 
-_lif_box = _neuron("lif_box", reset_value, _ByReset)
-_lif_box_subtract = _neuron("lif_box_subtract", reset_subtract)
+_lif_box = _ByReset("lif_box", ("v",), ("tau_mem_inv", "v_leak", "v_th", "v_reset"), LIFBoxFeedForwardState, _step)
 
 
 def lif_box_feed_forward_step(
@@ -138,6 +133,9 @@ def lif_box_feed_forward_step(
     state: LIFBoxFeedForwardState,
     p: LIFBoxParameters = LIFBoxParameters(),  # noqa: B008
     dt: float = 0.001,
+    *,
+    reset: str = "value",
+    detach_reset: bool = False,
 ) -> tuple[torch.Tensor, LIFBoxFeedForwardState]:
     r"""One time step of LIF neurons without a synapse, each driven by its own input.
 
@@ -152,13 +150,16 @@ def lif_box_feed_forward_step(
         state: membrane potential, of a shape that broadcasts to the input's.
         p: parameters.
         dt: length of the step in seconds.
+        reset: what a spike does to the membrane potential: ``"value"`` does what ``p.reset_method`` does, ``"subtract"``
+            takes ``p.v_th`` from it, ``"none"`` leaves it.
+        detach_reset: whether the potential after a spike sends no gradient into the spike.
 
     Returns:
         Spikes in the shape and dtype of the input, and the new state.
 
     Raises:
         TypeError: an argument is of the wrong type or a complex dtype.
-        ValueError: shapes or devices do not fit, or the surrogate is unknown.
+        ValueError: shapes or devices do not fit, or surrogate or reset are unknown.
 
     Example:
         >>> state = LIFBoxFeedForwardState(v=torch.zeros(2))
@@ -166,7 +167,7 @@ def lif_box_feed_forward_step(
         >>> z, state.v
         (tensor([0., 1.]), tensor([0.1000, 0.0000]))
     """
-    return _lif_box(input_tensor, state, p, dt)
+    return _lif_box.variants[reset, detach_reset](input_tensor, state, p, dt)
 
 
 SEQUENCES[lif_box_feed_forward_step] = _lif_box

@@ -22,8 +22,8 @@ import torch
 from .._constants import constant
 from .._kernels.neuron import SEQUENCES, Neuron
 from .._kernels.recurrent import RECURRENT, Recurrent
+from .._kernels.reset import Reset
 from .parameter import default_bio_parameters
-from .reset import reset_value
 from .threshold import threshold
 
 __all__ = [
@@ -114,7 +114,7 @@ class LIFExFeedForwardState(NamedTuple):
 
 
 def _step(
-    x: torch.Tensor, state: Any, p: Any, spike: Callable[[torch.Tensor], torch.Tensor], dt: float
+    x: torch.Tensor, state: Any, p: Any, spike: Callable[[torch.Tensor], torch.Tensor], dt: float, reset: Reset
 ) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
     v, i = state
     tau_syn_inv, tau_mem_inv, delta_T, v_leak, v_th, v_reset = p
@@ -123,7 +123,7 @@ def _step(
     v_decayed = v + dt * tau_mem_inv * ((v_leak - v) + runaway + i_jump)
     i_new = i_jump - dt * tau_syn_inv * i_jump
     z = spike(v_decayed - v_th)
-    return z, (reset_value(z, v_decayed, v_reset, v_th), i_new)
+    return z, (reset.potential(z, v_decayed, v_reset, v_th), i_new)
 
 
 _lif_ex = Neuron(
@@ -141,6 +141,9 @@ def lif_ex_feed_forward_step(
     state: LIFExFeedForwardState = LIFExFeedForwardState(*torch.zeros(2)),  # noqa: B008
     p: LIFExParameters = LIFExParameters(),  # noqa: B008
     dt: float = 0.001,
+    *,
+    reset: str = "value",
+    detach_reset: bool = False,
 ) -> tuple[torch.Tensor, LIFExFeedForwardState]:
     r"""One time step of LIFEx neurons, each driven by its own input.
 
@@ -157,20 +160,23 @@ def lif_ex_feed_forward_step(
         state: membrane potential and synaptic current, of shapes that broadcast to the input's; by default zeros.
         p: parameters.
         dt: length of the step in seconds.
+        reset: what a spike does to the membrane potential: ``"value"`` sets it to ``p.v_reset``, ``"subtract"`` takes
+            ``p.v_th`` from it, ``"none"`` leaves it.
+        detach_reset: whether the potential after a spike sends no gradient into the spike.
 
     Returns:
         Spikes in the shape and dtype of the input, and the new state.
 
     Raises:
         TypeError: an argument is of the wrong type or a complex dtype.
-        ValueError: shapes or devices do not fit, or the surrogate is unknown.
+        ValueError: shapes or devices do not fit, or surrogate or reset are unknown.
 
     Example:
         >>> z, state = lif_ex_feed_forward_step(torch.tensor([0.0, 20.0]))
         >>> z, state.i
         (tensor([0., 1.]), tensor([ 0., 16.]))
     """
-    return _lif_ex(input_spikes, state, p, dt)
+    return _lif_ex.variants[reset, detach_reset](input_spikes, state, p, dt)
 
 
 def lif_ex_step(
@@ -180,6 +186,9 @@ def lif_ex_step(
     recurrent_weights: torch.Tensor,
     p: LIFExParameters = LIFExParameters(),  # noqa: B008
     dt: float = 0.001,
+    *,
+    reset: str = "value",
+    detach_reset: bool = False,
 ) -> tuple[torch.Tensor, LIFExState]:
     r"""One time step of a recurrent LIFEx layer.
 
@@ -192,13 +201,16 @@ def lif_ex_step(
         recurrent_weights: :math:`R`, shape ``(N, N)``.
         p: parameters.
         dt: length of the step in seconds.
+        reset: what a spike does to the membrane potential: ``"value"`` sets it to ``p.v_reset``, ``"subtract"`` takes
+            ``p.v_th`` from it, ``"none"`` leaves it.
+        detach_reset: whether the potential after a spike sends no gradient into the spike.
 
     Returns:
         Spikes of shape ``(..., N)`` and the new state.
 
     Raises:
         TypeError: an argument is of the wrong type.
-        ValueError: widths, shapes or devices do not fit, or the surrogate is unknown.
+        ValueError: widths, shapes or devices do not fit, or surrogate or reset are unknown.
 
     Example:
         >>> zeros = torch.zeros(1, 2)
@@ -206,7 +218,7 @@ def lif_ex_step(
         >>> lif_ex_step(torch.ones(1, 3), state, torch.full((2, 3), 7.0), torch.zeros(2, 2))[0]
         tensor([[1., 1.]])
     """
-    return _layer.one_step(input_tensor, state, input_weights, recurrent_weights, p, dt)
+    return _layer.variants[reset, detach_reset].one_step(input_tensor, state, input_weights, recurrent_weights, p, dt)
 
 
 def lif_ex_current_encoder(

@@ -50,6 +50,9 @@ def lif_mc_feed_forward_step(
     g_coupling: torch.Tensor,
     p: LIFParameters = LIFParameters(),  # noqa: B008
     dt: float = 0.001,
+    *,
+    reset: str = "value",
+    detach_reset: bool = False,
 ) -> tuple[torch.Tensor, LIFFeedForwardState]:
     r"""One time step of coupled LIF neurons, each driven by its own input.
 
@@ -62,13 +65,16 @@ def lif_mc_feed_forward_step(
         g_coupling: coupling :math:`G`, shape ``(N, N)``, in 1/s.
         p: parameters.
         dt: length of the step in seconds.
+        reset: what a spike does to the membrane potential: ``"value"`` sets it to ``p.v_reset``, ``"subtract"`` takes
+            ``p.v_th`` from it, ``"none"`` leaves it.
+        detach_reset: whether the potential after a spike sends no gradient into the spike.
 
     Returns:
         Spikes in the shape and dtype of the input, and the new state.
 
     Raises:
         TypeError: an argument is of the wrong type.
-        ValueError: shapes or devices do not fit, or the surrogate is unknown.
+        ValueError: shapes or devices do not fit, or surrogate or reset are unknown.
 
     Example:
         >>> state = LIFFeedForwardState(v=torch.tensor([[0.0, 1.0]]), i=torch.zeros(1, 2))
@@ -77,7 +83,9 @@ def lif_mc_feed_forward_step(
         tensor([[0.0900, 0.9000]])
     """
     v = state.v + dt * coupling_current(state.v, g_coupling)
-    return lif_feed_forward_step(input_tensor, LIFFeedForwardState(v, state.i), p, dt)
+    return lif_feed_forward_step(
+        input_tensor, LIFFeedForwardState(v, state.i), p, dt, reset=reset, detach_reset=detach_reset
+    )
 
 
 def lif_mc_step(
@@ -88,6 +96,9 @@ def lif_mc_step(
     g_coupling: torch.Tensor,
     p: LIFParameters = LIFParameters(),  # noqa: B008
     dt: float = 0.001,
+    *,
+    reset: str = "value",
+    detach_reset: bool = True,
 ) -> tuple[torch.Tensor, LIFState]:
     r"""One time step of a recurrent layer of coupled LIF neurons.
 
@@ -102,13 +113,16 @@ def lif_mc_step(
         g_coupling: coupling :math:`G`, shape ``(N, N)``, in 1/s.
         p: parameters.
         dt: length of the step in seconds.
+        reset: what a spike does to the membrane potential: ``"value"`` sets it to ``p.v_reset``, ``"subtract"`` takes
+            ``p.v_th`` from it, ``"none"`` leaves it.
+        detach_reset: whether the potential after a spike sends no gradient into the spike.
 
     Returns:
         Spikes of shape ``(..., N)`` and the new state.
 
     Raises:
         TypeError: an argument is of the wrong type.
-        ValueError: widths, shapes or devices do not fit, or the surrogate is unknown.
+        ValueError: widths, shapes or devices do not fit, or surrogate or reset are unknown.
 
     Example:
         >>> zeros = torch.zeros(1, 2)
@@ -117,5 +131,7 @@ def lif_mc_step(
         >>> lif_mc_step(zeros, state, torch.zeros(2, 2), torch.zeros(2, 2), coupling)[1].v
         tensor([[0.0900, 0.9000]])
     """
-    z, after = lif_step(input_tensor, state, input_weights, recurrent_weights, p, dt)
+    z, after = lif_step(
+        input_tensor, state, input_weights, recurrent_weights, p, dt, reset=reset, detach_reset=detach_reset
+    )
     return z, LIFState(z, after.v + dt * coupling_current(after.v, g_coupling), after.i)

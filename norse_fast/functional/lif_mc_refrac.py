@@ -17,6 +17,7 @@ import torch
 
 from .._kernels.neuron import Neuron, check_broadcast
 from .._kernels.recurrent import check_weights
+from .._kernels.reset import Reset
 from .lif import LIFFeedForwardState, LIFState
 from .lif_mc import coupling_current
 from .lif_refrac import LIFRefracFeedForwardState, LIFRefracParameters, LIFRefracState
@@ -25,7 +26,7 @@ __all__ = ["lif_mc_refrac_feed_forward_step", "lif_mc_refrac_step"]
 
 
 def _step(
-    x: torch.Tensor, state: Any, p: Any, spike: Callable[[torch.Tensor], torch.Tensor], dt: float
+    x: torch.Tensor, state: Any, p: Any, spike: Callable[[torch.Tensor], torch.Tensor], dt: float, reset: Reset
 ) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
     v, i, rho = state
     tau_syn_inv, tau_mem_inv, v_leak, v_th, v_reset, rho_reset = p
@@ -33,7 +34,7 @@ def _step(
     v_decayed = v + ((1 - mask) * (dt * tau_mem_inv) * ((v_leak - v) + i) + x)
     z = spike(v_decayed - v_th)
     rho_new = (1 - z) * torch.relu(rho - mask) + z * rho_reset
-    return z, ((1 - z) * v_decayed + z * v_reset, i - dt * tau_syn_inv * i, rho_new)
+    return z, (reset.potential(z, v_decayed, v_reset, v_th), i - dt * tau_syn_inv * i, rho_new)
 
 
 def _pack(v: torch.Tensor, i: torch.Tensor, rho: torch.Tensor) -> LIFRefracFeedForwardState:
@@ -52,13 +53,13 @@ _lif_mc_refrac = Neuron(
 
 
 def _coupled_step(
-    current: torch.Tensor, state: Any, g_coupling: torch.Tensor, p: Any, dt: float
+    current: torch.Tensor, state: Any, g_coupling: torch.Tensor, neuron: Neuron, p: Any, dt: float
 ) -> tuple[torch.Tensor, LIFRefracFeedForwardState]:
     coupling = coupling_current(state.lif.v, g_coupling)
     if coupling.shape != current.shape:
         check_broadcast("state.lif.v", coupling, current.shape, "use the state of an input of that shape")
         coupling = coupling.expand(current.shape)
-    z, after = _lif_mc_refrac(coupling, state, p, dt)
+    z, after = neuron(coupling, state, p, dt)
     if current.is_floating_point():
         # Spikes have the dtype of the neurons' input, which here is not that of the kernel's, the coupling.
         z = z.to(current.dtype)
@@ -71,6 +72,9 @@ def lif_mc_refrac_feed_forward_step(
     g_coupling: torch.Tensor,
     p: LIFRefracParameters = LIFRefracParameters(),  # noqa: B008
     dt: float = 0.001,
+    *,
+    reset: str = "value",
+    detach_reset: bool = False,
 ) -> tuple[torch.Tensor, LIFRefracFeedForwardState]:
     r"""One time step of coupled LIF neurons with a refractory period, each driven by its own input.
 
@@ -88,13 +92,16 @@ def lif_mc_refrac_feed_forward_step(
         g_coupling: coupling :math:`G` per time step, shape ``(N, N)``.
         p: parameters.
         dt: length of the step in seconds.
+        reset: what a spike does to the membrane potential: ``"value"`` sets it to ``p.lif.v_reset``, ``"subtract"`` takes
+            ``p.lif.v_th`` from it, ``"none"`` leaves it.
+        detach_reset: whether the potential after a spike sends no gradient into the spike.
 
     Returns:
         Spikes of shape ``(..., N)`` and the new state.
 
     Raises:
         TypeError: an argument is of the wrong type.
-        ValueError: shapes or devices do not fit, or the surrogate is unknown.
+        ValueError: shapes or devices do not fit, or surrogate or reset are unknown.
 
     Example:
         >>> lif = LIFFeedForwardState(v=torch.tensor([[0.5, 0.5]]), i=torch.zeros(1, 2))
@@ -103,7 +110,7 @@ def lif_mc_refrac_feed_forward_step(
         >>> state.lif.v, state.rho
         (tensor([[0.4500, 0.5000]]), tensor([[0., 1.]]))
     """
-    return _coupled_step(input_tensor, state, g_coupling, p, dt)
+    return _coupled_step(input_tensor, state, g_coupling, _lif_mc_refrac.variants[reset, detach_reset], p, dt)
 
 
 def lif_mc_refrac_step(
@@ -114,6 +121,9 @@ def lif_mc_refrac_step(
     g_coupling: torch.Tensor,
     p: LIFRefracParameters = LIFRefracParameters(),  # noqa: B008
     dt: float = 0.001,
+    *,
+    reset: str = "value",
+    detach_reset: bool = False,
 ) -> tuple[torch.Tensor, LIFRefracState]:
     r"""One time step of a recurrent layer of coupled LIF neurons with a refractory period.
 
@@ -128,13 +138,16 @@ def lif_mc_refrac_step(
         g_coupling: coupling :math:`G` per time step, shape ``(N, N)``.
         p: parameters.
         dt: length of the step in seconds.
+        reset: what a spike does to the membrane potential: ``"value"`` sets it to ``p.lif.v_reset``, ``"subtract"`` takes
+            ``p.lif.v_th`` from it, ``"none"`` leaves it.
+        detach_reset: whether the potential after a spike sends no gradient into the spike.
 
     Returns:
         Spikes of shape ``(..., N)`` and the new state.
 
     Raises:
         TypeError: an argument is of the wrong type.
-        ValueError: widths, shapes or devices do not fit, or the surrogate is unknown.
+        ValueError: widths, shapes or devices do not fit, or surrogate or reset are unknown.
 
     Example:
         >>> zeros = torch.zeros(1, 2)
@@ -145,6 +158,6 @@ def lif_mc_refrac_step(
     """
     check_weights(input_tensor, state.lif, input_weights, recurrent_weights)
     projected = torch.nn.functional.linear(input_tensor, input_weights)
-    z, after = _coupled_step(projected, state, g_coupling, p, dt)
+    z, after = _coupled_step(projected, state, g_coupling, _lif_mc_refrac.variants[reset, detach_reset], p, dt)
     i = after.lif.i + torch.nn.functional.linear(state.lif.z, recurrent_weights)
     return z, LIFRefracState(LIFState(z, after.lif.v, i), after.rho)

@@ -24,7 +24,7 @@ from .._constants import constant
 from .._kernels.neuron import SEQUENCES
 from .._kernels.recurrent import RECURRENT, Recurrent
 from ._refractory import pack_nested, refractory, refractory_update
-from .lif import LIFFeedForwardState, LIFParameters, LIFState, _lif, _lif_detached
+from .lif import LIFFeedForwardState, LIFParameters, LIFState, _lif
 from .threshold import threshold
 
 # `compute_refractory_update` is not among them, because lif_adex_refrac has one of the same name.
@@ -90,9 +90,8 @@ class LIFRefracFeedForwardState(NamedTuple):
 
 
 _refrac = refractory("lif_refrac", "lif", _lif, LIFRefracFeedForwardState)
-_refrac_detached = refractory("lif_refrac", "lif", _lif_detached, LIFRefracFeedForwardState)
 _pack = pack_nested(LIFRefracState, LIFState)
-_layer_detached = Recurrent(_refrac_detached, _pack, receivers=("lif.i",), spikes="lif.z")
+_layer = Recurrent(_refrac, _pack, receivers=("lif.i",), spikes="lif.z")
 _layer_sparse = Recurrent(_refrac, _pack, receivers=("lif.i",), spikes="lif.z", sparse=True)
 
 
@@ -129,6 +128,9 @@ def lif_refrac_feed_forward_step(
     state: LIFRefracFeedForwardState,
     p: LIFRefracParameters = LIFRefracParameters(),  # noqa: B008
     dt: float = 0.001,
+    *,
+    reset: str = "value",
+    detach_reset: bool = False,
 ) -> tuple[torch.Tensor, LIFRefracFeedForwardState]:
     r"""One time step of LIF neurons with a refractory period, each driven by its own input.
 
@@ -146,13 +148,16 @@ def lif_refrac_feed_forward_step(
         state: state of the LIF neurons and refractory counter, of shapes that broadcast to the input's.
         p: parameters.
         dt: length of the step in seconds.
+        reset: what a spike does to the membrane potential: ``"value"`` sets it to ``p.lif.v_reset``, ``"subtract"`` takes
+            ``p.lif.v_th`` from it, ``"none"`` leaves it.
+        detach_reset: whether the potential after a spike sends no gradient into the spike.
 
     Returns:
         Spikes in the shape and dtype of the input, and the new state.
 
     Raises:
         TypeError: an argument is of the wrong type or a complex dtype.
-        ValueError: shapes or devices do not fit, or the surrogate is unknown.
+        ValueError: shapes or devices do not fit, or surrogate or reset are unknown.
 
     Example:
         >>> lif = LIFFeedForwardState(v=torch.zeros(2), i=torch.zeros(2))
@@ -161,7 +166,7 @@ def lif_refrac_feed_forward_step(
         >>> z, state.rho
         (tensor([1., 0.]), tensor([5., 2.]))
     """
-    return _refrac(input_tensor, state, p, dt)
+    return _refrac.variants[reset, detach_reset](input_tensor, state, p, dt)
 
 
 def lif_refrac_step(
@@ -171,6 +176,9 @@ def lif_refrac_step(
     recurrent_weights: torch.Tensor,
     p: LIFRefracParameters = LIFRefracParameters(),  # noqa: B008
     dt: float = 0.001,
+    *,
+    reset: str = "value",
+    detach_reset: bool = True,
 ) -> tuple[torch.Tensor, LIFRefracState]:
     """One time step of a recurrent layer of LIF neurons with a refractory period.
 
@@ -183,13 +191,16 @@ def lif_refrac_step(
         recurrent_weights: shape ``(N, N)``.
         p: parameters.
         dt: length of the step in seconds.
+        reset: what a spike does to the membrane potential: ``"value"`` sets it to ``p.lif.v_reset``, ``"subtract"`` takes
+            ``p.lif.v_th`` from it, ``"none"`` leaves it.
+        detach_reset: whether the potential after a spike sends no gradient into the spike.
 
     Returns:
         Spikes of shape ``(..., N)`` and the new state.
 
     Raises:
         TypeError: an argument is of the wrong type.
-        ValueError: widths, shapes or devices do not fit, or the surrogate is unknown.
+        ValueError: widths, shapes or devices do not fit, or surrogate or reset are unknown.
 
     Example:
         >>> zeros = torch.zeros(1, 2)
@@ -198,7 +209,7 @@ def lif_refrac_step(
         >>> z, state.rho
         (tensor([[1., 1.]]), tensor([[5., 5.]]))
     """
-    return _layer_detached.one_step(input_tensor, state, input_weights, recurrent_weights, p, dt)
+    return _layer.variants[reset, detach_reset].one_step(input_tensor, state, input_weights, recurrent_weights, p, dt)
 
 
 def lif_refrac_step_sparse(
@@ -208,6 +219,9 @@ def lif_refrac_step_sparse(
     recurrent_weights: torch.Tensor,
     p: LIFRefracParameters = LIFRefracParameters(),  # noqa: B008
     dt: float = 0.001,
+    *,
+    reset: str = "value",
+    detach_reset: bool = False,
 ) -> tuple[torch.Tensor, LIFRefracState]:
     """One time step of :func:`lif_refrac_step` with sparse spikes; the reset is not detached.
 
@@ -218,13 +232,16 @@ def lif_refrac_step_sparse(
         recurrent_weights: shape ``(N, N)``.
         p: parameters.
         dt: length of the step in seconds.
+        reset: what a spike does to the membrane potential: ``"value"`` sets it to ``p.lif.v_reset``, ``"subtract"`` takes
+            ``p.lif.v_th`` from it, ``"none"`` leaves it.
+        detach_reset: whether the potential after a spike sends no gradient into the spike.
 
     Returns:
         Sparse spikes of shape ``(B, N)`` and the new state.
 
     Raises:
         TypeError: an argument is of the wrong type.
-        ValueError: widths, shapes or devices do not fit, or the surrogate is unknown.
+        ValueError: widths, shapes or devices do not fit, or surrogate or reset are unknown.
 
     Example:
         >>> zeros = torch.zeros(1, 2)
@@ -233,9 +250,11 @@ def lif_refrac_step_sparse(
         >>> lif_refrac_step_sparse(torch.ones(1, 3).to_sparse(), state, *weights)[0].to_dense()
         tensor([[1., 1.]])
     """
-    return _layer_sparse.one_step(input_tensor, state, input_weights, recurrent_weights, p, dt)
+    return _layer_sparse.variants[reset, detach_reset].one_step(
+        input_tensor, state, input_weights, recurrent_weights, p, dt
+    )
 
 
 SEQUENCES[lif_refrac_feed_forward_step] = _refrac
-RECURRENT[lif_refrac_step] = _layer_detached
+RECURRENT[lif_refrac_step] = _layer.variants["value", True]
 RECURRENT[lif_refrac_step_sparse] = _layer_sparse

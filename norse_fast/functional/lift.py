@@ -33,10 +33,12 @@ class _Lifted:
             kwargs.pop("state", None)
         if isinstance(input_tensor, torch.Tensor) and input_tensor.layout is torch.strided:
             if self.activation in SEQUENCES:
-                state, p, dt = self._arguments(input_tensor, **kwargs)
-                return SEQUENCES[self.activation](input_tensor, state, p, dt, sequence=True)
+                (state, p, dt), reset = self._arguments(input_tensor, **kwargs)
+                neuron = SEQUENCES[self.activation]
+                return (neuron.variants[reset] if reset else neuron)(input_tensor, state, p, dt, sequence=True)
             if self.activation in RECURRENT:
-                return RECURRENT[self.activation](input_tensor, *self._arguments(input_tensor, **kwargs))
+                arguments, reset = self._arguments(input_tensor, **kwargs)
+                return RECURRENT[self.activation].variants[reset](input_tensor, *arguments)
         if len(input_tensor) == 0:
             raise ValueError("input_tensor: got no time steps, expected (T, ...) with T of 1 or more.")
         outputs = []
@@ -45,12 +47,14 @@ class _Lifted:
             outputs.append(output)
         return torch.stack(outputs), kwargs["state"]
 
-    def _arguments(self, input_tensor: torch.Tensor, **kwargs: Any) -> list[Any]:
-        """The arguments of the step function after the input, in order; the first of them is the state."""
+    def _arguments(self, input_tensor: torch.Tensor, **kwargs: Any) -> tuple[list[Any], tuple[Any, ...]]:
+        """The arguments of the step function after the input, in order, the first of them the state; and its reset."""
         state = [kwargs.pop("state")] if "state" in kwargs else []
         bound = inspect.signature(self.activation).bind(input_tensor, *state, **kwargs)
         bound.apply_defaults()
-        return list(bound.arguments.values())[1:]
+        values = dict(bound.arguments)
+        reset = tuple(values.pop(name) for name in ("reset", "detach_reset") if name in values)
+        return list(values.values())[1:], reset
 
 
 def lift(activation: Callable[..., tuple[torch.Tensor, Any]], p: Any = None) -> Callable[..., tuple[torch.Tensor, Any]]:

@@ -21,8 +21,9 @@ from typing import Any, NamedTuple
 import torch
 
 from .._constants import constant
-from .._kernels.neuron import SEQUENCES, reset_variants
+from .._kernels.neuron import SEQUENCES, Neuron
 from .._kernels.recurrent import RECURRENT, Recurrent, check_weights
+from .._kernels.reset import Reset
 from .parameter import default_bio_parameters
 from .threshold import threshold
 
@@ -117,21 +118,20 @@ class LSNNFeedForwardState(NamedTuple):
 
 
 def _step(
-    x: torch.Tensor, state: Any, p: Any, spike: Callable[[torch.Tensor], torch.Tensor], dt: float, detach_reset: bool
+    x: torch.Tensor, state: Any, p: Any, spike: Callable[[torch.Tensor], torch.Tensor], dt: float, reset: Reset
 ) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
     v, i, b = state
-    tau_syn_inv, tau_mem_inv, tau_adapt_inv, v_leak, v_th, v_reset, beta, _ = p
+    tau_syn_inv, tau_mem_inv, tau_adapt_inv, v_leak, v_th, v_reset, beta = p
     v_decayed = v + dt * tau_mem_inv * ((v_leak - v) + i)
     i_decayed = i - dt * tau_syn_inv * i
     b_decayed = b + dt * tau_adapt_inv * (v_th - b)
     z = spike(v_decayed - b_decayed)
-    z_reset = z.detach() if detach_reset else z
-    return z, ((1 - z_reset) * v_decayed + z_reset * v_reset, i_decayed + x, b_decayed + z_reset * beta)
+    v_new = reset.potential(z, v_decayed, v_reset, b_decayed)
+    return z, (v_new, i_decayed + x, b_decayed + reset.spike(z) * beta)
 
 
-_STATE = ("v", "i", "b")
 _PARAMS = ("tau_syn_inv", "tau_mem_inv", "tau_adapt_inv", "v_leak", "v_th", "v_reset", "beta")
-_lsnn, _lsnn_detached = reset_variants("lsnn", _STATE, _PARAMS, LSNNFeedForwardState, _step)
+_lsnn = Neuron("lsnn", ("v", "i", "b"), _PARAMS, LSNNFeedForwardState, _step)
 
 
 def lsnn_feed_forward_step(
@@ -139,6 +139,9 @@ def lsnn_feed_forward_step(
     state: LSNNFeedForwardState,
     p: LSNNParameters = LSNNParameters(),  # noqa: B008
     dt: float = 0.001,
+    *,
+    reset: str = "value",
+    detach_reset: bool = False,
 ) -> tuple[torch.Tensor, LSNNFeedForwardState]:
     r"""One time step of LSNN neurons, each driven by its own input.
 
@@ -156,13 +159,17 @@ def lsnn_feed_forward_step(
         state: membrane potential, synaptic current and threshold, of shapes that broadcast to the input's.
         p: parameters.
         dt: length of the step in seconds.
+        reset: what a spike does to the membrane potential: ``"value"`` sets it to ``p.v_reset``, ``"subtract"`` takes
+            the adapted threshold :math:`b_d` from it, ``"none"`` leaves it.
+        detach_reset: whether what a spike changes, the potential and the threshold, sends no gradient into the
+            spike.
 
     Returns:
         Spikes in the shape and dtype of the input, and the new state.
 
     Raises:
         TypeError: an argument is of the wrong type or a complex dtype.
-        ValueError: shapes or devices do not fit, or the surrogate is unknown.
+        ValueError: shapes or devices do not fit, or surrogate or reset are unknown.
 
     Example:
         >>> state = LSNNFeedForwardState(v=torch.zeros(2), i=torch.tensor([0.0, 20.0]), b=torch.ones(2))
@@ -170,10 +177,10 @@ def lsnn_feed_forward_step(
         >>> z, state.i
         (tensor([0., 1.]), tensor([ 0., 16.]))
     """
-    return _lsnn(input_tensor, state, p, dt)
+    return _lsnn.variants[reset, detach_reset](input_tensor, state, p, dt)
 
 
-_layer = Recurrent(_lsnn_detached, LSNNState, arrival="after")
+_layer = Recurrent(_lsnn, LSNNState, arrival="after")
 
 
 def lsnn_step(
@@ -183,6 +190,9 @@ def lsnn_step(
     recurrent_weights: torch.Tensor,
     p: LSNNParameters = LSNNParameters(),  # noqa: B008
     dt: float = 0.001,
+    *,
+    reset: str = "value",
+    detach_reset: bool = True,
 ) -> tuple[torch.Tensor, LSNNState]:
     r"""One time step of a recurrent LSNN layer.
 
@@ -196,13 +206,17 @@ def lsnn_step(
         recurrent_weights: :math:`R`, shape ``(N, N)``.
         p: parameters.
         dt: length of the step in seconds.
+        reset: what a spike does to the membrane potential: ``"value"`` sets it to ``p.v_reset``, ``"subtract"`` takes
+            the adapted threshold :math:`b_d` from it, ``"none"`` leaves it.
+        detach_reset: whether what a spike changes, the potential and the threshold, sends no gradient into the
+            spike.
 
     Returns:
         Spikes of shape ``(..., N)`` and the new state.
 
     Raises:
         TypeError: an argument is of the wrong type.
-        ValueError: widths, shapes or devices do not fit, or the surrogate is unknown.
+        ValueError: widths, shapes or devices do not fit, or surrogate or reset are unknown.
 
     Example:
         >>> zeros = torch.zeros(1, 2)
@@ -212,7 +226,7 @@ def lsnn_step(
         >>> z
         tensor([[1., 1.]])
     """
-    return _layer.one_step(input_tensor, state, input_weights, recurrent_weights, p, dt)
+    return _layer.variants[reset, detach_reset].one_step(input_tensor, state, input_weights, recurrent_weights, p, dt)
 
 
 def ada_lif_step(
@@ -267,4 +281,4 @@ def ada_lif_step(
 
 
 SEQUENCES[lsnn_feed_forward_step] = _lsnn
-RECURRENT[lsnn_step] = _layer
+RECURRENT[lsnn_step] = _layer.variants["value", True]

@@ -18,7 +18,7 @@ import torch
 
 from .._constants import constant
 from .._kernels.neuron import SEQUENCES, Neuron
-from .reset import reset_value
+from .._kernels.reset import Reset
 
 __all__ = ["QIFFeedForwardState", "QIFParameters", "qif_feed_forward_step"]
 
@@ -69,13 +69,13 @@ class QIFFeedForwardState(NamedTuple):
 
 
 def _step(
-    x: torch.Tensor, state: Any, p: Any, spike: Callable[[torch.Tensor], torch.Tensor], dt: float
+    x: torch.Tensor, state: Any, p: Any, spike: Callable[[torch.Tensor], torch.Tensor], dt: float, reset: Reset
 ) -> tuple[torch.Tensor, tuple[torch.Tensor]]:
     (v,) = state
     tau_mem_inv, a, v_rest, v_crit, v_th, v_reset = p
     v_driven = v + dt * tau_mem_inv * ((a * (v - v_rest)) * (v - v_crit) + x)
     z = spike(v_driven - v_th)
-    return z, (reset_value(z, v_driven, v_reset, v_th),)
+    return z, (reset.potential(z, v_driven, v_reset, v_th),)
 
 
 def qif_feed_forward_step(
@@ -83,6 +83,9 @@ def qif_feed_forward_step(
     state: QIFFeedForwardState,
     p: QIFParameters = QIFParameters(),  # noqa: B008
     dt: float = 0.001,
+    *,
+    reset: str = "value",
+    detach_reset: bool = False,
 ) -> tuple[torch.Tensor, QIFFeedForwardState]:
     r"""One time step of quadratic integrate-and-fire neurons; the equations are those of this module.
 
@@ -92,19 +95,22 @@ def qif_feed_forward_step(
         state: membrane potential, of a shape that broadcasts to the input's.
         p: parameters.
         dt: length of the step in seconds.
+        reset: what a spike does to the membrane potential: ``"value"`` sets it to ``p.v_reset``, ``"subtract"`` takes
+            ``p.v_th`` from it, ``"none"`` leaves it.
+        detach_reset: whether the potential after a spike sends no gradient into the spike.
 
     Returns:
         Spikes in the shape and dtype of the input, and the new state.
 
     Raises:
         TypeError: an argument is of the wrong type or a complex dtype.
-        ValueError: shapes or devices do not fit, or the surrogate is unknown.
+        ValueError: shapes or devices do not fit, or surrogate or reset are unknown.
 
     Example:
         >>> qif_feed_forward_step(torch.tensor([0.0, 5.0]), QIFFeedForwardState(v=torch.tensor([0.9, 0.9])))
         (tensor([0., 1.]), QIFFeedForwardState(v=tensor([0.9090, 0.0000])))
     """
-    return _qif(input_tensor, state, p, dt)
+    return _qif.variants[reset, detach_reset](input_tensor, state, p, dt)
 
 
 _qif = Neuron("qif", ("v",), ("tau_mem_inv", "a", "v_rest", "v_crit", "v_th", "v_reset"), QIFFeedForwardState, _step)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import torch
 
-__all__ = ["ResetMethod", "reset_subtract", "reset_value"]
+__all__ = ["ResetMethod", "reset_none", "reset_subtract", "reset_value"]
 
 #: A function of spikes, membrane potential, reset value and threshold that gives the membrane potential after the spikes.
 ResetMethod = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
@@ -53,3 +53,23 @@ def reset_subtract(z: torch.Tensor, v: torch.Tensor, reset: torch.Tensor, th: to
         tensor([0.5000, 0.5000])
     """
     return (1 - z) * v + z * (v - th)
+
+
+def reset_none(z: torch.Tensor, v: torch.Tensor, reset: torch.Tensor, th: torch.Tensor) -> torch.Tensor:
+    r"""Leave the potential of neurons that spiked as it is: :math:`v`.
+
+    Args:
+        z: spikes, 0 or 1, any shape, which do not matter here.
+        v: membrane potential.
+        reset: reset potential :math:`v_{reset}`, which does not matter here.
+        th: threshold potential :math:`v_{th}`, which does not matter here.
+
+    Returns:
+        The membrane potential as it was.
+
+    Example:
+        >>> reset_none(torch.tensor([0.0, 1.0]), torch.tensor([0.5, 1.5]), torch.tensor(0.1), torch.tensor(1.0))
+        tensor([0.5000, 1.5000])
+    """
+    z = z.detach()  # what cancels in a gradient would still round
+    return (1 - z) * v + z * v

@@ -27,7 +27,7 @@ from ..utils.state import _is_module_stateful
 from .leaky_integrator import LILinearCell
 from .lif_mc import CoupledCell
 from .sequential import SequentialState
-from .snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell
+from .snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell, find_fused
 from .spike_products import SpikeConv2d, SpikeLinear, SpikeMaxPool2d
 
 __all__ = ["RULES", "Layer", "Obstacle", "Rule", "merge_time", "plan", "run"]
@@ -148,14 +148,18 @@ def _chunks(module: Any) -> Obstacle:
 def _run_cell(cell: SNNCell, x: torch.Tensor, state: Any) -> tuple[torch.Tensor, Any]:
     if state is None:
         state = cell.state_fallback(x[0])
-    return SEQUENCES[cell.activation](x, state, cell.p, cell.dt, sequence=True)
+    neuron = find_fused(SEQUENCES, cell.activation, cell.reset_options)
+    assert neuron is not None
+    return neuron(x, state, cell.p, cell.dt, sequence=True)
 
 
 def _run_recurrent_cell(cell: SNNRecurrentCell, x: torch.Tensor, state: Any) -> tuple[torch.Tensor, Any]:
     check_weights(x[0], state, cell.input_weights)
     if state is None:
         state = cell.state_fallback(x[0])
-    return RECURRENT[cell.activation](x, state, cell.input_weights, cell.masked_weights(), cell.p, cell.dt)
+    layer = find_fused(RECURRENT, cell.activation, cell.reset_options)
+    assert layer is not None
+    return layer(x, state, cell.input_weights, cell.masked_weights(), cell.p, cell.dt)
 
 
 def _run_linear_cell(cell: LILinearCell, x: torch.Tensor, state: Any) -> tuple[torch.Tensor, Any]:

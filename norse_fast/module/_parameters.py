@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import inspect
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 
 from .._constants import constant
+from .._kernels.reset import check_reset
 from ..functional.threshold import surrogate_index
 
 __all__ = ["Parameters", "as_tensors", "checked", "described"]
@@ -90,6 +92,26 @@ class Parameters(torch.nn.Module):
     """
 
     p: Any
+    #: The keywords of the step function that say what a spike does, where the module was told.
+    reset_options: dict[str, Any] = {}  # noqa: RUF012
+
+    def _set_reset(self, activation: Callable[..., Any], reset: str | None, detach_reset: bool | None) -> None:
+        given = {"reset": reset, "detach_reset": detach_reset}
+        if reset is None and detach_reset is None:
+            return
+        taken = inspect.signature(activation).parameters
+        if any(name not in taken for name in given):
+            name, value = next((name, value) for name, value in given.items() if value is not None)
+            raise TypeError(
+                f"{name}: got {value!r}, but {getattr(activation, '__name__', 'the step function')} has no such argument; "
+                "leave it out."
+            )
+        options = {name: taken[name].default if value is None else value for name, value in given.items()}
+        check_reset(**options)
+        self.reset_options = options
+
+    def _shown_reset(self) -> str:
+        return "".join(f", {name}={value!r}" for name, value in self.reset_options.items())
 
     def _set_parameters(self, p: Any, learn: str | Sequence[str]) -> None:
         values = {path: value for path, value in _leaves(p) if path}

@@ -55,7 +55,7 @@ class Weights(Parameters):
         """Sizes, parameters and the time step."""
         return (
             f"input_size={self.input_size}, hidden_size={self.hidden_size}, p={self.p}, "
-            f"autapses={self.autapses}, dt={self.dt}"
+            f"autapses={self.autapses}, dt={self.dt}{self._shown_reset()}"
         )
 
     def masked_weights(self) -> torch.Tensor:

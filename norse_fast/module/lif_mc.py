@@ -52,7 +52,7 @@ class CoupledCell(SNNRecurrentCell):
         if state is None:
             state = self.state_fallback(input_tensor)
         weights = (self.input_weights, self.masked_weights(), self.g_coupling)
-        return self.activation(input_tensor, state, *weights, self.p, self.dt)
+        return self.activation(input_tensor, state, *weights, self.p, self.dt, **self.reset_options)
 
     def initial_state(self, input_tensor: torch.Tensor) -> Any:
         """The state before the first step."""

@@ -13,6 +13,7 @@ import torch
 
 from .._constants import constant
 from .._kernels.outputs import REDUCED
+from .._kernels.reset import RESETS
 from ..functional.reset import reset_subtract, reset_value
 from ..module.iaf import IAF, IAFCell
 from ..module.leaky_integrator import LI, LICell
@@ -134,6 +135,11 @@ def _convert(module: torch.nn.Module, to: _Target) -> Any:
             raise ValueError("module: got a SequentialState with return_hidden=True; set it to False, for one output.")
         if isinstance(m, SNN) and m.output in REDUCED:
             _check(m, output="all")
+        if _named_reset(m) != "value" and not isinstance(m, (LIFBox, LIFBoxCell)):
+            raise ValueError(
+                f"module: got a {type(m).__name__} with reset={_named_reset(m)!r}, expected 'value'; NIR knows nothing else "
+                "of these neurons. LIFBox takes 'subtract'."
+            )
     leaves = [m for m in reached if _is_leaf(m)]
 
     def convert(leaf: torch.nn.Module) -> Any:
@@ -283,18 +289,25 @@ def _li(module: Any, to: _Target) -> Any:
 @_to_node.register(LIFBox)
 def _lif_box(module: Any, to: _Target) -> Any:
     tau = to.factor * _time_constant(module.p.tau_mem_inv)
-    return _neuron(to.nir.LIF, _reset_origin(module.p), tau=tau, r=ONE, **_potentials(module.p))
+    return _neuron(to.nir.LIF, _reset_origin(module), tau=tau, r=ONE, **_potentials(module.p))
 
 
-def _reset_origin(p: Any) -> str | None:
-    if p.reset_method is reset_value:
+def _named_reset(module: torch.nn.Module) -> Any:
+    return getattr(module, "reset_options", {}).get("reset", "value")
+
+
+def _reset_origin(module: Any) -> str | None:
+    named = _named_reset(module)
+    method = module.p.reset_method if named == "value" else RESETS[named]
+    if method is reset_value:
         return None
+    got = f"reset_method={method.__name__}" if named == "value" else f"reset={named!r}"
     warnings.warn(
-        f"module: got reset_method={p.reset_method.__name__}, which NIR does not know: the neurons of the graph reset to "
+        f"module: got {got}, which NIR does not know: the neurons of the graph reset to "
         "v_reset. from_nir restores reset_subtract.",
         stacklevel=2,
     )
-    return "reset_subtract" if p.reset_method is reset_subtract else None
+    return "reset_subtract" if method is reset_subtract else None
 
 
 @_to_node.register(LIBoxCell)
@@ -323,7 +336,7 @@ def _cuba_lif(module: CubaLIF, to: _Target) -> Any:
     }
     if isinstance(module.lif, LIBoxCell):
         return _neuron(to.nir.CubaLI, None, v_leak=_tensor(p.v_leak), **shared)
-    return _neuron(to.nir.CubaLIF, _reset_origin(p), **_potentials(p), **shared)
+    return _neuron(to.nir.CubaLIF, _reset_origin(module.lif), **_potentials(p), **shared)
 
 
 @_to_node.register(LIFRecurrentCell)
