@@ -3,6 +3,7 @@ r"""A readout that smooths spikes; its step and source are in :mod:`norse_fast.f
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -69,3 +70,6 @@ class ExpFilter(torch.nn.Module):
         for y in projected.unbind(0):
             filtered.append(exp_filter_step(filtered[-1], y, self.parameter) if filtered else y)
         return torch.stack(filtered) if filtered else projected
+
+    if TYPE_CHECKING:
+        __call__ = forward

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -15,7 +15,7 @@ from .snn import SNN, SNNCell, initial_voltage, uniform, zeros
 __all__ = ["LI", "LICell", "LILinearCell"]
 
 
-class LICell(SNNCell):
+class LICell(SNNCell[LIState]):
     """One time step of leaky integrators without weights.
 
     Equations, units, dtypes and errors are those of
@@ -40,7 +40,7 @@ class LICell(SNNCell):
         return LIState(v=initial_voltage(self.p.v_leak, input_tensor), i=zeros(input_tensor.shape, input_tensor))
 
 
-class LI(SNN):
+class LI(SNN[LIState]):
     """All time steps of leaky integrators without weights, in one kernel.
 
     Equations, units, dtypes and errors are those of
@@ -132,3 +132,6 @@ class LILinearCell(Parameters):
         if state is None:
             state = self.initial_state(input_tensor)
         return li_step(input_tensor, state, self.input_weights, self.p, self.dt)
+
+    if TYPE_CHECKING:
+        __call__ = forward

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -97,3 +98,6 @@ class LIFCorrelation(Parameters):
         if state is None:
             state = self.initial_state(input_tensor)
         return lif_correlation_step(input_tensor, state, input_weights, recurrent_weights, self.p, self.dt)
+
+    if TYPE_CHECKING:
+        __call__ = forward

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -95,6 +95,9 @@ class _SpatialReceptiveField2d(torch.nn.Module):
         """Convolve pictures ``(B, in_channels, H, W)`` to ``(B, out_channels, H', W')``."""
         kwargs = self.kwargs if self.aggregate else {"groups": self.in_channels, **self.kwargs}
         return torch.nn.functional.conv2d(x, self.weights, **kwargs)
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
 
 class SpatialReceptiveField2d(_SpatialReceptiveField2d):
@@ -340,3 +343,6 @@ class TemporalReceptiveField(torch.nn.Module):
         # The present rates: `ps` may have been replaced.
         self.neurons.p = self.activation_state_map(self.ps)
         return self.neurons(x.unsqueeze(batch).expand(*x.shape[:batch], self.n_scales, *x.shape[batch:]), state)
+
+    if TYPE_CHECKING:
+        __call__ = forward

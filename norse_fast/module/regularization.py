@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -55,3 +55,6 @@ class RegularizationCell(torch.nn.Module):
         """
         z, self.state = regularize_step(z, s, self.accumulator, self.state)
         return z, self.state
+
+    if TYPE_CHECKING:
+        __call__ = forward

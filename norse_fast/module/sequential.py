@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch.utils.hooks import RemovableHandle
@@ -117,6 +117,9 @@ class SequentialState(torch.nn.Sequential):
             hidden.append(input_tensor)
         return (hidden if self.return_hidden else input_tensor), states
 
+    if TYPE_CHECKING:
+        __call__ = forward
+
 
 class RecurrentSequentialState(NamedTuple):
     """State of a :class:`RecurrentSequential`.
@@ -187,3 +190,6 @@ class RecurrentSequential(torch.nn.Module):
             output = [hidden[index] for index in self.output_modules]
             feedback = output[-1]
         return output, RecurrentSequentialState(cache=feedback, state=states)
+
+    if TYPE_CHECKING:
+        __call__ = forward

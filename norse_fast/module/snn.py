@@ -7,9 +7,10 @@ time steps; any other callable with the same signature is called once per step.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic
 
 import torch
+from typing_extensions import TypeVar
 
 from .._constants import constant
 from .._kernels.autograd import in_transform
@@ -23,6 +24,9 @@ __all__ = ["SNN", "SNNCell", "SNNRecurrent", "SNNRecurrentCell"]
 
 Activation = Callable[..., tuple[torch.Tensor, Any]]
 Initial = TypeVar("Initial", bound=Callable[..., Any])
+#: The tuple that a module hands from step to step. For type checkers alone, as are the lines ``__call__ = forward``: torch
+#: declares that calls of modules take and return anything.
+State = TypeVar("State", default=Any)
 
 
 def leaf(v: torch.Tensor, input_tensor: torch.Tensor) -> torch.Tensor:
@@ -147,7 +151,7 @@ def _run_steps(
     return outputs.result(), stack_states(states) if record else state
 
 
-class SNNCell(Parameters):
+class SNNCell(Parameters, Generic[State]):
     """One time step of neurons without weights.
 
     Args:
@@ -191,7 +195,7 @@ class SNNCell(Parameters):
         """The parameters and the time step."""
         return f"p={self.p}, dt={self.dt}"
 
-    def forward(self, input_tensor: torch.Tensor, state: Any = None) -> tuple[torch.Tensor, Any]:
+    def forward(self, input_tensor: torch.Tensor, state: State | None = None) -> tuple[torch.Tensor, State]:
         """Run one step.
 
         Args:
@@ -207,8 +211,11 @@ class SNNCell(Parameters):
             return self.activation_sparse(input_tensor, state, self.p, self.dt)
         return self.activation(input_tensor, state, self.p, self.dt)
 
+    if TYPE_CHECKING:
+        __call__ = forward
 
-class SNN(Parameters):
+
+class SNN(Parameters, Generic[State]):
     """All time steps of neurons without weights.
 
     Args:
@@ -279,7 +286,7 @@ class SNN(Parameters):
         shown = f"p={self.p}, dt={self.dt}"
         return shown if self.output == "all" else f"{shown}, output={self.output!r}"
 
-    def forward(self, input_tensor: torch.Tensor, state: Any = None) -> tuple[torch.Tensor, Any]:
+    def forward(self, input_tensor: torch.Tensor, state: State | None = None) -> tuple[torch.Tensor, State]:
         """Run all steps.
 
         Args:
@@ -315,8 +322,11 @@ class SNN(Parameters):
             return outputs.sum(0), state
         return neuron(input_tensor, state, self.p, self.dt, sequence=True, record=record, kind=kind)
 
+    if TYPE_CHECKING:
+        __call__ = forward
 
-class SNNRecurrentCell(Weights):
+
+class SNNRecurrentCell(Weights, Generic[State]):
     """One time step of neurons with input and recurrent weights.
 
     Args:
@@ -372,7 +382,7 @@ class SNNRecurrentCell(Weights):
     def _neuron_shape(self, input_tensor: torch.Tensor) -> Sequence[int]:
         return (*input_tensor.shape[:-1], self.input_weights.shape[0])
 
-    def forward(self, input_tensor: torch.Tensor, state: Any = None) -> tuple[torch.Tensor, Any]:
+    def forward(self, input_tensor: torch.Tensor, state: State | None = None) -> tuple[torch.Tensor, State]:
         """Run one step.
 
         Args:
@@ -393,8 +403,11 @@ class SNNRecurrentCell(Weights):
             activation = self.activation_sparse
         return activation(input_tensor, state, self.input_weights, self.masked_weights(), self.p, self.dt)
 
+    if TYPE_CHECKING:
+        __call__ = forward
 
-class SNNRecurrent(Weights):
+
+class SNNRecurrent(Weights, Generic[State]):
     """All time steps of neurons with input and recurrent weights.
 
     The input projection of all steps is one matrix product.
@@ -454,7 +467,7 @@ class SNNRecurrent(Weights):
     def _neuron_shape(self, input_tensor: torch.Tensor) -> Sequence[int]:
         return (*input_tensor.shape[1:-1], self.input_weights.shape[0])
 
-    def forward(self, input_tensor: torch.Tensor, state: Any = None) -> tuple[torch.Tensor, Any]:
+    def forward(self, input_tensor: torch.Tensor, state: State | None = None) -> tuple[torch.Tensor, State]:
         """Run all steps.
 
         Args:
@@ -482,3 +495,6 @@ class SNNRecurrent(Weights):
         return _run_steps(
             lambda x, s: activation(x, s, *weights, self.p, self.dt), input_tensor, state, self.record_states
         )
+
+    if TYPE_CHECKING:
+        __call__ = forward
