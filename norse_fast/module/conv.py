@@ -95,4 +95,5 @@ class LConv2d(torch.nn.Conv3d):
         return output.unflatten(0, input_tensor.shape[:2])
 
     if TYPE_CHECKING:
-        __call__ = forward
+
+        def __call__(self, input_tensor: torch.Tensor) -> torch.Tensor: ...

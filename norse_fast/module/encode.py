@@ -56,7 +56,8 @@ class ConstantCurrentLIFEncoder(_LIFEncoder):
         return encode.constant_current_lif_encode(input_currents, self.seq_length, self.p, self.dt)
 
     if TYPE_CHECKING:
-        __call__ = forward
+
+        def __call__(self, input_currents: torch.Tensor) -> torch.Tensor: ...
 
 
 class SpikeLatencyLIFEncoder(_LIFEncoder):
@@ -80,7 +81,8 @@ class SpikeLatencyLIFEncoder(_LIFEncoder):
         return encode.spike_latency_lif_encode(input_current, self.seq_length, self.p, self.dt)
 
     if TYPE_CHECKING:
-        __call__ = forward
+
+        def __call__(self, input_current: torch.Tensor) -> torch.Tensor: ...
 
 
 class SpikeLatencyEncoder(torch.nn.Module):
@@ -99,7 +101,8 @@ class SpikeLatencyEncoder(torch.nn.Module):
         return encode.spike_latency_encode(input_spikes)
 
     if TYPE_CHECKING:
-        __call__ = forward
+
+        def __call__(self, input_spikes: torch.Tensor) -> torch.Tensor: ...
 
 
 class _RateEncoder(torch.nn.Module):
@@ -144,7 +147,8 @@ class PoissonEncoder(_RateEncoder):
         return encode.poisson_encode(x, self.seq_length, self.f_max, self.dt)
 
     if TYPE_CHECKING:
-        __call__ = forward
+
+        def __call__(self, x: torch.Tensor) -> torch.Tensor: ...
 
 
 class PoissonEncoderStep(_RateEncoderStep):
@@ -165,7 +169,8 @@ class PoissonEncoderStep(_RateEncoderStep):
         return encode.poisson_encode_step(x, self.f_max, self.dt)
 
     if TYPE_CHECKING:
-        __call__ = forward
+
+        def __call__(self, x: torch.Tensor) -> torch.Tensor: ...
 
 
 class SignedPoissonEncoder(_RateEncoder):
@@ -187,7 +192,8 @@ class SignedPoissonEncoder(_RateEncoder):
         return encode.signed_poisson_encode(x, self.seq_length, self.f_max, self.dt)
 
     if TYPE_CHECKING:
-        __call__ = forward
+
+        def __call__(self, x: torch.Tensor) -> torch.Tensor: ...
 
 
 class SignedPoissonEncoderStep(_RateEncoderStep):
@@ -207,7 +213,8 @@ class SignedPoissonEncoderStep(_RateEncoderStep):
         return encode.signed_poisson_encode_step(x, self.f_max, self.dt)
 
     if TYPE_CHECKING:
-        __call__ = forward
+
+        def __call__(self, x: torch.Tensor) -> torch.Tensor: ...
 
 
 class PopulationEncoder(torch.nn.Module):
@@ -251,4 +258,5 @@ class PopulationEncoder(torch.nn.Module):
         )
 
     if TYPE_CHECKING:
-        __call__ = forward
+
+        def __call__(self, input_tensor: torch.Tensor) -> torch.Tensor: ...

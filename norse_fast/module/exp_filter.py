@@ -72,4 +72,5 @@ class ExpFilter(torch.nn.Module):
         return torch.stack(filtered) if filtered else projected
 
     if TYPE_CHECKING:
-        __call__ = forward
+
+        def __call__(self, input_tensor: torch.Tensor) -> torch.Tensor: ...

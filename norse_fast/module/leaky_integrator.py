@@ -134,4 +134,7 @@ class LILinearCell(Parameters):
         return li_step(input_tensor, state, self.input_weights, self.p, self.dt)
 
     if TYPE_CHECKING:
-        __call__ = forward
+
+        def __call__(
+            self, input_tensor: torch.Tensor, state: LIState | None = None
+        ) -> tuple[torch.Tensor, LIState]: ...

@@ -100,4 +100,11 @@ class LIFCorrelation(Parameters):
         return lif_correlation_step(input_tensor, state, input_weights, recurrent_weights, self.p, self.dt)
 
     if TYPE_CHECKING:
-        __call__ = forward
+
+        def __call__(
+            self,
+            input_tensor: torch.Tensor,
+            input_weights: torch.Tensor,
+            recurrent_weights: torch.Tensor,
+            state: LIFCorrelationState | None = None,
+        ) -> tuple[torch.Tensor, LIFCorrelationState]: ...

@@ -55,7 +55,8 @@ class CoupledCell(SNNRecurrentCell[State]):
         return self.activation(input_tensor, state, *weights, self.p, self.dt)
 
     if TYPE_CHECKING:
-        __call__ = forward
+
+        def __call__(self, input_tensor: torch.Tensor, state: State | None = None) -> tuple[torch.Tensor, State]: ...
 
     def initial_state(self, input_tensor: torch.Tensor) -> Any:
         """The state before the first step."""

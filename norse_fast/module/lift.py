@@ -102,7 +102,8 @@ class Lift(torch.nn.Module):
         return (output, state) if self.is_stateful else output
 
     if TYPE_CHECKING:
-        __call__ = forward
+
+        def __call__(self, x: torch.Tensor | tuple[torch.Tensor, Any], state: Any = None) -> Any: ...
 
 
 def _sequence_in_step(lift: Lift) -> Obstacle:

@@ -97,7 +97,8 @@ class _SpatialReceptiveField2d(torch.nn.Module):
         return torch.nn.functional.conv2d(x, self.weights, **kwargs)
 
     if TYPE_CHECKING:
-        __call__ = forward
+
+        def __call__(self, x: torch.Tensor) -> torch.Tensor: ...
 
 
 class SpatialReceptiveField2d(_SpatialReceptiveField2d):
@@ -345,4 +346,5 @@ class TemporalReceptiveField(torch.nn.Module):
         return self.neurons(x.unsqueeze(batch).expand(*x.shape[:batch], self.n_scales, *x.shape[batch:]), state)
 
     if TYPE_CHECKING:
-        __call__ = forward
+
+        def __call__(self, x: torch.Tensor, state: Any = None) -> tuple[torch.Tensor, Any]: ...

@@ -57,4 +57,5 @@ class RegularizationCell(torch.nn.Module):
         return z, self.state
 
     if TYPE_CHECKING:
-        __call__ = forward
+
+        def __call__(self, z: torch.Tensor, s: Any) -> tuple[torch.Tensor, Any]: ...

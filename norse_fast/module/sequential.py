@@ -118,7 +118,8 @@ class SequentialState(torch.nn.Sequential):
         return (hidden if self.return_hidden else input_tensor), states
 
     if TYPE_CHECKING:
-        __call__ = forward
+
+        def __call__(self, input_tensor: torch.Tensor, state: list[Any] | None = None) -> tuple[Any, list[Any]]: ...
 
 
 class RecurrentSequentialState(NamedTuple):
@@ -192,4 +193,7 @@ class RecurrentSequential(torch.nn.Module):
         return output, RecurrentSequentialState(cache=feedback, state=states)
 
     if TYPE_CHECKING:
-        __call__ = forward
+
+        def __call__(
+            self, x: torch.Tensor, state: RecurrentSequentialState | None = None
+        ) -> tuple[Any, RecurrentSequentialState]: ...

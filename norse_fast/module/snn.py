@@ -24,7 +24,7 @@ __all__ = ["SNN", "SNNCell", "SNNRecurrent", "SNNRecurrentCell"]
 
 Activation = Callable[..., tuple[torch.Tensor, Any]]
 Initial = TypeVar("Initial", bound=Callable[..., Any])
-#: The tuple that a module hands from step to step. For type checkers alone, as are the lines ``__call__ = forward``: torch
+#: The tuple that a module hands from step to step. For type checkers alone, as each ``__call__`` beside a ``forward``: torch
 #: declares that calls of modules take and return anything.
 State = TypeVar("State", default=Any)
 
@@ -212,7 +212,8 @@ class SNNCell(Parameters, Generic[State]):
         return self.activation(input_tensor, state, self.p, self.dt)
 
     if TYPE_CHECKING:
-        __call__ = forward
+
+        def __call__(self, input_tensor: torch.Tensor, state: State | None = None) -> tuple[torch.Tensor, State]: ...
 
 
 class SNN(Parameters, Generic[State]):
@@ -323,7 +324,8 @@ class SNN(Parameters, Generic[State]):
         return neuron(input_tensor, state, self.p, self.dt, sequence=True, record=record, kind=kind)
 
     if TYPE_CHECKING:
-        __call__ = forward
+
+        def __call__(self, input_tensor: torch.Tensor, state: State | None = None) -> tuple[torch.Tensor, State]: ...
 
 
 class SNNRecurrentCell(Weights, Generic[State]):
@@ -404,7 +406,8 @@ class SNNRecurrentCell(Weights, Generic[State]):
         return activation(input_tensor, state, self.input_weights, self.masked_weights(), self.p, self.dt)
 
     if TYPE_CHECKING:
-        __call__ = forward
+
+        def __call__(self, input_tensor: torch.Tensor, state: State | None = None) -> tuple[torch.Tensor, State]: ...
 
 
 class SNNRecurrent(Weights, Generic[State]):
@@ -497,4 +500,5 @@ class SNNRecurrent(Weights, Generic[State]):
         )
 
     if TYPE_CHECKING:
-        __call__ = forward
+
+        def __call__(self, input_tensor: torch.Tensor, state: State | None = None) -> tuple[torch.Tensor, State]: ...

@@ -36,7 +36,8 @@ class SpikeLinear(torch.nn.Linear):
         return spike_linear(input, self.weight, self.bias)
 
     if TYPE_CHECKING:
-        __call__ = forward
+
+        def __call__(self, input: torch.Tensor) -> torch.Tensor: ...
 
 
 class SpikeConv2d(torch.nn.Conv2d):
@@ -74,7 +75,8 @@ class SpikeConv2d(torch.nn.Conv2d):
         return spike_conv2d(input, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
 
     if TYPE_CHECKING:
-        __call__ = forward
+
+        def __call__(self, input: torch.Tensor) -> torch.Tensor: ...
 
 
 class SpikeMaxPool2d(torch.nn.MaxPool2d):
@@ -103,4 +105,5 @@ class SpikeMaxPool2d(torch.nn.MaxPool2d):
         return spike_max_pool2d(input, self.kernel_size, self.stride, self.padding, self.dilation)
 
     if TYPE_CHECKING:
-        __call__ = forward
+
+        def __call__(self, input: torch.Tensor) -> Any: ...

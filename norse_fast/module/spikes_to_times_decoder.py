@@ -53,4 +53,5 @@ class SpikesToTimesDecoder(torch.nn.Module):
         return steps * self.dt if self.convert_to_time else steps
 
     if TYPE_CHECKING:
-        __call__ = forward
+
+        def __call__(self, spike_input: torch.Tensor) -> torch.Tensor: ...
