@@ -48,7 +48,10 @@ def _find_libraries() -> Path:
 
 
 _LIBRARIES = _find_libraries()
-_REBUILD = "run `pip install --no-build-isolation --force-reinstall --no-deps .` in the norse_fast checkout"
+_REBUILD = (
+    "run `pip install --no-build-isolation --force-reinstall --no-deps .` in the norse_fast checkout, where docs/install.md "
+    "tells more"
+)
 
 
 def _read_build() -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A user's program, which type checkers must take in their strict modes; `.ci/run` checks it, tests/test_release.py runs it."""
+"""A user's program, which strict type checkers must take: `.ci/run` has it checked, and tests/test_release.py runs it."""
 
 from __future__ import annotations
 
@@ -62,7 +62,9 @@ def main() -> None:
     assert_type(model, torch.nn.Sequential)
     assert_type(nf.revert(model), torch.nn.Sequential)
     assert_type(nf.memory.waiting(), int)
-    print(nf.__version__, nf.to_nir.__name__, nf.from_nir.__name__, nf.StateTuple.__name__, nf.AccelerationReport.__name__)
+    print(
+        nf.__version__, nf.to_nir.__name__, nf.from_nir.__name__, nf.StateTuple.__name__, nf.AccelerationReport.__name__
+    )
 
 
 if __name__ == "__main__":
