@@ -21,6 +21,9 @@ lint:
 	mypy
 	mypy --config-file tests/typing/mypy.ini tests/typing/user_program.py
 	basedpyright --project tests/typing
+	mkdir -p build
+	cd tests/typing && PYTHONPATH=../.. basedpyright --verifytypes norse_fast --ignoreexternal >../../build/types.txt || \
+	  { grep -B 1 error ../../build/types.txt; exit 1; }
 
 # torch.compile with its default backend on every neuron, batch and length, in the current environment.
 test-compile:

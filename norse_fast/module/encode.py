@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -27,7 +27,7 @@ class _LIFEncoder(torch.nn.Module):
     def __init__(self, seq_length: int, p: LIFParameters = LIFParameters(), dt: float = 0.001) -> None:  # noqa: B008
         super().__init__()
         self.seq_length = seq_length
-        self.p = checked(p, LIFParameters)
+        self.p: Any = checked(p, LIFParameters)
         self.dt = dt
 
     def extra_repr(self) -> str:

@@ -46,10 +46,10 @@ class ExpFilter(torch.nn.Module):
         bias: bool = True,
     ) -> None:
         super().__init__()
-        self.input_size = constant(input_size)
-        self.output_size = constant(output_size)
-        self.parameter = math.exp(-dt * tau_filter_inv)
-        self.linear = torch.nn.Linear(input_size, output_size, bias=bias)
+        self.input_size: torch.Tensor = constant(input_size)
+        self.output_size: torch.Tensor = constant(output_size)
+        self.parameter: float = math.exp(-dt * tau_filter_inv)
+        self.linear: torch.nn.Linear = torch.nn.Linear(input_size, output_size, bias=bias)
         if input_weights is not None:
             if input_weights.shape != self.linear.weight.shape:
                 raise ValueError(

@@ -103,7 +103,8 @@ class LILinearCell(Parameters):
         super().__init__()
         self.input_size = input_size
         self.hidden_size = hidden_size
-        self.input_weights = torch.nn.Parameter(torch.randn(hidden_size, input_size) / math.sqrt(max(input_size, 1)))
+        weights = torch.randn(hidden_size, input_size) / math.sqrt(max(input_size, 1))
+        self.input_weights: torch.nn.Parameter = torch.nn.Parameter(weights)
         self._set_parameters(checked(p, LIParameters), learn)
         self.dt = dt
 

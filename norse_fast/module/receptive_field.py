@@ -324,11 +324,11 @@ class TemporalReceptiveField(torch.nn.Module):
         if time_constants is None:
             rates = (1 / dt) / temporal_scale_distribution(n_scales, min_scale, max_scale, c)
             time_constants = rates.view(-1, *[1] * len(shape)).repeat(1, shape[0], *[1] * (len(shape) - 1))
-        self.ps = torch.nn.Parameter(time_constants)
+        self.ps: torch.nn.Parameter = torch.nn.Parameter(time_constants)
         self.activation_state_map = activation_state_map
-        self.neurons = activation(p=activation_state_map(self.ps), dt=dt)
-        self.rf_dimension = len(shape)
-        self.n_scales = len(time_constants)
+        self.neurons: torch.nn.Module = activation(p=activation_state_map(self.ps), dt=dt)
+        self.rf_dimension: int = len(shape)
+        self.n_scales: int = len(time_constants)
 
     def forward(self, x: torch.Tensor, state: Any = None) -> tuple[torch.Tensor, Any]:
         """Run the neurons.

@@ -37,7 +37,7 @@ class RegularizationCell(torch.nn.Module):
         super().__init__()
         self.accumulator = accumulator
         self.initial = state
-        self.state = state
+        self.state: Any = state
 
     def reset(self) -> None:
         """Start again from the accumulation that the constructor was given."""

@@ -157,7 +157,7 @@ class RecurrentSequential(torch.nn.Module):
 
     def __init__(self, *modules: torch.nn.Module, output_modules: int | list[int] = -1) -> None:
         super().__init__()
-        self.module = SequentialState(*modules, return_hidden=True)
+        self.module: SequentialState = SequentialState(*modules, return_hidden=True)
         self.output_modules = output_modules
 
     def forward(
