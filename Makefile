@@ -51,7 +51,7 @@ bench:
 	pip install 'setuptools>=77' cmake ninja numpy h5py
 	pip install --no-build-isolation '.[bench]'
 	pip install --no-deps norse==1.1.0 nir nirtorch
-	# From another directory, or Python would import the sources, which have no library beside them.
+	# From another directory: the package that was installed is measured, and not the sources.
 	cd build && python -m norse_fast.benchmark --output ../benchmarks/results $(ARGS)
 
 # What one uploads, into dist: the archive of the sources and a wheel built from it, checked and used; needs '.[dist]'.
