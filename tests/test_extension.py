@@ -197,6 +197,12 @@ def test_python_autograd_on_request(copy: Path):
     assert run(AUTOGRAD, copy, NORSE_FAST_PYTHON_AUTOGRAD="1").stdout.splitlines() == [EXPECTED, "Python"]
 
 
+def test_the_compiler_is_not_imported_before_it_is_needed():
+    """It takes as long to import as all else of torch."""
+    result = run("import sys, norse_fast; print('torch._dynamo' in sys.modules)")
+    assert result.stdout == "False\n", result.stderr
+
+
 def test_pure_pytorch_on_request():
     result = run(CHECK, NORSE_FAST_PURE_PYTORCH="1")
     assert result.stdout.strip() == EXPECTED

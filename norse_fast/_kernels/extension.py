@@ -128,14 +128,15 @@ def _in_disabling_block() -> bool:
     return _disabling.get() > 0
 
 
-_ask_once = torch.compiler.assume_constant_result(_in_disabling_block)
+# What torch.compiler.assume_constant_result does, which would import all of torch.compile first: a second at each start.
+_in_disabling_block._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _is_disabled() -> bool:
     if _never:
         return True
     if torch.compiler.is_compiling():
-        return _disabling_somewhere and _ask_once()
+        return _disabling_somewhere and _in_disabling_block()
     return _disabling.get() > 0
 
 
