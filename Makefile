@@ -1,12 +1,29 @@
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 ENVIRONMENT := build/bench-venv
+RELEASE := build/release-venv
 
-.PHONY: test sanitize test-compile docs bench fuzz soak gpu-check gpu-kernels
+.PHONY: test install lint sanitize test-compile docs bench fuzz soak dist sdist wheels pure release-check gpu-check gpu-kernels
 
 # Everything, from nothing: environment, build, lint, types, docs, tests.
 test:
 	PYTHON=$(PYTHON) TORCH='$(TORCH)' bash .ci/run
+
+# All that the tests need, and the kernels, into the current environment.
+install:
+	TORCH='$(TORCH)' bash .ci/install
+
+# Format, lint and types, in the current environment.
+lint:
+	ruff check .
+	ruff format --check .
+	git ls-files '*.h' '*.cpp' '*.cuh' | xargs clang-format --dry-run --Werror
+	mypy
+	mypy --config-file tests/typing/mypy.ini tests/typing/user_program.py
+	basedpyright --project tests/typing
+	mkdir -p build
+	cd tests/typing && PYTHONPATH=../.. basedpyright --verifytypes norse_fast --ignoreexternal >../../build/types.txt || \
+	  { grep -B 1 error ../../build/types.txt; exit 1; }
 
 # torch.compile with its default backend on every neuron, batch and length, in the current environment.
 test-compile:
@@ -34,8 +51,34 @@ bench:
 	pip install 'setuptools>=77' cmake ninja numpy h5py
 	pip install --no-build-isolation '.[bench]'
 	pip install --no-deps norse==1.1.0 nir nirtorch
-	# From another directory, or Python would import the sources, which have no library beside them.
+	# From another directory: the package that was installed is measured, and not the sources.
 	cd build && python -m norse_fast.benchmark --output ../benchmarks/results $(ARGS)
+
+# What one uploads, into dist: the archive of the sources and a wheel built from it, checked and used; needs '.[dist]'.
+dist:
+	PYTHON=$(PYTHON) bash .ci/dist
+
+# The same for publishing: wheels in containers, for old systems, as tool.cibuildwheel in pyproject.toml says.
+sdist wheels: | $(RELEASE)
+sdist:
+	$(RELEASE)/bin/python -m build --sdist --outdir dist
+wheels:
+	$(RELEASE)/bin/python -m cibuildwheel --output-dir dist
+$(RELEASE):
+	$(PYTHON) -m venv $@
+	$@/bin/pip install build==1.6.1 cibuildwheel==4.3.5
+
+# The package without libraries, for any system, in an environment of its own.
+pure:
+	$(PYTHON) -m venv build/pure-venv
+	NORSE_FAST_PURE=1 build/pure-venv/bin/pip install .
+	build/pure-venv/bin/python -W error tests/smoke.py
+
+# Whether a tag, TAG=v1.2.3, is that of the version, and the changelog has it.
+VERSION = $(shell sed -n 's/^VERSION = "\(.*\)"$$/\1/p' norse_fast/_kernels/extension.py)
+release-check:
+	[ '$(TAG)' = 'v$(VERSION)' ] || { echo "TAG: got '$(TAG)', expected 'v$(VERSION)', that of extension.py" >&2; exit 1; }
+	grep -q '^## $(VERSION) - ' CHANGELOG.md || { echo "CHANGELOG.md has no section '## $(VERSION) - date'" >&2; exit 1; }
 
 # Looks for calls that are wrong or crash: N public ones and half as many raw ones, in the current environment. A case that fails
 # prints its seed and a program. N=20000 takes about a quarter of an hour on one core.

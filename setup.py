@@ -1,6 +1,8 @@
 """Bridge from pip to CMake, which is the only build description; metadata is in pyproject.toml."""
 
+import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -8,18 +10,35 @@ from pathlib import Path
 from setuptools import Extension, setup
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
+from setuptools.errors import ExecError
 
 ROOT = Path(__file__).parent.resolve()
 CUDA = {"0": "OFF", "1": "ON"}
+PURE = os.environ.get("NORSE_FAST_PURE", "0") not in ("", "0")
+
+
+def run(*command: str) -> None:
+    try:
+        subprocess.run(command, check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise ExecError(
+            f"{error} See above. docs/install.md says what a build needs; with NORSE_FAST_PURE=1 in the environment, "
+            "norse_fast installs without its kernels and computes in PyTorch."
+        ) from None
 
 
 class CMakeBuild(build_ext):
     """Builds the libraries with CMake and installs them into the package."""
 
     def run(self) -> None:
-        build = ROOT / "build" / "cmake"
+        build = str(ROOT / "build" / "cmake")
         in_place = self.inplace or getattr(self, "editable_mode", False)
         package = (ROOT if in_place else Path(self.build_lib).resolve()) / "norse_fast"
+        if not in_place:
+            # Those of an earlier build with other choices would go into the wheel.
+            for library in package.glob("_C_*.so"):
+                library.unlink()
         configure = [
             "cmake",
             f"-S{ROOT}",
@@ -31,9 +50,9 @@ class CMakeBuild(build_ext):
         ]
         if "NORSE_FAST_CUDA_ARCHITECTURES" in os.environ:
             configure.append(f"-DNORSE_FAST_CUDA_ARCHITECTURES={os.environ['NORSE_FAST_CUDA_ARCHITECTURES']}")
-        subprocess.run(configure, check=True)
-        subprocess.run(["cmake", "--build", build], check=True)
-        subprocess.run(["cmake", "--install", build], check=True)
+        run(*configure, *shlex.split(os.environ.get("CMAKE_ARGS", "")))
+        run("cmake", "--build", build)
+        run("cmake", "--install", build)
 
     def get_outputs(self) -> list[str]:
         return []
@@ -46,8 +65,21 @@ class PlatformWheel(bdist_wheel):
         return "py3", "none", super().get_tag()[2]
 
 
-setup(
-    # The names only tell setuptools that the package is not pure Python.
-    ext_modules=[Extension("norse_fast._C_cpu", sources=[])],
-    cmdclass={"build_ext": CMakeBuild, "bdist_wheel": PlatformWheel},
-)
+class PureBuild(build_py):
+    """Leaves word in the package that it has no libraries by choice, so that it does not warn."""
+
+    def run(self) -> None:
+        super().run()
+        package = (ROOT if self.editable_mode else Path(self.build_lib)) / "norse_fast"
+        record = {"version": self.distribution.get_version(), "pure": True}
+        (package / "_build.json").write_text(json.dumps(record) + "\n")
+
+
+if PURE:
+    setup(cmdclass={"build_py": PureBuild})
+else:
+    setup(
+        # The name only tells setuptools that the package is not pure Python.
+        ext_modules=[Extension("norse_fast._C_cpu", sources=[])],
+        cmdclass={"build_ext": CMakeBuild, "bdist_wheel": PlatformWheel},
+    )

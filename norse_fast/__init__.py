@@ -4,12 +4,18 @@ The names, arguments, spikes and gradients are those of ``norse.torch``; each ne
 or CUDA kernel.
 """
 
-from . import memory
-from ._accelerate import AccelerationReport, accelerate, revert
-from ._kernels.extension import VERSION as __version__
-from ._kernels.extension import backends, kernels_disabled
+# `as` tells type checkers that a name is public here.
+from . import memory as memory
+from ._accelerate import AccelerationReport as AccelerationReport
+from ._accelerate import accelerate as accelerate
+from ._accelerate import revert as revert
+from ._kernels.extension import VERSION as _VERSION
+from ._kernels.extension import backends as backends
+from ._kernels.extension import kernels_disabled as kernels_disabled
 from .functional import *
 from .module import *
-from .utils.export_nir import to_nir
-from .utils.import_nir import from_nir
-from .utils.pytree import StateTuple
+from .utils.export_nir import to_nir as to_nir
+from .utils.import_nir import from_nir as from_nir
+from .utils.pytree import StateTuple as StateTuple
+
+__version__ = _VERSION

@@ -263,3 +263,22 @@ def test_a_network_in_training(generator):
             for actual, expected in zip(other.parameters(), network.parameters()):
                 torch.testing.assert_close(actual, expected, rtol=1e-8, atol=1e-8)
     assert not any(torch.equal(a, b) for a, b in zip(before, network.parameters()))
+
+
+def test_kernels_disabled_acts_on_what_is_compiled():
+    """It is compiled again where that changes; no other graph is used, and none breaks."""
+    kernels: list[int] = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> Callable[..., Any]:
+        kernels.append(graph.code.count("torch.ops.norse_fast."))
+        return graph.forward
+
+    layer = nf.LIF()
+    function = torch.compile(lambda x: layer(x)[0], backend=backend, fullgraph=True)
+    x = torch.full((3, 1), 5.0)
+    expected = function(x)
+    with nf.kernels_disabled():
+        assert torch.equal(function(x), expected)
+        assert torch.equal(function(x), expected)
+    assert torch.equal(function(x), expected)
+    assert kernels == [1, 0]

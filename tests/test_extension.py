@@ -104,34 +104,63 @@ def test_intact_copy(copy: Path):
     assert result.stderr == ""
 
 
-def test_sources_use_the_libraries_of_the_installed_package(copy: Path):
+def remove_libraries(package: Path) -> None:
+    for library in (*package.glob("_C_*.so"), package / "_build.json"):
+        library.unlink()
+
+
+@pytest.mark.parametrize("left_by_a_build", [False, True])
+def test_sources_use_the_libraries_of_the_installed_package(copy: Path, left_by_a_build: bool):
     """Python finds a checkout in the current folder before the installed package."""
     installed = copy / "site"
     shutil.copytree(copy / "norse_fast", installed / "norse_fast")
-    (installed / "norse_fast-0.1.0.dist-info").mkdir()
-    (installed / "norse_fast-0.1.0.dist-info" / "METADATA").write_text(
-        "Metadata-Version: 2.1\nName: norse-fast\nVersion: 0.1.0"
-    )
+    metadata = f"Metadata-Version: 2.1\nName: norse-fast\nVersion: {nf.__version__}"
+    (installed / f"norse_fast-{nf.__version__}.dist-info").mkdir()
+    (installed / f"norse_fast-{nf.__version__}.dist-info" / "METADATA").write_text(metadata)
     (copy / "pyproject.toml").write_text("")
-    for library in (copy / "norse_fast").glob("_C_*.so"):
-        library.unlink()
-    (copy / "norse_fast" / "_build.json").unlink()
+    remove_libraries(copy / "norse_fast")
+    if left_by_a_build:
+        # pip leaves it beside the sources, where Python finds it before that of the installed package.
+        (copy / "norse_fast.egg-info").mkdir()
+        (copy / "norse_fast.egg-info" / "PKG-INFO").write_text(metadata)
     code = f"import sys; sys.path.insert(1, {str(installed)!r}); {CHECK}; print(nf.__file__)"
     result = run(code, copy)
     assert result.stdout.splitlines() == [EXPECTED, str(copy / "norse_fast" / "__init__.py")]
     assert result.stderr == ""
 
 
+def test_sources_of_a_pure_package(copy: Path):
+    """The installed package has no libraries by choice, so the checkout that hides it does not warn either."""
+    installed = copy / "site" / "norse_fast"
+    shutil.copytree(copy / "norse_fast", installed)
+    remove_libraries(installed)
+    (installed / "_build.json").write_text(json.dumps({"version": nf.__version__, "pure": True}))
+    (copy / "pyproject.toml").write_text("")
+    remove_libraries(copy / "norse_fast")
+    result = run(
+        f"import sys; sys.path.insert(1, {str(installed.parent)!r}); {CHECK}; print(nf.backends()['cpu'])", copy
+    )
+    assert result.stdout.splitlines() == [EXPECTED, "none"]
+    assert result.stderr == ""
+
+
+def test_an_installed_package_without_libraries_takes_none_from_elsewhere(copy: Path):
+    other = copy / "site"
+    shutil.copytree(copy / "norse_fast", other / "norse_fast")
+    remove_libraries(copy / "norse_fast")
+    assert_one_warning(run(f"import sys; sys.path.insert(1, {str(other)!r}); {CHECK}", copy), "no library was built")
+
+
 def test_missing_library(copy: Path):
-    for library in (copy / "norse_fast").glob("_C_*.so"):
-        library.unlink()
-    (copy / "norse_fast" / "_build.json").unlink()
+    remove_libraries(copy / "norse_fast")
     assert_one_warning(run(CHECK, copy), "no library was built")
 
 
 def test_damaged_library(copy: Path):
     (copy / "norse_fast" / "_C_cpu.so").write_bytes(b"not a library")
-    assert_one_warning(run(CHECK, copy), "loading failed", "the library was built for norse_fast 0.1.0 with torch")
+    assert_one_warning(
+        run(CHECK, copy), "loading failed", f"the library was built for norse_fast {nf.__version__} with torch"
+    )
 
 
 def test_library_of_another_version(copy: Path):
@@ -166,6 +195,12 @@ def test_autograd_node_of_another_version(copy: Path, change: str):
 def test_python_autograd_on_request(copy: Path):
     assert run(AUTOGRAD, copy, NORSE_FAST_PYTHON_AUTOGRAD="0").stdout.splitlines() == [EXPECTED, "C++"]
     assert run(AUTOGRAD, copy, NORSE_FAST_PYTHON_AUTOGRAD="1").stdout.splitlines() == [EXPECTED, "Python"]
+
+
+def test_the_compiler_is_not_imported_before_it_is_needed():
+    """It takes as long to import as all else of torch."""
+    result = run("import sys, norse_fast; print('torch._dynamo' in sys.modules)")
+    assert result.stdout == "False\n", result.stderr
 
 
 def test_pure_pytorch_on_request():

@@ -8,6 +8,7 @@ import importlib.machinery
 import importlib.util
 import json
 import os
+import sys
 import threading
 import warnings
 from collections.abc import Callable
@@ -32,22 +33,25 @@ MINIMUM_TORCH = (2, 11)
 _HERE = Path(__file__).parents[1]  # the package
 
 
-def _find_libraries() -> Path:
-    """The folder of the libraries: beside this file, or, for a checkout that hides the installed package, in that."""
-    if (_HERE.parent / "pyproject.toml").exists() and not (_HERE / "_C_cpu.so").exists():
-        from importlib import metadata
+def _is_built(package: Path) -> bool:
+    return any((package / name).exists() for name in ("_C_cpu.so", "_build.json"))
 
-        try:
-            installed = Path(str(metadata.distribution("norse-fast").locate_file("norse_fast")))
-        except metadata.PackageNotFoundError:
-            return _HERE
-        if (installed / "_C_cpu.so").exists():
-            return installed
+
+def _find_libraries() -> Path:
+    """The folder of the libraries: this package, or, in a checkout that hides the installed one, that."""
+    if not _is_built(_HERE) and (_HERE.parent / "pyproject.toml").exists():
+        # Metadata would mislead: a build leaves some beside the sources, where Python finds it first.
+        for entry in sys.path:
+            if _is_built(package := Path(entry, "norse_fast")):
+                return package
     return _HERE
 
 
 _LIBRARIES = _find_libraries()
-_REBUILD = "run `pip install --no-build-isolation --force-reinstall --no-deps .` in the norse_fast checkout"
+_REBUILD = (
+    "run `pip install --no-build-isolation --force-reinstall --no-deps .` in the norse_fast checkout, where docs/install.md "
+    "tells more"
+)
 
 
 def _read_build() -> dict[str, Any]:
@@ -116,21 +120,23 @@ _disabling = contextvars.ContextVar("kernels_disabled", default=0)
 _disabling_somewhere = False
 _blocks = 0
 _blocks_lock = threading.Lock()
-_never = os.environ.get("NORSE_FAST_PURE_PYTORCH", "") not in ("", "0")
+# By the user's choice, or by that of who built a package without libraries.
+_never = os.environ.get("NORSE_FAST_PURE_PYTORCH", "") not in ("", "0") or BUILD.get("pure", False)
 
 
 def _in_disabling_block() -> bool:
     return _disabling.get() > 0
 
 
-_ask_once = torch.compiler.assume_constant_result(_in_disabling_block)
+# What torch.compiler.assume_constant_result does, which would import all of torch.compile first: a second at each start.
+_in_disabling_block._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _is_disabled() -> bool:
     if _never:
         return True
     if torch.compiler.is_compiling():
-        return _disabling_somewhere and _ask_once()
+        return _disabling_somewhere and _in_disabling_block()
     return _disabling.get() > 0
 
 

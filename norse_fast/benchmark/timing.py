@@ -32,7 +32,9 @@ class Effort(NamedTuple):
 
 
 # glibc's function that hands freed memory back to the system; other C libraries have none.
-malloc_trim = getattr(None if os.name == "nt" else ctypes.CDLL(None), "malloc_trim", lambda pad: 0)
+malloc_trim: Callable[[int], Any] = getattr(
+    None if os.name == "nt" else ctypes.CDLL(None), "malloc_trim", lambda pad: 0
+)
 
 
 def alone(function: Callable[..., Result], *arguments: Any) -> Result:

@@ -112,9 +112,9 @@ class CobaLIFFeedForwardState(NamedTuple):
 
 # Not among the exported names: the function of functional/parameter.py has the same.
 #: A state at rest in biological units.
-default_bio_state = CobaLIFState(z=constant(0.0), v=constant(-65.0), g_e=constant(0.0), g_i=constant(0.0))
+default_bio_state: CobaLIFState = CobaLIFState(z=constant(0.0), v=constant(-65.0), g_e=constant(0.0), g_i=constant(0.0))
 #: Parameters in biological units, to go with it.
-default_bio_parameters = CobaLIFParameters(
+default_bio_parameters: CobaLIFParameters = CobaLIFParameters(
     tau_syn_exc_inv=constant(1 / 0.3),
     tau_syn_inh_inv=constant(1 / 0.5),
     e_rev_E=constant(0.0),

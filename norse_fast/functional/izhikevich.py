@@ -183,45 +183,45 @@ def _type_1_behavior() -> IzhikevichSpikingBehavior:
 
 
 #: Regular spikes while the current lasts.
-tonic_spiking = _behavior(0.02, 0.2, -65, 6, -70, -14.0)
+tonic_spiking: IzhikevichSpikingBehavior = _behavior(0.02, 0.2, -65, 6, -70, -14.0)
 #: Regular bursts while the current lasts.
-tonic_bursting = _behavior(0.02, 0.2, -50, 2, -70, -14.0)
+tonic_bursting: IzhikevichSpikingBehavior = _behavior(0.02, 0.2, -50, 2, -70, -14.0)
 #: One spike at the onset of the current.
-phasic_spiking = _behavior(0.02, 0.25, -65, 6, -64, -16.0)
+phasic_spiking: IzhikevichSpikingBehavior = _behavior(0.02, 0.25, -65, 6, -64, -16.0)
 #: One burst at the onset of the current.
-phasic_bursting = _behavior(0.02, 0.25, -55, 0.05, -64, -16.0, tau_inv=200)
+phasic_bursting: IzhikevichSpikingBehavior = _behavior(0.02, 0.25, -55, 0.05, -64, -16.0, tau_inv=200)
 #: A burst at the onset, then regular spikes.
-mixed_mode = _behavior(0.02, 0.2, -55, 4, -70, -14.0)
+mixed_mode: IzhikevichSpikingBehavior = _behavior(0.02, 0.2, -55, 4, -70, -14.0)
 #: Spikes that become rarer.
-spike_frequency_adaptation = _behavior(0.01, 0.2, -65, 8, -70, -14.0)
+spike_frequency_adaptation: IzhikevichSpikingBehavior = _behavior(0.01, 0.2, -65, 8, -70, -14.0)
 #: Excitability of class 1: the rate grows from 0 with the current.
-class_1_exc = _type_1_behavior()
+class_1_exc: IzhikevichSpikingBehavior = _type_1_behavior()
 #: Excitability of class 2: spikes start at a rate above 0.
-class_2_exc = _behavior(0.2, 0.26, -65, 0, -64, -16.64)
+class_2_exc: IzhikevichSpikingBehavior = _behavior(0.2, 0.26, -65, 0, -64, -16.64)
 #: A spike long after a short pulse.
-spike_latency = _behavior(0.02, 0.2, -65, 6, -70, -14.0)
+spike_latency: IzhikevichSpikingBehavior = _behavior(0.02, 0.2, -65, 6, -70, -14.0)
 #: Oscillations of the potential after a spike.
-subthreshold_oscillation = create_izhikevich_spiking_behavior(0.05, 0.26, -60, 0, -62, -62)
+subthreshold_oscillation: IzhikevichSpikingBehavior = create_izhikevich_spiking_behavior(0.05, 0.26, -60, 0, -62, -62)
 #: Answers to pulses at its own frequency.
-resonator = create_izhikevich_spiking_behavior(0.1, 0.26, -60, -1, -62, -62)
+resonator: IzhikevichSpikingBehavior = create_izhikevich_spiking_behavior(0.1, 0.26, -60, -1, -62, -62)
 #: Answers to pulses that coincide.
-integrator = _type_1_behavior()
+integrator: IzhikevichSpikingBehavior = _type_1_behavior()
 #: A spike after inhibition ends.
-rebound_spike = _behavior(0.03, 0.25, -60, 4, -64, -16.0, tau_inv=200)
+rebound_spike: IzhikevichSpikingBehavior = _behavior(0.03, 0.25, -60, 4, -64, -16.0, tau_inv=200)
 #: A burst after inhibition ends.
-rebound_burst = _behavior(0.03, 0.25, -52, 0, -64, -16.0, tau_inv=200)
+rebound_burst: IzhikevichSpikingBehavior = _behavior(0.03, 0.25, -52, 0, -64, -16.0, tau_inv=200)
 #: A weak pulse spikes if inhibition came before.
-threshold_variability = _behavior(0.03, 0.25, -60, 4, -64, -16.0)
+threshold_variability: IzhikevichSpikingBehavior = _behavior(0.03, 0.25, -60, 4, -64, -16.0)
 #: A pulse starts spikes, and another stops them.
-bistability = _behavior(0.1, 0.26, -60, 0, -61, -15.86)
+bistability: IzhikevichSpikingBehavior = _behavior(0.1, 0.26, -60, 0, -61, -15.86)
 #: A depolarising potential after each spike.
-dap = _behavior(1.0, 0.2, -60, -21, -70, -14.0, tau_inv=100)
+dap: IzhikevichSpikingBehavior = _behavior(1.0, 0.2, -60, -21, -70, -14.0, tau_inv=100)
 #: Answers to a fast rise of the current, not to a slow one.
-accomodation = _behavior(0.02, 1.0, -55, 4, -65, -16, tau_inv=500)
+accomodation: IzhikevichSpikingBehavior = _behavior(0.02, 1.0, -55, 4, -65, -16, tau_inv=500)
 #: Spikes while inhibited.
-inhibition_induced_spiking = _behavior(-0.02, -1.0, -60, 8, -63.8, 63.8)
+inhibition_induced_spiking: IzhikevichSpikingBehavior = _behavior(-0.02, -1.0, -60, 8, -63.8, 63.8)
 #: Bursts while inhibited.
-inhibition_induced_bursting = _behavior(-0.026, -1.0, -45, -2, -63.8, 63.8)
+inhibition_induced_bursting: IzhikevichSpikingBehavior = _behavior(-0.026, -1.0, -45, -2, -63.8, 63.8)
 
 
 def _coefficients(params: tuple[Any, ...], dt: float) -> tuple[Any, ...]:

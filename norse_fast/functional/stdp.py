@@ -64,8 +64,8 @@ class STDPState:
     """
 
     def __init__(self, t_pre: torch.Tensor, t_post: torch.Tensor) -> None:
-        self.t_pre = t_pre
-        self.t_post = t_post
+        self.t_pre: torch.Tensor = t_pre
+        self.t_post: torch.Tensor = t_post
 
     def __repr__(self) -> str:
         return f"STDPState(t_pre={self.t_pre}, t_post={self.t_post})"
@@ -137,6 +137,19 @@ class STDPParameters:
         >>> p.A_plus(torch.tensor([0.0, 0.5, 2.0]))
         tensor([0.5000, 0.2500, 0.0000])
     """
+
+    a_pre: Any
+    a_post: Any
+    tau_pre_inv: Any
+    tau_post_inv: Any
+    w_min: Any
+    w_max: Any
+    eta_plus: Any
+    eta_minus: Any
+    mu: torch.Tensor
+    stride: int | tuple[int, int]
+    padding: int | tuple[int, int]
+    dilation: int | tuple[int, int]
 
     def __init__(
         self,

@@ -96,32 +96,32 @@ def _circ(x: torch.Tensor, k: Any) -> torch.Tensor:
     return k**3 / (d * torch.sqrt(d))
 
 
-HeaviErfc = _function(
+HeaviErfc: type[Surrogate] = _function(
     "HeaviErfc",
     r"""Surrogate :math:`\sigma'(x) = 2 e^{-(k x)^2} / \sqrt{\pi}`.""",
     lambda x, k: 2.0 * torch.exp(-((k * x) ** 2)) / _SQRT_PI,
 )
-HeaviTanh = _function(
+HeaviTanh: type[Surrogate] = _function(
     "HeaviTanh", r"""Surrogate :math:`\sigma'(x) = 1 - \tanh^2(k x)`.""", lambda x, k: 1.0 - torch.tanh(k * x) ** 2
 )
-Logistic = _function(
+Logistic: type[Surrogate] = _function(
     "Logistic",
     r"""Stochastic spikes: :math:`P(z = 1) = \frac12 + \frac12 \tanh(k x)`, backward as :class:`HeaviTanh`.""",
     lambda x, k: 1.0 - torch.tanh(k * x) ** 2,
     lambda x, k: torch.bernoulli(0.5 + 0.5 * torch.tanh(k * x)),
 )
-HeaviCirc = _function(
+HeaviCirc: type[Surrogate] = _function(
     "HeaviCirc",
     r"""Surrogate :math:`\sigma'(x) = k^3 / (k^2 + x^2)^{3/2}`.""",
     _circ,
 )
-CircDist = _function(
+CircDist: type[Surrogate] = _function(
     "CircDist",
     r"""Stochastic spikes: :math:`P(z = 1) = \frac12 + \frac12 x / \sqrt{x^2 + k^2}`, backward as :class:`HeaviCirc`.""",
     _circ,
     lambda x, k: torch.bernoulli(0.5 + 0.5 * x / torch.sqrt(x * x + k * k)),
 )
-Triangle = _function(
+Triangle: type[Surrogate] = _function(
     "Triangle",
     r"""Surrogate :math:`\sigma'(x) = k \max(0, 1 - |x|)`; here :math:`k` is the amplitude.""",
     lambda x, k: k * torch.relu(1.0 - x.abs()),
@@ -230,22 +230,22 @@ def triangle_fn(x: torch.Tensor, alpha: Any = 0.3) -> torch.Tensor:
     return Triangle.apply(x, alpha)
 
 
-Atan = _function(
+Atan: type[Surrogate] = _function(
     "Atan",
     r"""Surrogate :math:`\sigma'(x) = k / (2 (1 + (\pi k x / 2)^2))`.""",
     lambda x, k: k / (2.0 * (1.0 + (math.pi / 2 * k * x) ** 2)),
 )
-Sigmoid = _function(
+Sigmoid: type[Surrogate] = _function(
     "Sigmoid",
     r"""Surrogate :math:`\sigma'(x) = k s (1 - s)`, :math:`s = 1 / (1 + e^{-k x})`.""",
     lambda x, k: k * torch.sigmoid(k * x) * torch.sigmoid(-k * x),
 )
-Rectangle = _function(
+Rectangle: type[Surrogate] = _function(
     "Rectangle",
     r"""Surrogate :math:`\sigma'(x) = k` where :math:`|x| < 1 / (2 k)`, else 0.""",
     lambda x, k: k * (k * x.abs() < 0.5).to(x.dtype),
 )
-TriangleWidth = _function(
+TriangleWidth: type[Surrogate] = _function(
     "TriangleWidth",
     r"""Surrogate :math:`\sigma'(x) = k \max(0, 1 - k |x|)`; here :math:`1 / k` is the width.""",
     lambda x, k: k * torch.relu(1.0 - k * x.abs()),

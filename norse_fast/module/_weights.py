@@ -34,8 +34,8 @@ class Weights(Parameters):
         autapses: bool,
     ) -> None:
         # Plain tensors, as in the reference: neither in the state_dict nor moved.
-        self.input_size = constant(input_size)
-        self.hidden_size = constant(hidden_size)
+        self.input_size: torch.Tensor = constant(input_size)
+        self.hidden_size: torch.Tensor = constant(hidden_size)
         self.autapses = autapses
         # Input weights first: the same seed then gives the same weights as the reference.
         if input_weights is None:

@@ -40,7 +40,7 @@ def _with_weights(input_size: int, hidden_size: int, arguments: dict[str, Any]) 
     return {"autapses": True, **arguments}
 
 
-class CobaLIFFeedForwardCell(SNNCell):
+class CobaLIFFeedForwardCell(SNNCell[CobaLIFFeedForwardState]):
     """One time step of conductance-based LIF neurons without weights.
 
     Equations, units, dtypes and errors are those of :func:`norse_fast.functional.coba_lif.coba_lif_feed_forward_step`.
@@ -66,7 +66,7 @@ class CobaLIFFeedForwardCell(SNNCell):
         return _initial_state(self.p, input_tensor.shape, input_tensor)
 
 
-class CobaLIF(SNN):
+class CobaLIF(SNN[CobaLIFFeedForwardState]):
     """All time steps of conductance-based LIF neurons without weights, in one kernel.
 
     Equations, units, dtypes and errors are those of :func:`norse_fast.functional.coba_lif.coba_lif_feed_forward_step`.
@@ -97,7 +97,7 @@ class CobaLIF(SNN):
         return _initial_state(self.p, input_tensor.shape[1:], input_tensor)
 
 
-class CobaLIFCell(SNNRecurrentCell):
+class CobaLIFCell(SNNRecurrentCell[CobaLIFState]):
     """One time step of a recurrent layer of conductance-based LIF neurons.
 
     Equations, units, dtypes and errors are those of :func:`norse_fast.functional.coba_lif.coba_lif_step`. The whole
@@ -142,7 +142,7 @@ class CobaLIFCell(SNNRecurrentCell):
         return _initial_recurrent_state(self._neuron_shape(input_tensor), input_tensor)
 
 
-class CobaLIFRecurrent(SNNRecurrent):
+class CobaLIFRecurrent(SNNRecurrent[CobaLIFState]):
     """All time steps of a recurrent layer of conductance-based LIF neurons.
 
     Equations, units, dtypes and errors are those of :func:`norse_fast.functional.coba_lif.coba_lif_step`. The whole

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.nn.modules.utils import _pair
@@ -93,3 +93,7 @@ class LConv2d(torch.nn.Conv3d):
             self.groups,
         )
         return output.unflatten(0, input_tensor.shape[:2])
+
+    if TYPE_CHECKING:
+
+        def __call__(self, input_tensor: torch.Tensor) -> torch.Tensor: ...

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -26,7 +27,7 @@ class _LIFEncoder(torch.nn.Module):
     def __init__(self, seq_length: int, p: LIFParameters = LIFParameters(), dt: float = 0.001) -> None:  # noqa: B008
         super().__init__()
         self.seq_length = seq_length
-        self.p = checked(p, LIFParameters)
+        self.p: Any = checked(p, LIFParameters)
         self.dt = dt
 
     def extra_repr(self) -> str:
@@ -54,6 +55,10 @@ class ConstantCurrentLIFEncoder(_LIFEncoder):
         """Spikes ``(T, ...)`` for a current of each neuron, any shape."""
         return encode.constant_current_lif_encode(input_currents, self.seq_length, self.p, self.dt)
 
+    if TYPE_CHECKING:
+
+        def __call__(self, input_currents: torch.Tensor) -> torch.Tensor: ...
+
 
 class SpikeLatencyLIFEncoder(_LIFEncoder):
     """The first spike of LIF neurons that a constant current drives; see
@@ -75,6 +80,10 @@ class SpikeLatencyLIFEncoder(_LIFEncoder):
         """Spikes ``(T, ...)`` for a current of each neuron, any shape; at most one per neuron."""
         return encode.spike_latency_lif_encode(input_current, self.seq_length, self.p, self.dt)
 
+    if TYPE_CHECKING:
+
+        def __call__(self, input_current: torch.Tensor) -> torch.Tensor: ...
+
 
 class SpikeLatencyEncoder(torch.nn.Module):
     """Keeps the first spike of each neuron; see :func:`norse_fast.functional.encode.spike_latency_encode`.
@@ -90,6 +99,10 @@ class SpikeLatencyEncoder(torch.nn.Module):
     def forward(self, input_spikes: torch.Tensor) -> torch.Tensor:
         """At most one spike per neuron of those over time, ``(T, ...)``."""
         return encode.spike_latency_encode(input_spikes)
+
+    if TYPE_CHECKING:
+
+        def __call__(self, input_spikes: torch.Tensor) -> torch.Tensor: ...
 
 
 class _RateEncoder(torch.nn.Module):
@@ -133,6 +146,10 @@ class PoissonEncoder(_RateEncoder):
         """Spikes ``(T, ...)`` for values between 0 and 1, any shape."""
         return encode.poisson_encode(x, self.seq_length, self.f_max, self.dt)
 
+    if TYPE_CHECKING:
+
+        def __call__(self, x: torch.Tensor) -> torch.Tensor: ...
+
 
 class PoissonEncoderStep(_RateEncoderStep):
     """One step of random spikes with a rate in proportion to each value; see
@@ -150,6 +167,10 @@ class PoissonEncoderStep(_RateEncoderStep):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Spikes in the shape of the values, which are between 0 and 1."""
         return encode.poisson_encode_step(x, self.f_max, self.dt)
+
+    if TYPE_CHECKING:
+
+        def __call__(self, x: torch.Tensor) -> torch.Tensor: ...
 
 
 class SignedPoissonEncoder(_RateEncoder):
@@ -170,6 +191,10 @@ class SignedPoissonEncoder(_RateEncoder):
         """Spikes -1, 0 or 1, ``(T, ...)``, for values between -1 and 1, any shape."""
         return encode.signed_poisson_encode(x, self.seq_length, self.f_max, self.dt)
 
+    if TYPE_CHECKING:
+
+        def __call__(self, x: torch.Tensor) -> torch.Tensor: ...
+
 
 class SignedPoissonEncoderStep(_RateEncoderStep):
     """One step of random spikes of either sign; see :func:`norse_fast.functional.encode.signed_poisson_encode_step`.
@@ -186,6 +211,10 @@ class SignedPoissonEncoderStep(_RateEncoderStep):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Spikes -1, 0 or 1 in the shape of the values, which are between -1 and 1."""
         return encode.signed_poisson_encode_step(x, self.f_max, self.dt)
+
+    if TYPE_CHECKING:
+
+        def __call__(self, x: torch.Tensor) -> torch.Tensor: ...
 
 
 class PopulationEncoder(torch.nn.Module):
@@ -227,3 +256,7 @@ class PopulationEncoder(torch.nn.Module):
         return encode.population_encode(
             input_tensor, self.out_features, self.scale, self.kernel, self.distance_function
         )
+
+    if TYPE_CHECKING:
+
+        def __call__(self, input_tensor: torch.Tensor) -> torch.Tensor: ...

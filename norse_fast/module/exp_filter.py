@@ -3,6 +3,7 @@ r"""A readout that smooths spikes; its step and source are in :mod:`norse_fast.f
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -45,10 +46,10 @@ class ExpFilter(torch.nn.Module):
         bias: bool = True,
     ) -> None:
         super().__init__()
-        self.input_size = constant(input_size)
-        self.output_size = constant(output_size)
-        self.parameter = math.exp(-dt * tau_filter_inv)
-        self.linear = torch.nn.Linear(input_size, output_size, bias=bias)
+        self.input_size: torch.Tensor = constant(input_size)
+        self.output_size: torch.Tensor = constant(output_size)
+        self.parameter: float = math.exp(-dt * tau_filter_inv)
+        self.linear: torch.nn.Linear = torch.nn.Linear(input_size, output_size, bias=bias)
         if input_weights is not None:
             if input_weights.shape != self.linear.weight.shape:
                 raise ValueError(
@@ -69,3 +70,7 @@ class ExpFilter(torch.nn.Module):
         for y in projected.unbind(0):
             filtered.append(exp_filter_step(filtered[-1], y, self.parameter) if filtered else y)
         return torch.stack(filtered) if filtered else projected
+
+    if TYPE_CHECKING:
+
+        def __call__(self, input_tensor: torch.Tensor) -> torch.Tensor: ...

@@ -18,7 +18,7 @@ def _initial_state(p: IAFParameters, input_tensor: torch.Tensor) -> IAFFeedForwa
     return IAFFeedForwardState(v=initial_voltage(p.v_reset, input_tensor, detach=False))
 
 
-class IAFCell(SNNCell):
+class IAFCell(SNNCell[IAFFeedForwardState]):
     """One time step of integrate-and-fire neurons without weights.
 
     Equations, units, dtypes and errors are those of :func:`norse_fast.functional.iaf.iaf_feed_forward_step`. The state
@@ -50,7 +50,7 @@ class IAFCell(SNNCell):
         return _initial_state(self.p, input_tensor)
 
 
-class IAF(SNN):
+class IAF(SNN[IAFFeedForwardState]):
     """All time steps of integrate-and-fire neurons without weights, in one kernel.
 
     Equations, units, dtypes and errors are those of :func:`norse_fast.functional.iaf.iaf_feed_forward_step`. The state

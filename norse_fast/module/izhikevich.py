@@ -49,7 +49,7 @@ def _initial_recurrent_state(
     )
 
 
-class IzhikevichCell(SNNCell):
+class IzhikevichCell(SNNCell[IzhikevichState]):
     """One time step of Izhikevich neurons without weights.
 
     Equations, units, dtypes and errors are those of
@@ -79,7 +79,7 @@ class IzhikevichCell(SNNCell):
         return _initial_state(self.spiking_method.s, input_tensor)
 
 
-class Izhikevich(SNN):
+class Izhikevich(SNN[IzhikevichState]):
     """All time steps of Izhikevich neurons without weights, in one kernel.
 
     Equations, units, dtypes and errors are those of
@@ -110,7 +110,7 @@ class Izhikevich(SNN):
         return _initial_state(self.spiking_method.s, input_tensor)
 
 
-class IzhikevichRecurrentCell(SNNRecurrentCell):
+class IzhikevichRecurrentCell(SNNRecurrentCell[IzhikevichRecurrentState]):
     """One time step of a recurrent layer of Izhikevich neurons.
 
     Equations, units, dtypes and errors are those of :func:`norse_fast.functional.izhikevich.izhikevich_recurrent_step`.
@@ -145,7 +145,7 @@ class IzhikevichRecurrentCell(SNNRecurrentCell):
         return _initial_recurrent_state(self.spiking_method.s, shape, input_tensor)
 
 
-class IzhikevichRecurrent(SNNRecurrent):
+class IzhikevichRecurrent(SNNRecurrent[IzhikevichRecurrentState]):
     """All time steps of a recurrent layer of Izhikevich neurons.
 
     Equations, units, dtypes and errors are those of :func:`norse_fast.functional.izhikevich.izhikevich_recurrent_step`.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -15,7 +15,7 @@ from .snn import SNN, SNNCell, initial_voltage, uniform, zeros
 __all__ = ["LI", "LICell", "LILinearCell"]
 
 
-class LICell(SNNCell):
+class LICell(SNNCell[LIState]):
     """One time step of leaky integrators without weights.
 
     Equations, units, dtypes and errors are those of
@@ -40,7 +40,7 @@ class LICell(SNNCell):
         return LIState(v=initial_voltage(self.p.v_leak, input_tensor), i=zeros(input_tensor.shape, input_tensor))
 
 
-class LI(SNN):
+class LI(SNN[LIState]):
     """All time steps of leaky integrators without weights, in one kernel.
 
     Equations, units, dtypes and errors are those of
@@ -103,7 +103,8 @@ class LILinearCell(Parameters):
         super().__init__()
         self.input_size = input_size
         self.hidden_size = hidden_size
-        self.input_weights = torch.nn.Parameter(torch.randn(hidden_size, input_size) / math.sqrt(max(input_size, 1)))
+        weights = torch.randn(hidden_size, input_size) / math.sqrt(max(input_size, 1))
+        self.input_weights: torch.nn.Parameter = torch.nn.Parameter(weights)
         self._set_parameters(checked(p, LIParameters), learn)
         self.dt = dt
 
@@ -132,3 +133,9 @@ class LILinearCell(Parameters):
         if state is None:
             state = self.initial_state(input_tensor)
         return li_step(input_tensor, state, self.input_weights, self.p, self.dt)
+
+    if TYPE_CHECKING:
+
+        def __call__(
+            self, input_tensor: torch.Tensor, state: LIState | None = None
+        ) -> tuple[torch.Tensor, LIState]: ...

@@ -14,7 +14,7 @@ from .snn import SNN, SNNCell, initial_voltage, uniform
 __all__ = ["LIBox", "LIBoxCell"]
 
 
-class LIBoxCell(SNNCell):
+class LIBoxCell(SNNCell[LIBoxState]):
     """One time step of leaky integrators without a synapse and without weights.
 
     Equations, units, dtypes and errors are those of
@@ -40,7 +40,7 @@ class LIBoxCell(SNNCell):
         return LIBoxState(v=initial_voltage(self.p.v_leak, input_tensor))
 
 
-class LIBox(SNN):
+class LIBox(SNN[LIBoxState]):
     """All time steps of leaky integrators without a synapse, in one kernel.
 
     Equations, units, dtypes and errors are those of

@@ -22,7 +22,7 @@ from .snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell, initial_voltage, 
 __all__ = ["LIF", "LIFCell", "LIFRecurrent", "LIFRecurrentCell"]
 
 
-class LIFCell(SNNCell):
+class LIFCell(SNNCell[LIFFeedForwardState]):
     """One time step of LIF neurons without weights.
 
     Equations, units, dtypes and errors are those of :func:`norse_fast.functional.lif.lif_feed_forward_step`. The state
@@ -61,7 +61,7 @@ class LIFCell(SNNCell):
         )
 
 
-class LIF(SNN):
+class LIF(SNN[LIFFeedForwardState]):
     """All time steps of LIF neurons without weights, in one kernel.
 
     Equations, units, dtypes and errors are those of :func:`norse_fast.functional.lif.lif_feed_forward_step`. The state
@@ -111,7 +111,7 @@ def _initial_recurrent_state(p: LIFParameters, shape: Sequence[int], input_tenso
     )
 
 
-class LIFRecurrentCell(SNNRecurrentCell):
+class LIFRecurrentCell(SNNRecurrentCell[LIFState]):
     """One time step of a recurrent LIF layer.
 
     Equations, units, dtypes and errors are those of :func:`norse_fast.functional.lif.lif_step`. The state starts at
@@ -151,7 +151,7 @@ class LIFRecurrentCell(SNNRecurrentCell):
         return _initial_recurrent_state(self.p, self._neuron_shape(input_tensor), input_tensor)
 
 
-class LIFRecurrent(SNNRecurrent):
+class LIFRecurrent(SNNRecurrent[LIFState]):
     """All time steps of a recurrent LIF layer.
 
     Equations, units, dtypes and errors are those of :func:`norse_fast.functional.lif.lif_step`. The state starts at

@@ -30,7 +30,7 @@ def _initial_recurrent_state(p: LIFAdExParameters, shape: Sequence[int], input_t
     return LIFAdExState(zeros(shape, input_tensor), *_initial_state(p, shape, input_tensor))
 
 
-class LIFAdExCell(SNNCell):
+class LIFAdExCell(SNNCell[LIFAdExFeedForwardState]):
     """One time step of LIFAdEx neurons without weights.
 
     Equations, units, dtypes and errors are those of :func:`norse_fast.functional.lif_adex.lif_adex_feed_forward_step`.
@@ -56,7 +56,7 @@ class LIFAdExCell(SNNCell):
         return LIFAdExFeedForwardState(v=initial_voltage(self.p.v_leak, input_tensor), i=i, a=a)
 
 
-class LIFAdEx(SNN):
+class LIFAdEx(SNN[LIFAdExFeedForwardState]):
     """All time steps of LIFAdEx neurons without weights, in one kernel.
 
     Equations, units, dtypes and errors are those of :func:`norse_fast.functional.lif_adex.lif_adex_feed_forward_step`.
@@ -83,7 +83,7 @@ class LIFAdEx(SNN):
         return _initial_state(self.p, self._neuron_shape(input_tensor), input_tensor)
 
 
-class LIFAdExRecurrentCell(SNNRecurrentCell):
+class LIFAdExRecurrentCell(SNNRecurrentCell[LIFAdExState]):
     """One time step of a recurrent LIFAdEx layer.
 
     Equations, units, dtypes and errors are those of :func:`norse_fast.functional.lif_adex.lif_adex_step`. The state
@@ -117,7 +117,7 @@ class LIFAdExRecurrentCell(SNNRecurrentCell):
         return _initial_recurrent_state(self.p, self._neuron_shape(input_tensor), input_tensor)
 
 
-class LIFAdExRecurrent(SNNRecurrent):
+class LIFAdExRecurrent(SNNRecurrent[LIFAdExState]):
     """All time steps of a recurrent LIFAdEx layer.
 
     Equations, units, dtypes and errors are those of :func:`norse_fast.functional.lif_adex.lif_adex_step`. The state

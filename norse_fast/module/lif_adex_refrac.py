@@ -37,7 +37,7 @@ def _initial_recurrent_state(
     return LIFAdExRefracState(LIFAdExState(zeros(shape, input_tensor), *lif_adex), rho)
 
 
-class LIFAdExRefracCell(SNNCell):
+class LIFAdExRefracCell(SNNCell[LIFAdExRefracFeedForwardState]):
     """One time step of LIFAdEx neurons with a refractory period, without weights.
 
     Equations, units, dtypes and errors are those of
@@ -66,7 +66,7 @@ class LIFAdExRefracCell(SNNCell):
         return _initial_state(v, self._neuron_shape(input_tensor), input_tensor)
 
 
-class LIFAdExRefrac(SNN):
+class LIFAdExRefrac(SNN[LIFAdExRefracFeedForwardState]):
     """All time steps of LIFAdEx neurons with a refractory period, in one kernel. Norse has no such module.
 
     Equations, units, dtypes and errors are those of
@@ -97,7 +97,7 @@ class LIFAdExRefrac(SNN):
         return _initial_state(initial_voltage(self.p.lif_adex.v_leak, input_tensor, shape), shape, input_tensor)
 
 
-class LIFAdExRefracRecurrentCell(SNNRecurrentCell):
+class LIFAdExRefracRecurrentCell(SNNRecurrentCell[LIFAdExRefracState]):
     """One time step of a recurrent layer of LIFAdEx neurons with a refractory period.
 
     Equations, units, dtypes and errors are those of :func:`norse_fast.functional.lif_adex_refrac.lif_adex_refrac_step`.
@@ -136,7 +136,7 @@ class LIFAdExRefracRecurrentCell(SNNRecurrentCell):
         return _initial_recurrent_state(self.p, self._neuron_shape(input_tensor), input_tensor)
 
 
-class LIFAdExRefracRecurrent(SNNRecurrent):
+class LIFAdExRefracRecurrent(SNNRecurrent[LIFAdExRefracState]):
     """All time steps of a recurrent layer of LIFAdEx neurons with a refractory period.
 
     Equations, units, dtypes and errors are those of :func:`norse_fast.functional.lif_adex_refrac.lif_adex_refrac_step`.

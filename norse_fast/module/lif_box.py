@@ -13,7 +13,7 @@ from .snn import SNN, SNNCell, initial_voltage, uniform
 __all__ = ["LIFBox", "LIFBoxCell"]
 
 
-class LIFBoxCell(SNNCell):
+class LIFBoxCell(SNNCell[LIFBoxFeedForwardState]):
     """One time step of LIF neurons without a synapse and without weights.
 
     Equations, units, dtypes and errors are those of :func:`norse_fast.functional.lif_box.lif_box_feed_forward_step`.
@@ -43,7 +43,7 @@ class LIFBoxCell(SNNCell):
         return LIFBoxFeedForwardState(v=initial_voltage(self.p.v_leak, input_tensor))
 
 
-class LIFBox(SNN):
+class LIFBox(SNN[LIFBoxFeedForwardState]):
     """All time steps of LIF neurons without a synapse, in one kernel unless the parameters bring a reset of their own.
 
     Equations, units, dtypes and errors are those of :func:`norse_fast.functional.lif_box.lif_box_feed_forward_step`.

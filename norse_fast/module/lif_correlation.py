@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -97,3 +98,13 @@ class LIFCorrelation(Parameters):
         if state is None:
             state = self.initial_state(input_tensor)
         return lif_correlation_step(input_tensor, state, input_weights, recurrent_weights, self.p, self.dt)
+
+    if TYPE_CHECKING:
+
+        def __call__(
+            self,
+            input_tensor: torch.Tensor,
+            input_weights: torch.Tensor,
+            recurrent_weights: torch.Tensor,
+            state: LIFCorrelationState | None = None,
+        ) -> tuple[torch.Tensor, LIFCorrelationState]: ...

@@ -29,7 +29,7 @@ def _initial_recurrent_state(p: LIFExParameters, shape: Sequence[int], input_ten
     return LIFExState(zeros(shape, input_tensor), *_initial_state(p, shape, input_tensor))
 
 
-class LIFExCell(SNNCell):
+class LIFExCell(SNNCell[LIFExFeedForwardState]):
     """One time step of LIFEx neurons without weights.
 
     Equations, units, dtypes and errors are those of :func:`norse_fast.functional.lif_ex.lif_ex_feed_forward_step`. The
@@ -54,7 +54,7 @@ class LIFExCell(SNNCell):
         return _initial_state(self.p, self._neuron_shape(input_tensor), input_tensor)
 
 
-class LIFEx(SNN):
+class LIFEx(SNN[LIFExFeedForwardState]):
     """All time steps of LIFEx neurons without weights, in one kernel.
 
     Equations, units, dtypes and errors are those of :func:`norse_fast.functional.lif_ex.lif_ex_feed_forward_step`. The
@@ -81,7 +81,7 @@ class LIFEx(SNN):
         return _initial_state(self.p, self._neuron_shape(input_tensor), input_tensor)
 
 
-class LIFExRecurrentCell(SNNRecurrentCell):
+class LIFExRecurrentCell(SNNRecurrentCell[LIFExState]):
     """One time step of a recurrent LIFEx layer.
 
     Equations, units, dtypes and errors are those of :func:`norse_fast.functional.lif_ex.lif_ex_step`. The state starts
@@ -115,7 +115,7 @@ class LIFExRecurrentCell(SNNRecurrentCell):
         return _initial_recurrent_state(self.p, self._neuron_shape(input_tensor), input_tensor)
 
 
-class LIFExRecurrent(SNNRecurrent):
+class LIFExRecurrent(SNNRecurrent[LIFExState]):
     """All time steps of a recurrent LIFEx layer.
 
     Equations, units, dtypes and errors are those of :func:`norse_fast.functional.lif_ex.lif_ex_step`. The state starts

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -12,12 +12,12 @@ from ..functional.lif import LIFParameters, LIFState
 from ..functional.lif_mc import lif_mc_step
 from ._parameters import checked
 from ._weights import check_weight
-from .snn import Activation, SNNRecurrentCell, initial_voltage, zeros
+from .snn import Activation, SNNRecurrentCell, State, initial_voltage, zeros
 
 __all__ = ["LIFMCRecurrentCell"]
 
 
-class CoupledCell(SNNRecurrentCell):
+class CoupledCell(SNNRecurrentCell[State]):
     """A recurrent cell with a coupling matrix: ``activation`` takes ``g_coupling`` after the weights."""
 
     def __init__(
@@ -35,7 +35,7 @@ class CoupledCell(SNNRecurrentCell):
         check_weight("g_coupling", g_coupling, (hidden_size, hidden_size))
         self.g_coupling = g_coupling
 
-    def forward(self, input_tensor: torch.Tensor, state: Any = None) -> tuple[torch.Tensor, Any]:
+    def forward(self, input_tensor: torch.Tensor, state: State | None = None) -> tuple[torch.Tensor, State]:
         """Run one step.
 
         Args:
@@ -54,6 +54,10 @@ class CoupledCell(SNNRecurrentCell):
         weights = (self.input_weights, self.masked_weights(), self.g_coupling)
         return self.activation(input_tensor, state, *weights, self.p, self.dt, **self.reset_options)
 
+    if TYPE_CHECKING:
+
+        def __call__(self, input_tensor: torch.Tensor, state: State | None = None) -> tuple[torch.Tensor, State]: ...
+
     def initial_state(self, input_tensor: torch.Tensor) -> Any:
         """The state before the first step."""
         raise NotImplementedError
@@ -66,7 +70,7 @@ class CoupledCell(SNNRecurrentCell):
         )
 
 
-class LIFMCRecurrentCell(CoupledCell):
+class LIFMCRecurrentCell(CoupledCell[LIFState]):
     """One time step of a recurrent layer of coupled LIF neurons.
 
     Equations, units, dtypes and errors are those of :func:`norse_fast.functional.lif_mc.lif_mc_step`. The state starts

@@ -15,7 +15,7 @@ from .snn import zeros
 __all__ = ["LIFMCRefracRecurrentCell"]
 
 
-class LIFMCRefracRecurrentCell(CoupledCell):
+class LIFMCRefracRecurrentCell(CoupledCell[LIFRefracState]):
     """One time step of a recurrent layer of coupled LIF neurons with a refractory period.
 
     Equations, units, dtypes and errors are those of :func:`norse_fast.functional.lif_mc_refrac.lif_mc_refrac_step`. The

@@ -38,7 +38,7 @@ def _initial_recurrent_state(
     return LIFRefracState(lif=lif, rho=zeros(shape, input_tensor, dtype))
 
 
-class LIFRefracCell(SNNCell):
+class LIFRefracCell(SNNCell[LIFRefracFeedForwardState]):
     """One time step of LIF neurons with a refractory period, without weights.
 
     Equations, units, dtypes and errors are those of
@@ -68,7 +68,7 @@ class LIFRefracCell(SNNCell):
         return _initial_state(self.p, self._neuron_shape(input_tensor), input_tensor)
 
 
-class LIFRefrac(SNN):
+class LIFRefrac(SNN[LIFRefracFeedForwardState]):
     """All time steps of LIF neurons with a refractory period, without weights, in one kernel. Norse has no such module.
 
     Equations, units, dtypes and errors are those of
@@ -100,7 +100,7 @@ class LIFRefrac(SNN):
         return _initial_state(self.p, self._neuron_shape(input_tensor), input_tensor)
 
 
-class LIFRefracRecurrentCell(SNNRecurrentCell):
+class LIFRefracRecurrentCell(SNNRecurrentCell[LIFRefracState]):
     """One time step of a recurrent layer of LIF neurons with a refractory period.
 
     Equations, units, dtypes and errors are those of :func:`norse_fast.functional.lif_refrac.lif_refrac_step`. The state
@@ -141,7 +141,7 @@ class LIFRefracRecurrentCell(SNNRecurrentCell):
         return _initial_recurrent_state(v, self._neuron_shape(input_tensor), input_tensor)
 
 
-class LIFRefracRecurrent(SNNRecurrent):
+class LIFRefracRecurrent(SNNRecurrent[LIFRefracState]):
     """All time steps of a recurrent layer of LIF neurons with a refractory period.
 
     Equations, units, dtypes and errors are those of :func:`norse_fast.functional.lif_refrac.lif_refrac_step`. The state

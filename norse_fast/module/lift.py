@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -100,6 +100,10 @@ class Lift(torch.nn.Module):
             raise ValueError(f"x: got shape {tuple(x.shape)}, expected (T, ...) with T of 1 or more, time first.")
         output, state = run(self.lifted_module, x, state)
         return (output, state) if self.is_stateful else output
+
+    if TYPE_CHECKING:
+
+        def __call__(self, x: torch.Tensor | tuple[torch.Tensor, Any], state: Any = None) -> Any: ...
 
 
 def _sequence_in_step(lift: Lift) -> Obstacle:

@@ -37,7 +37,7 @@ def _initial_recurrent_state(p: LSNNParameters, shape: Sequence[int], input_tens
     )
 
 
-class LSNNCell(SNNCell):
+class LSNNCell(SNNCell[LSNNFeedForwardState]):
     """One time step of LSNN neurons without weights.
 
     Equations, units, dtypes and errors are those of :func:`norse_fast.functional.lsnn.lsnn_feed_forward_step`. The
@@ -74,7 +74,7 @@ class LSNNCell(SNNCell):
         )
 
 
-class LSNN(SNN):
+class LSNN(SNN[LSNNFeedForwardState]):
     """All time steps of LSNN neurons without weights, in one kernel.
 
     Equations, units, dtypes and errors are those of :func:`norse_fast.functional.lsnn.lsnn_feed_forward_step`. The
@@ -107,7 +107,7 @@ class LSNN(SNN):
         return LSNNFeedForwardState(*_initial_recurrent_state(self.p, input_tensor.shape[1:], input_tensor)[1:])
 
 
-class LSNNRecurrentCell(SNNRecurrentCell):
+class LSNNRecurrentCell(SNNRecurrentCell[LSNNState]):
     """One time step of a recurrent LSNN layer.
 
     Equations, units, dtypes and errors are those of :func:`norse_fast.functional.lsnn.lsnn_step`. The state starts at
@@ -146,7 +146,7 @@ class LSNNRecurrentCell(SNNRecurrentCell):
         return state._replace(b=copied(self.p.v_th, input_tensor))
 
 
-class LSNNRecurrent(SNNRecurrent):
+class LSNNRecurrent(SNNRecurrent[LSNNState]):
     """All time steps of a recurrent LSNN layer.
 
     Equations, units, dtypes and errors are those of :func:`norse_fast.functional.lsnn.lsnn_step`. The state starts at

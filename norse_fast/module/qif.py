@@ -13,7 +13,7 @@ from .snn import SNN, SNNCell, initial_voltage, uniform
 __all__ = ["QIF", "QIFCell"]
 
 
-class QIFCell(SNNCell):
+class QIFCell(SNNCell[QIFFeedForwardState]):
     """One time step of quadratic integrate-and-fire neurons without weights.
 
     Equations, units, dtypes and errors are those of :func:`norse_fast.functional.qif.qif_feed_forward_step`. The state
@@ -38,7 +38,7 @@ class QIFCell(SNNCell):
         return QIFFeedForwardState(v=initial_voltage(self.p.v_rest, input_tensor))
 
 
-class QIF(SNN):
+class QIF(SNN[QIFFeedForwardState]):
     """All time steps of quadratic integrate-and-fire neurons without weights, in one kernel.
 
     Equations, units, dtypes and errors are those of :func:`norse_fast.functional.qif.qif_feed_forward_step`. The state

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -95,6 +95,10 @@ class _SpatialReceptiveField2d(torch.nn.Module):
         """Convolve pictures ``(B, in_channels, H, W)`` to ``(B, out_channels, H', W')``."""
         kwargs = self.kwargs if self.aggregate else {"groups": self.in_channels, **self.kwargs}
         return torch.nn.functional.conv2d(x, self.weights, **kwargs)
+
+    if TYPE_CHECKING:
+
+        def __call__(self, x: torch.Tensor) -> torch.Tensor: ...
 
 
 class SpatialReceptiveField2d(_SpatialReceptiveField2d):
@@ -320,11 +324,11 @@ class TemporalReceptiveField(torch.nn.Module):
         if time_constants is None:
             rates = (1 / dt) / temporal_scale_distribution(n_scales, min_scale, max_scale, c)
             time_constants = rates.view(-1, *[1] * len(shape)).repeat(1, shape[0], *[1] * (len(shape) - 1))
-        self.ps = torch.nn.Parameter(time_constants)
+        self.ps: torch.nn.Parameter = torch.nn.Parameter(time_constants)
         self.activation_state_map = activation_state_map
-        self.neurons = activation(p=activation_state_map(self.ps), dt=dt)
-        self.rf_dimension = len(shape)
-        self.n_scales = len(time_constants)
+        self.neurons: torch.nn.Module = activation(p=activation_state_map(self.ps), dt=dt)
+        self.rf_dimension: int = len(shape)
+        self.n_scales: int = len(time_constants)
 
     def forward(self, x: torch.Tensor, state: Any = None) -> tuple[torch.Tensor, Any]:
         """Run the neurons.
@@ -340,3 +344,7 @@ class TemporalReceptiveField(torch.nn.Module):
         # The present rates: `ps` may have been replaced.
         self.neurons.p = self.activation_state_map(self.ps)
         return self.neurons(x.unsqueeze(batch).expand(*x.shape[:batch], self.n_scales, *x.shape[batch:]), state)
+
+    if TYPE_CHECKING:
+
+        def __call__(self, x: torch.Tensor, state: Any = None) -> tuple[torch.Tensor, Any]: ...

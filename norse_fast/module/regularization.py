@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -37,7 +37,7 @@ class RegularizationCell(torch.nn.Module):
         super().__init__()
         self.accumulator = accumulator
         self.initial = state
-        self.state = state
+        self.state: Any = state
 
     def reset(self) -> None:
         """Start again from the accumulation that the constructor was given."""
@@ -55,3 +55,7 @@ class RegularizationCell(torch.nn.Module):
         """
         z, self.state = regularize_step(z, s, self.accumulator, self.state)
         return z, self.state
+
+    if TYPE_CHECKING:
+
+        def __call__(self, z: torch.Tensor, s: Any) -> tuple[torch.Tensor, Any]: ...

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch.utils.hooks import RemovableHandle
@@ -117,6 +117,10 @@ class SequentialState(torch.nn.Sequential):
             hidden.append(input_tensor)
         return (hidden if self.return_hidden else input_tensor), states
 
+    if TYPE_CHECKING:
+
+        def __call__(self, input_tensor: torch.Tensor, state: list[Any] | None = None) -> tuple[Any, list[Any]]: ...
+
 
 class RecurrentSequentialState(NamedTuple):
     """State of a :class:`RecurrentSequential`.
@@ -153,7 +157,7 @@ class RecurrentSequential(torch.nn.Module):
 
     def __init__(self, *modules: torch.nn.Module, output_modules: int | list[int] = -1) -> None:
         super().__init__()
-        self.module = SequentialState(*modules, return_hidden=True)
+        self.module: SequentialState = SequentialState(*modules, return_hidden=True)
         self.output_modules = output_modules
 
     def forward(
@@ -187,3 +191,9 @@ class RecurrentSequential(torch.nn.Module):
             output = [hidden[index] for index in self.output_modules]
             feedback = output[-1]
         return output, RecurrentSequentialState(cache=feedback, state=states)
+
+    if TYPE_CHECKING:
+
+        def __call__(
+            self, x: torch.Tensor, state: RecurrentSequentialState | None = None
+        ) -> tuple[Any, RecurrentSequentialState]: ...

@@ -7,9 +7,10 @@ time steps; any other callable with the same signature is called once per step.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic
 
 import torch
+from typing_extensions import TypeVar
 
 from .._constants import constant
 from .._kernels.autograd import in_transform
@@ -24,6 +25,9 @@ __all__ = ["SNN", "SNNCell", "SNNRecurrent", "SNNRecurrentCell"]
 Activation = Callable[..., tuple[torch.Tensor, Any]]
 Initial = TypeVar("Initial", bound=Callable[..., Any])
 Fused = TypeVar("Fused", Neuron, Recurrent)
+#: The tuple that a module hands from step to step. For type checkers alone, as each ``__call__`` beside a ``forward``: torch
+#: declares that calls of modules take and return anything.
+State = TypeVar("State", default=Any)
 
 
 def leaf(v: torch.Tensor, input_tensor: torch.Tensor) -> torch.Tensor:
@@ -154,7 +158,7 @@ def _run_steps(
     return outputs.result(), stack_states(states) if record else state
 
 
-class SNNCell(Parameters):
+class SNNCell(Parameters, Generic[State]):
     """One time step of neurons without weights.
 
     Args:
@@ -204,7 +208,7 @@ class SNNCell(Parameters):
         """The parameters and the time step."""
         return f"p={self.p}, dt={self.dt}{self._shown_reset()}"
 
-    def forward(self, input_tensor: torch.Tensor, state: Any = None) -> tuple[torch.Tensor, Any]:
+    def forward(self, input_tensor: torch.Tensor, state: State | None = None) -> tuple[torch.Tensor, State]:
         """Run one step.
 
         Args:
@@ -226,8 +230,12 @@ class SNNCell(Parameters):
             else activation(input_tensor, state, self.p, self.dt)
         )
 
+    if TYPE_CHECKING:
 
-class SNN(Parameters):
+        def __call__(self, input_tensor: torch.Tensor, state: State | None = None) -> tuple[torch.Tensor, State]: ...
+
+
+class SNN(Parameters, Generic[State]):
     """All time steps of neurons without weights.
 
     Args:
@@ -304,7 +312,7 @@ class SNN(Parameters):
         shown = f"p={self.p}, dt={self.dt}{self._shown_reset()}"
         return shown if self.output == "all" else f"{shown}, output={self.output!r}"
 
-    def forward(self, input_tensor: torch.Tensor, state: Any = None) -> tuple[torch.Tensor, Any]:
+    def forward(self, input_tensor: torch.Tensor, state: State | None = None) -> tuple[torch.Tensor, State]:
         """Run all steps.
 
         Args:
@@ -343,8 +351,12 @@ class SNN(Parameters):
             return outputs.sum(0), state
         return neuron(input_tensor, state, self.p, self.dt, sequence=True, record=record, kind=kind)
 
+    if TYPE_CHECKING:
 
-class SNNRecurrentCell(Weights):
+        def __call__(self, input_tensor: torch.Tensor, state: State | None = None) -> tuple[torch.Tensor, State]: ...
+
+
+class SNNRecurrentCell(Weights, Generic[State]):
     """One time step of neurons with input and recurrent weights.
 
     Args:
@@ -406,7 +418,7 @@ class SNNRecurrentCell(Weights):
     def _neuron_shape(self, input_tensor: torch.Tensor) -> Sequence[int]:
         return (*input_tensor.shape[:-1], self.input_weights.shape[0])
 
-    def forward(self, input_tensor: torch.Tensor, state: Any = None) -> tuple[torch.Tensor, Any]:
+    def forward(self, input_tensor: torch.Tensor, state: State | None = None) -> tuple[torch.Tensor, State]:
         """Run one step.
 
         Args:
@@ -428,8 +440,12 @@ class SNNRecurrentCell(Weights):
         weights = (self.input_weights, self.masked_weights())
         return activation(input_tensor, state, *weights, self.p, self.dt, **self.reset_options)
 
+    if TYPE_CHECKING:
 
-class SNNRecurrent(Weights):
+        def __call__(self, input_tensor: torch.Tensor, state: State | None = None) -> tuple[torch.Tensor, State]: ...
+
+
+class SNNRecurrent(Weights, Generic[State]):
     """All time steps of neurons with input and recurrent weights.
 
     The input projection of all steps is one matrix product.
@@ -495,7 +511,7 @@ class SNNRecurrent(Weights):
     def _neuron_shape(self, input_tensor: torch.Tensor) -> Sequence[int]:
         return (*input_tensor.shape[1:-1], self.input_weights.shape[0])
 
-    def forward(self, input_tensor: torch.Tensor, state: Any = None) -> tuple[torch.Tensor, Any]:
+    def forward(self, input_tensor: torch.Tensor, state: State | None = None) -> tuple[torch.Tensor, State]:
         """Run all steps.
 
         Args:
@@ -524,3 +540,7 @@ class SNNRecurrent(Weights):
         return _run_steps(
             lambda x, s: activation(x, s, *weights, self.p, self.dt, **options), input_tensor, state, self.record_states
         )
+
+    if TYPE_CHECKING:
+
+        def __call__(self, input_tensor: torch.Tensor, state: State | None = None) -> tuple[torch.Tensor, State]: ...

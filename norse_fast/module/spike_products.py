@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -34,6 +34,10 @@ class SpikeLinear(torch.nn.Linear):
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """Sums of weights, ``(..., outputs)``, over the spikes of ``input``, ``(..., inputs)``."""
         return spike_linear(input, self.weight, self.bias)
+
+    if TYPE_CHECKING:
+
+        def __call__(self, input: torch.Tensor) -> torch.Tensor: ...
 
 
 class SpikeConv2d(torch.nn.Conv2d):
@@ -70,6 +74,10 @@ class SpikeConv2d(torch.nn.Conv2d):
             return super().forward(input.flatten(0, -4)).unflatten(0, input.shape[:-3])
         return spike_conv2d(input, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
 
+    if TYPE_CHECKING:
+
+        def __call__(self, input: torch.Tensor) -> torch.Tensor: ...
+
 
 class SpikeMaxPool2d(torch.nn.MaxPool2d):
     """Max pooling that is fast for images of spikes on the CPU.
@@ -95,3 +103,7 @@ class SpikeMaxPool2d(torch.nn.MaxPool2d):
         if self.return_indices or self.ceil_mode:
             return super().forward(input)
         return spike_max_pool2d(input, self.kernel_size, self.stride, self.padding, self.dilation)
+
+    if TYPE_CHECKING:
+
+        def __call__(self, input: torch.Tensor) -> Any: ...

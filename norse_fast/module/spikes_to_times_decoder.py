@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 
 from .._constants import constant
@@ -49,3 +51,7 @@ class SpikesToTimesDecoder(torch.nn.Module):
         """Times ``(min(spike_count, T), ...)`` of spikes ``(T, ...)``."""
         steps = ToSpikeTimes.apply(spike_input, self.spike_count)
         return steps * self.dt if self.convert_to_time else steps
+
+    if TYPE_CHECKING:
+
+        def __call__(self, spike_input: torch.Tensor) -> torch.Tensor: ...
