@@ -22,6 +22,7 @@ import torch
 from .._constants import constant
 from .._kernels.neuron import SEQUENCES, Neuron
 from .._kernels.recurrent import RECURRENT, Recurrent
+from .threshold import threshold as threshold
 
 __all__ = [
     "CobaLIFFeedForwardState",

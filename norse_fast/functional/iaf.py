@@ -21,6 +21,7 @@ from .._kernels.neuron import SEQUENCES, Neuron
 from .._kernels.recurrent import RECURRENT, Recurrent
 from .parameter import default_bio_parameters
 from .reset import reset_value
+from .threshold import threshold as threshold
 
 __all__ = ["IAFFeedForwardState", "IAFParameters", "IAFState", "iaf_feed_forward_step", "iaf_step"]
 

@@ -21,7 +21,8 @@ from ._weights import Weights
 
 __all__ = ["SNN", "SNNCell", "SNNRecurrent", "SNNRecurrentCell"]
 
-Activation = Callable[..., tuple[torch.Tensor, Any]]
+#: A step function: input, state, parameters and step length to output and new state. ``activation`` is one.
+FeedforwardActivation = Callable[..., tuple[torch.Tensor, Any]]
 Initial = TypeVar("Initial", bound=Callable[..., Any])
 
 
@@ -114,7 +115,7 @@ def _check_time(input_tensor: torch.Tensor) -> None:
         )
 
 
-def _check_output(output: Any, activation: Activation) -> None:
+def _check_output(output: Any, activation: FeedforwardActivation) -> None:
     if output not in tuple(NUMBERS):
         raise ValueError(
             f"output: got {output!r}, expected one of {', '.join(map(repr, NUMBERS))}; leave it out for the outputs of all "
@@ -169,11 +170,11 @@ class SNNCell(Parameters):
 
     def __init__(
         self,
-        activation: Activation,
+        activation: FeedforwardActivation,
         state_fallback: Callable[[torch.Tensor], Any],
         p: Any,
         dt: float = 0.001,
-        activation_sparse: Activation | None = None,
+        activation_sparse: FeedforwardActivation | None = None,
         *,
         learn: str | Sequence[str] = (),
     ) -> None:
@@ -241,11 +242,11 @@ class SNN(Parameters):
 
     def __init__(
         self,
-        activation: Activation,
+        activation: FeedforwardActivation,
         state_fallback: Callable[[torch.Tensor], Any],
         p: Any,
         dt: float = 0.001,
-        activation_sparse: Activation | None = None,
+        activation_sparse: FeedforwardActivation | None = None,
         record_states: bool = False,
         *,
         output: str = "all",
@@ -348,7 +349,7 @@ class SNNRecurrentCell(Weights):
 
     def __init__(
         self,
-        activation: Activation,
+        activation: FeedforwardActivation,
         state_fallback: Callable[[torch.Tensor], Any],
         input_size: int,
         hidden_size: int,
@@ -357,7 +358,7 @@ class SNNRecurrentCell(Weights):
         recurrent_weights: torch.Tensor | None = None,
         autapses: bool = False,
         dt: float = 0.001,
-        activation_sparse: Activation | None = None,
+        activation_sparse: FeedforwardActivation | None = None,
         *,
         learn: str | Sequence[str] = (),
     ) -> None:
@@ -428,7 +429,7 @@ class SNNRecurrent(Weights):
 
     def __init__(
         self,
-        activation: Activation,
+        activation: FeedforwardActivation,
         state_fallback: Callable[[torch.Tensor], Any],
         input_size: int,
         hidden_size: int,
@@ -437,7 +438,7 @@ class SNNRecurrent(Weights):
         recurrent_weights: torch.Tensor | None = None,
         autapses: bool = False,
         dt: float = 0.001,
-        activation_sparse: Activation | None = None,
+        activation_sparse: FeedforwardActivation | None = None,
         record_states: bool = False,
         *,
         learn: str | Sequence[str] = (),
