@@ -166,6 +166,9 @@ class MultipleInheritanceNamedTupleMeta(type):
     torch.compile sees through it. Subclasses of :class:`StateTuple` have this metaclass by themselves, and may name it, as
     they must in Norse. They may have other bases, and new fields where no base has any.
 
+    Args:
+        name, bases, namespace: what a ``class`` statement passes on.
+
     Raises:
         TypeError: there are new fields beside those of a base.
 
