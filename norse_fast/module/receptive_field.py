@@ -85,7 +85,7 @@ class _SpatialReceptiveField2d(torch.nn.Module):
                     args[-1].append(
                         f"{prefix}{name}: got {len(value)} values, expected {len(own[name])}, one for each field. Where the "
                         "ratio is 1, or derivatives are given as a number, Norse 1.1.0 has more fields than its main branch; "
-                        "docs/differences.md shows how to load them."
+                        "docs/from_1_1_0.md shows how to load them."
                     )
             for name in ("x", "y"):
                 if name in own:
