@@ -9,6 +9,7 @@ from ._accelerate import AccelerationReport, accelerate, revert
 from ._kernels.extension import VERSION as __version__
 from ._kernels.extension import backends, kernels_disabled
 from .functional import *
+from .models import *
 from .module import *
 from .utils.export_nir import to_nir
 from .utils.import_nir import from_nir
