@@ -569,6 +569,51 @@ def test_encoders_there_and_back(name: str):
     assert snapshot(nf.revert(encoder)) == before
 
 
+class Policy(torch.nn.Module):
+    """Observations as spikes of two encoders, hidden neurons, and the greatest potential of each action."""
+
+    def __init__(self, library: Any, **surrogate: Any) -> None:
+        super().__init__()
+        self.encoder = library.ConstantCurrentLIFEncoder(40)
+        self.hidden = torch.nn.Linear(8, 16, bias=False)
+        self.lif = library.LIFCell(library.LIFParameters(**surrogate))
+        self.actions = torch.nn.Linear(16, 2, bias=False)
+        self.readout = library.LICell()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        spikes = torch.cat([self.encoder(torch.relu(sign * 50 * x)) for sign in (1, -1)], 2)
+        state = readout = None
+        potentials = []
+        for frame in spikes:
+            z, state = self.lif(self.hidden(frame), state)
+            v, readout = self.readout(self.actions(z), readout)
+            potentials.append(v)
+        return torch.softmax(torch.stack(potentials).amax(0), -1)
+
+
+def test_a_policy_computes_the_same_three_ways():
+    """Norse 1.1.0, after sed with its steepness, and accelerated."""
+    torch.manual_seed(0)
+    theirs = Policy(norse)
+    with torch.no_grad():
+        theirs.hidden.weight.mul_(5)
+    ours = Policy(nf, alpha=torch.tensor(1.0))
+    ours.load_state_dict(theirs.state_dict())
+    accelerated = copy.deepcopy(theirs)
+    assert reported(accelerated).swapped.keys() == {"encoder", "lif", "readout"}
+    x = torch.randn(3, 4)
+    found = []
+    for model in (theirs, ours, accelerated):
+        output = model(x)
+        output[:, 0].log().sum().backward()
+        found.append([output.detach(), *(parameter.grad for parameter in model.parameters())])
+    assert found[0][1].abs().max() > 0
+    for others in found[1:]:
+        assert torch.equal(others[0], found[0][0])
+        for gradient, expected in zip(others[1:], found[0][1:]):
+            torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-6)
+
+
 def test_encoders_run_our_kernels(monkeypatch):
     """Not those of Norse, step by step."""
     encoder = nf.accelerate(norse.ConstantCurrentLIFEncoder(10), report=None)
