@@ -13,6 +13,7 @@ from ._kernels.extension import VERSION as _VERSION
 from ._kernels.extension import backends as backends
 from ._kernels.extension import kernels_disabled as kernels_disabled
 from .functional import *
+from .models import *
 from .module import *
 from .utils.export_nir import to_nir as to_nir
 from .utils.import_nir import from_nir as from_nir

@@ -32,6 +32,20 @@ _Model = TypeVar("_Model", bound=torch.nn.Module)
 
 _NORSE = "norse.torch."  # where Norse's modules and functions are
 _NEURONS = (SNN, SNNCell, SNNRecurrent, SNNRecurrentCell, LILinearCell, LIFCorrelation)
+_ENCODERS = (
+    module.ConstantCurrentLIFEncoder,
+    module.PoissonEncoder,
+    module.PoissonEncoderStep,
+    module.SignedPoissonEncoder,
+    module.SignedPoissonEncoderStep,
+    module.SpikeLatencyLIFEncoder,
+)
+
+# Where norse_fast computes something else on purpose, and why.
+_DIFFERENT = {
+    "CobaLIFCell": "the coba_lif_step of Norse ignores its input, and that of norse_fast does not",
+    "SpikeLatencyEncoder": "that of Norse lets spikes pass after a negative one, and that of norse_fast does not",
+}
 
 # What becomes of modules of PyTorch that multiply spikes by weights.
 _PRODUCTS: dict[type[torch.nn.Module], type[torch.nn.Module]] = {
@@ -111,7 +125,7 @@ class _Original:
 def accelerate(
     model: _Model, report: Callable[[AccelerationReport], Any] | None = print, *, products: bool = False
 ) -> _Model:
-    """Turn the neurons of Norse in a model into those of norse_fast, in place.
+    """Turn the neurons and encoders of Norse in a model into those of norse_fast, in place.
 
     What the model computes stays the same, and so do all of its objects: modules, parameters, buffers, hooks and the keys of
     its ``state_dict``. Optimisers, copies of references, and containers of Norse go on as before, and so does what asks for
@@ -119,7 +133,8 @@ def accelerate(
     fields; states of Norse are accepted.
 
     Left as they are: subclasses of Norse's modules, modules with a forward or a step function of your own, those with
-    adjoint gradients, those whose ``dt`` is a tensor, and ``CobaLIFCell``, whose input Norse ignores. The report says so.
+    adjoint gradients, those whose ``dt`` is a tensor, ``CobaLIFCell``, whose input Norse ignores, and
+    ``SpikeLatencyEncoder``, which differs for negative spikes. The report says so.
 
     Args:
         model: any module. Its neurons are found as PyTorch finds them, by ``model.modules()``.
@@ -217,7 +232,23 @@ def _both(ours: Any, theirs: Any) -> Any:
         return (_make, (ours, theirs.__module__.removeprefix(_NORSE)), *object.__reduce_ex__(self, protocol)[2:])
 
     members = {"__module__": ours.__module__, "__doc__": ours.__doc__, "__reduce_ex__": reduce}
+    if issubclass(ours, _ENCODERS):
+        members["forward"] = _encoding(ours.forward, theirs.forward)
     return type(ours.__name__, (ours, theirs), members)
+
+
+def _encoding(ours: Callable[..., torch.Tensor], theirs: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    """A forward that is Norse's where the results would have another dtype, or come from other random numbers."""
+
+    @functools.wraps(ours)
+    def forward(self: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+        kinds = {
+            torch.get_default_dtype(),
+            *(x.dtype for x in (*args, *kwargs.values()) if isinstance(x, torch.Tensor)),
+        }
+        return (ours if kinds == {torch.float32} else theirs)(self, *args, **kwargs)
+
+    return forward
 
 
 def _make(ours: Any, home: str) -> Any:
@@ -247,21 +278,23 @@ def _plan(part: torch.nn.Module, products: bool) -> _Swap | str | None:
         if "forward" in vars(part):
             return "its forward is one of your own"
         return _Swap(_PRODUCTS[type(part)], {}, ["sums of weights over spikes may round differently from a product"])
-    if isinstance(part, _NEURONS):
+    if isinstance(part, (*_NEURONS, *_ENCODERS)):
         return None
     theirs = next((kind for kind in type(part).__mro__ if _is_of_norse(kind)), None)
     if theirs is None:
         return None
     kind, name, own = _counterpart(theirs, module), theirs.__name__, vars(part)
-    if kind is None or not issubclass(kind, _NEURONS):
-        return f"{name} is no neuron of norse_fast; the modules in it are looked at one by one"
+    if name in _DIFFERENT:
+        return _DIFFERENT[name]
+    if kind is None or not issubclass(kind, (*_NEURONS, *_ENCODERS)):
+        return f"{name} is no neuron or encoder of norse_fast; the modules in it are looked at one by one"
     if theirs is not type(part):
         return (
             f"{type(part).__name__} is a subclass of Norse's {name} and may compute something else; derive it from "
             f"norse_fast.{name}"
         )
-    if name == "CobaLIFCell" or getattr(own.get("activation"), "__name__", "") == "coba_lif_step":
-        return "the coba_lif_step of Norse ignores its input, and that of norse_fast does not"
+    if getattr(own.get("activation"), "__name__", "") == "coba_lif_step":
+        return _DIFFERENT["CobaLIFCell"]
     for key in own:
         if callable(getattr(theirs, key, None)):
             return f"its {key} is one of your own"
@@ -272,7 +305,7 @@ def _plan(part: torch.nn.Module, products: bool) -> _Swap | str | None:
     for key in ("p", "spiking_method"):
         if key in own:
             swap.attributes[key] = _converted(own[key], swap.notes)
-    if _is_ignored_alpha(swap.attributes.get("p", part.p)):
+    if _is_ignored_alpha(swap.attributes.get("p", getattr(part, "p", None))):
         return f"Norse ignores its alpha, which cannot be replaced in a {type(part.p).__name__}"
     if issubclass(kind, (SNN, SNNCell, SNNRecurrent, SNNRecurrentCell)):
         for key, default in (("activation", _STEPS.get(name)), ("activation_sparse", None)):

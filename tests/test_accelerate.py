@@ -351,7 +351,8 @@ LEFT = {
         "Norse ignores its alpha, which cannot be replaced in a SimpleNamespace",
     ),
     "parameters": (threshold_module, "Norse ignores its alpha, which cannot be replaced in a Rates"),
-    "encoder": (lambda: norse.PoissonEncoder(3), "PoissonEncoder is no neuron of norse_fast"),
+    "encoder": (lambda: norse.PopulationEncoder(3), "PopulationEncoder is no neuron or encoder of norse_fast"),
+    "signed spikes": (lambda: norse.SpikeLatencyEncoder(), "Norse lets spikes pass after a negative one"),
 }
 
 
@@ -500,6 +501,126 @@ def test_norse_is_imported_by_nobody_else():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "norse_fast: the model has no modules of Norse\n"
+
+
+ENCODERS = {
+    "ConstantCurrentLIFEncoder": lambda library: library.ConstantCurrentLIFEncoder(40),
+    "SpikeLatencyLIFEncoder": lambda library: library.SpikeLatencyLIFEncoder(40),
+    "PoissonEncoder": lambda library: library.PoissonEncoder(40),
+    "PoissonEncoderStep": lambda library: library.module.encode.PoissonEncoderStep(),
+    "SignedPoissonEncoder": lambda library: library.SignedPoissonEncoder(40),
+    "SignedPoissonEncoderStep": lambda library: library.module.encode.SignedPoissonEncoderStep(),
+}
+
+
+def encode(encoder: torch.nn.Module, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """The spikes, and where there is one the gradient of the input, with the same random numbers each time."""
+    torch.manual_seed(7)
+    x = x.clone().requires_grad_(x.is_floating_point())
+    spikes = encoder(x)
+    if not spikes.requires_grad:
+        return spikes, None
+    weights = torch.arange(spikes.numel()).view_as(spikes)
+    return spikes.detach(), torch.autograd.grad((spikes * weights).sum(), x, allow_unused=True)[0]
+
+
+@pytest.mark.parametrize("default", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [
+        pytest.param(name, dtype, id=f"{name}-{dtype}")
+        for name in ENCODERS
+        for dtype in (torch.float32, torch.float64, torch.int64)
+        if (name, dtype) != ("SpikeLatencyLIFEncoder", torch.int64)  # an error in Norse
+    ],
+)
+def test_encoders(name: str, dtype: torch.dtype, default: torch.dtype):
+    """Also where Norse's results have another dtype than ours, or other random numbers."""
+    x = (torch.randn(3, 5) * 8 if "LIF" in name else torch.rand(3, 5) * 2 - 0.5).to(dtype)
+    encoder = ENCODERS[name](norse)
+    torch.set_default_dtype(default)
+    try:
+        expected, gradient = encode(encoder, x)
+        assert reported(encoder).swapped == {"": name}
+        actual, actual_gradient = encode(encoder, x)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert actual.dtype == expected.dtype
+    assert torch.equal(actual, expected)
+    assert expected.any() or dtype is torch.int64
+    assert (actual_gradient is None) is (gradient is None)
+    if gradient is not None:
+        torch.testing.assert_close(actual_gradient, gradient, rtol=1e-4, atol=1e-4 * gradient.abs().max().item())
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_encoders_there_and_back(name: str):
+    encoder = ENCODERS[name](norse)
+    before = snapshot(encoder)
+    assert not reported(encoder).left
+    x = torch.rand(4) * 2
+    expected, _ = encode(encoder, x)
+    ours = getattr(nf.module.encode, name)
+    for other in (copy.deepcopy(encoder), pickle.loads(pickle.dumps(encoder))):
+        assert isinstance(other, (ours, getattr(norse.module.encode, name)))
+        assert torch.equal(encode(other, x)[0], expected)
+    assert isinstance(encoder, ours)
+    assert not reported(encoder).swapped
+    assert snapshot(nf.revert(encoder)) == before
+
+
+class Policy(torch.nn.Module):
+    """Observations as spikes of two encoders, hidden neurons, and the greatest potential of each action."""
+
+    def __init__(self, library: Any, **surrogate: Any) -> None:
+        super().__init__()
+        self.encoder = library.ConstantCurrentLIFEncoder(40)
+        self.hidden = torch.nn.Linear(8, 16, bias=False)
+        self.lif = library.LIFCell(library.LIFParameters(**surrogate))
+        self.actions = torch.nn.Linear(16, 2, bias=False)
+        self.readout = library.LICell()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        spikes = torch.cat([self.encoder(torch.relu(sign * 50 * x)) for sign in (1, -1)], 2)
+        state = readout = None
+        potentials = []
+        for frame in spikes:
+            z, state = self.lif(self.hidden(frame), state)
+            v, readout = self.readout(self.actions(z), readout)
+            potentials.append(v)
+        return torch.softmax(torch.stack(potentials).amax(0), -1)
+
+
+def test_a_policy_computes_the_same_three_ways():
+    """Norse 1.1.0, after sed with its steepness, and accelerated."""
+    torch.manual_seed(0)
+    theirs = Policy(norse)
+    with torch.no_grad():
+        theirs.hidden.weight.mul_(5)
+    ours = Policy(nf, alpha=torch.tensor(1.0))
+    ours.load_state_dict(theirs.state_dict())
+    accelerated = copy.deepcopy(theirs)
+    assert reported(accelerated).swapped.keys() == {"encoder", "lif", "readout"}
+    x = torch.randn(3, 4)
+    found = []
+    for model in (theirs, ours, accelerated):
+        output = model(x)
+        output[:, 0].log().sum().backward()
+        found.append([output.detach(), *(parameter.grad for parameter in model.parameters())])
+    assert found[0][1].abs().max() > 0
+    for others in found[1:]:
+        assert torch.equal(others[0], found[0][0])
+        for gradient, expected in zip(others[1:], found[0][1:]):
+            torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_encoders_run_our_kernels(monkeypatch):
+    """Not those of Norse, step by step."""
+    encoder = nf.accelerate(norse.ConstantCurrentLIFEncoder(10), report=None)
+    monkeypatch.setattr(norse.functional.encode, "constant_current_lif_encode", None)
+    assert encoder(input_currents=torch.full((2,), 20.0)).sum() > 0
+    with pytest.raises(TypeError):
+        encoder(torch.full((2,), 20.0, dtype=torch.float64))
 
 
 def test_report(capsys):

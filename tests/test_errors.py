@@ -239,3 +239,18 @@ def test_raw_operators_check_what_they_would_read():
         backward(*arguments[:8], None, None, None, [], len(SURROGATES), *arguments[13:])
     with pytest.raises(RuntimeError, match="output is -1"):
         backward(*arguments[:8], None, None, None, [], 0, -1, *arguments[14:])
+
+
+def test_default_bio_parameters_are_a_function():
+    """In Norse 1.1.0 a tuple has this name."""
+    zeros = torch.zeros(3)
+    calls = (
+        lambda p: nf.LIFCell(p),
+        lambda p: nf.LIFRecurrent(2, 3, p),
+        lambda p: nf.lif_feed_forward_step(zeros, nf.LIFFeedForwardState(zeros, zeros), p),
+        lambda p: nf.lif_step(zeros, nf.LIFState(zeros, zeros, zeros), torch.eye(3), torch.eye(3), p),
+    )
+    for call in calls:
+        with pytest.raises(TypeError, match=r"p: got function, .*LIFParameters.bio_default\(\); .*Norse 1.1.0"):
+            call(default_bio_parameters)
+        call(nf.LIFParameters.bio_default())

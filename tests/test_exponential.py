@@ -104,3 +104,9 @@ def test_the_current_encoder_is_a_neuron_without_a_synapse():
     z_neuron, state = nf.lif_ex_feed_forward_step(current, nf.LIFExFeedForwardState(v, torch.zeros(2)), p)
     assert torch.equal(z, z_neuron)
     torch.testing.assert_close(v_new, state.v)
+
+
+def test_initial_state_of_the_cell_by_name():
+    """Its argument is called x, as in Norse, and input_tensor everywhere else."""
+    assert nf.LIFAdExCell().initial_state(x=torch.ones(2)).i.tolist() == [0, 0]
+    assert nf.LIFAdEx().initial_state(input_tensor=torch.ones(3, 2)).i.shape == (2,)

@@ -13,6 +13,7 @@ import torch
 import norse_fast as nf
 from norse_fast.functional import logical
 from norse_fast.functional.filter import exp_filter_step
+from norse_fast.utils import pytree
 from norse_fast.utils.pytree import broadcast_input
 
 BITS = torch.tensor(list(itertools.product([0.0, 1.0], repeat=3))).T
@@ -184,3 +185,110 @@ def test_state_tuples_against_norse(norse):
     template = torch.zeros(2, 3, dtype=torch.float64)
     for ours, expected in zip(nf.LIFParameters().broadcast(template), norse.LIFParameters().broadcast(template)):
         assert ours is expected if isinstance(ours, str) else torch.equal(ours, expected)
+
+
+class Scaled:
+    def scaled(self, factor: float) -> Scaled:
+        return type(self)(*(value * factor for value in self))
+
+    def cpu(self) -> str:
+        return "of the base"
+
+
+class Named(pytree.StateTuple, metaclass=pytree.MultipleInheritanceNamedTupleMeta):
+    """Declared as Norse does it."""
+
+    x: torch.Tensor
+    y: torch.Tensor = torch.tensor([1.5])
+
+    def total(self) -> torch.Tensor:
+        return self.x + self.y
+
+    def __repr__(self) -> str:
+        return "named"
+
+
+class Mixed(Scaled, pytree.StateTuple, metaclass=pytree.MultipleInheritanceNamedTupleMeta):
+    x: torch.Tensor
+    y: torch.Tensor = torch.tensor([1.5])
+
+    def total(self) -> torch.Tensor:
+        return self.x + self.y
+
+
+class Bare(metaclass=pytree.MultipleInheritanceNamedTupleMeta):
+    x: torch.Tensor
+    y: torch.Tensor = torch.tensor([1.5])
+
+    def total(self) -> torch.Tensor:
+        return self.x + self.y
+
+
+class MyLIF(nf.LIFParameters, Scaled, metaclass=pytree.MultipleInheritanceNamedTupleMeta):
+    """Without fields of its own."""
+
+
+@pytest.mark.parametrize("kind", [Named, Mixed, Bare])
+def test_tuples_declared_with_the_metaclass(kind: type):
+    value = kind(torch.zeros(2))
+    assert kind._fields == ("x", "y")
+    assert kind._field_defaults.keys() == {"y"}
+    assert isinstance(value, (kind, tuple, nf.StateTuple))
+    assert issubclass(kind, nf.StateTuple)
+    assert not isinstance((1, 2), nf.StateTuple)
+    assert value.total().tolist() == [1.5, 1.5]
+    assert value.to(torch.float64).y.dtype == torch.float64
+    assert type(value.broadcast(torch.zeros(3, 2))) is kind
+    doubled = torch.utils._pytree.tree_map(lambda t: 2 * t, value)
+    assert type(doubled) is kind
+    assert doubled.y.item() == 3
+    for other in (copy.deepcopy(value), pickle.loads(pickle.dumps(value))):
+        assert type(other) is kind
+        assert torch.equal(other.total(), value.total())
+
+    def step(state):
+        return state.total(), state._replace(x=state.x + 1)
+
+    out, state = torch.compile(step, fullgraph=True, backend="eager")(value)
+    assert type(state) is kind
+    assert torch.equal(out, value.total())
+
+
+def test_bases_of_state_tuples():
+    value = Mixed(torch.zeros(2))
+    assert isinstance(value, Scaled)
+    assert value.scaled(2.0).y.item() == 3
+    assert value.cpu() == "of the base"
+    assert repr(Named(torch.zeros(2))) == "named"
+    p = MyLIF(v_th=torch.tensor(0.5))
+    assert isinstance(p, nf.LIFParameters)
+    assert isinstance(p, Scaled)
+    assert type(pickle.loads(pickle.dumps(p))) is MyLIF
+    x = torch.full((20, 3), 4.0)
+    assert torch.equal(nf.LIF(p)(x)[0], nf.LIF(nf.LIFParameters(v_th=torch.tensor(0.5)))(x)[0])
+    with pytest.raises(TypeError, match="Wrong: got new fields b beside those of its bases, x, y; expected all fields"):
+
+        class Wrong(Named, metaclass=pytree.MultipleInheritanceNamedTupleMeta):
+            b: torch.Tensor
+
+
+def test_registered_tuples():
+    class Pair(nf.IAFState):
+        pass
+
+    pytree.register_tuple(Pair)
+    pair = pytree.tree_map_only(torch.Tensor, lambda t: t + 1, Pair(torch.zeros(1), 2))
+    assert type(pair) is Pair
+    assert pair == (1, 2)
+    add = pytree.map_only((int, float))(lambda x: x + 1)
+    assert [add(x) for x in (1, 2.0, "x")] == [2, 3.0, "x"]
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.bool])
+def test_exp_filter_of_integers(dtype: torch.dtype):
+    old, new = torch.tensor([1, 0, 1], dtype=dtype), torch.tensor([1, 1, 0], dtype=dtype)
+    for parameter in (1, 0.5, torch.tensor(1)):
+        filtered = exp_filter_step(old, new, parameter)
+        assert filtered.dtype == torch.float32
+        assert torch.equal(filtered, parameter * old.float() + new.float())
+    assert exp_filter_step(old.double(), new, 1).dtype == torch.float64

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import doctest
 import io
 import math
 import pickle
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -237,3 +239,8 @@ def test_half_precision_modules(generator):
             v, state = model(frame, state)
         assert v.dtype == dtype
         assert state[1].v.dtype == torch.float32
+
+
+def test_page_of_a_neuron_of_ones_own():
+    page = Path(__file__).parents[1] / "docs" / "own_neuron.md"
+    assert doctest.testfile(str(page), module_relative=False) == (0, 24)

@@ -5,6 +5,7 @@ The programs are below ``migration``. Each prints something and leaves numbers a
 
 from __future__ import annotations
 
+import doctest
 import runpy
 import subprocess
 from pathlib import Path
@@ -49,3 +50,9 @@ def test_same_results(program: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
 
 def test_every_program_is_there():
     assert len(PROGRAMS) >= 9
+
+
+def test_page(norse):
+    """What changed since Norse 1.1.0, checked with the Norse that is installed."""
+    page = Path(__file__).parents[1] / "docs" / "from_1_1_0.md"
+    assert doctest.testfile(str(page), module_relative=False) == (0, 14)

@@ -383,6 +383,23 @@ def test_synaptic_current_of_other_steps_follows_the_equation():
     torch.testing.assert_close(synapse.v.detach(), torch.full((1, N), 0.5))
 
 
+def test_the_fourth_argument_is_no_dt():
+    """It is one in Norse 1.1.0."""
+    model = nf.SequentialState(torch.nn.Linear(N, N), nf.LIFCell())
+    with pytest.warns(UserWarning, match=r"time_scaling_factor: got 0.001, the dt of the model.*Norse 1.1.0"):
+        nf.to_nir(model, torch.zeros(1, N), "norse", 0.001)
+    with pytest.raises(TypeError, match=r"dt: got 0.001.*Norse 1.1.0"):
+        nf.to_nir(model, torch.zeros(1, N), dt=0.001)
+    for factor in (True, False, "1", None, torch.tensor(1.0)):
+        with pytest.raises(TypeError, match=r"time_scaling_factor: got .*expected a number"):
+            nf.to_nir(model, torch.zeros(1, N), "norse", factor)
+    for factor in (0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match=r"time_scaling_factor: got .*expected a positive number"):
+            nf.to_nir(model, time_scaling_factor=factor)
+    bio = nf.SequentialState(torch.nn.Linear(N, N), nf.LIFCell(nf.LIFParameters.bio_default(), dt=1))
+    assert nf.to_nir(bio, time_scaling_factor=1).nodes["_1"].tau_mem[0] == pytest.approx(10)
+
+
 def test_time_scaling_factor_leaves_results_alone():
     model = nf.SequentialState(strong(torch.nn.Linear(N, N)), nf.LIFCell(), nf.LIBoxCell(), nf.LICell())
     graph = nf.to_nir(model, time_scaling_factor=1000)

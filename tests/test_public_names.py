@@ -6,10 +6,12 @@ import ast
 import importlib
 import inspect
 import math
+import pkgutil
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import ModuleType
+from typing import Any, NamedTuple, TypeVar
 
 import pytest
 
@@ -61,11 +63,11 @@ def _left_out() -> dict[str, str]:
 LEFT_OUT = _left_out()
 
 
-def _is_left_out(name: Name) -> bool:
-    return any(name.path == module or name.path.startswith(f"{module}.") for module in LEFT_OUT)
+def _is_left_out(path: str) -> bool:
+    return any(path == module or path.startswith(f"{module}.") for module in LEFT_OUT)
 
 
-PRESENT = [name for name in NAMES if not _is_left_out(name)]
+PRESENT = [name for name in NAMES if not _is_left_out(name.path)]
 
 
 def _find(name: Name) -> Any:
@@ -115,3 +117,46 @@ def test_what_is_missing_is_missing(name: Name):
 def test_reasons_are_given():
     assert LEFT_OUT
     assert all(len(reason) > 20 for reason in LEFT_OUT.values())
+
+
+def _modules_of_norse(norse: ModuleType) -> Iterator[ModuleType]:
+    yield norse
+    for info in pkgutil.walk_packages(norse.__path__, "norse.torch."):
+        path = info.name.removeprefix("norse.torch.")
+        if not _is_left_out(path) and "test" not in path.split("."):
+            yield importlib.import_module(info.name)
+
+
+def _is_public(name: str, value: Any) -> bool:
+    """Whether a name is Norse's own; what its modules import from elsewhere, and modules themselves, are not."""
+    home = getattr(value, "__module__", "norse.torch")
+    return (
+        name[0] != "_"
+        and not isinstance(value, (ModuleType, TypeVar))
+        and home.startswith("norse.torch")
+        and not _is_left_out(f"{home}.{name}".removeprefix("norse.torch."))
+    )
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_names_of_the_installed_norse(norse: ModuleType):
+    """Each module of the release that people have, with all that it hands on."""
+    missing, count = [], 0
+    for module in _modules_of_norse(norse):
+        ours = importlib.import_module(module.__name__.replace("norse.torch", "norse_fast"))
+        names = [name for name, value in vars(module).items() if _is_public(name, value)]
+        missing += [f"{ours.__name__}.{name}" for name in names if not hasattr(ours, name)]
+        count += len(names)
+    assert not missing
+    assert count > 600
+
+
+def test_names_handed_on_are_the_same():
+    for path in ("functional.coba_lif", "functional.iaf", "functional.izhikevich", "functional.lif_mc_refrac"):
+        module = importlib.import_module(f"norse_fast.{path}")
+        assert module.threshold is importlib.import_module("norse_fast.functional.threshold").threshold
+    behaviors = importlib.import_module("norse_fast.functional.izhikevich")
+    parameters = [name for name in vars(behaviors) if name.endswith("_p")]
+    assert len(parameters) == 20
+    for name in parameters:
+        assert getattr(behaviors, name) is getattr(behaviors, name.removesuffix("_p")).p

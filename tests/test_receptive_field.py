@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import math
 import pickle
 
@@ -138,14 +139,14 @@ def test_bad_arguments():
     for derivatives in ("x", [1, 2], torch.ones(2, 3), None):
         with pytest.raises(ValueError, match=r"(?s)derivatives: got .*, expected a number or pairs"):
             rf.spatial_parameters(ONE, ONE, ONE, derivatives)
-    with pytest.raises(ValueError, match=r"combinations: got shape \(2, 5\), expected \(n, 7\) with the columns scale"):
-        rf.spatial_receptive_fields_with_derivatives(torch.ones(2, 5), 9)
+    with pytest.raises(ValueError, match=r"combinations: got shape \(2, 6\), expected \(n, 7\) with the columns scale"):
+        rf.spatial_receptive_fields_with_derivatives(torch.ones(2, 6), 9)
 
 
 @pytest.mark.parametrize("optimize", [True, False])
 def test_layer_needs_all_columns(optimize: bool):
-    with pytest.raises(ValueError, match=r"rf_parameters: got shape \(1, 5\), expected \(n, 7\)"):
-        nf.SpatialReceptiveField2d(1, 9, torch.ones(1, 5), optimize_fields=optimize)
+    with pytest.raises(ValueError, match=r"rf_parameters: got shape \(1, 6\), expected \(n, 7\)"):
+        nf.SpatialReceptiveField2d(1, 9, torch.ones(1, 6), optimize_fields=optimize)
 
 
 def test_a_centre_far_away_keeps_its_gradient():
@@ -327,10 +328,14 @@ OLD_CALLS = {
     "replicas": (lambda: rf.spatial_parameters(*SAMPLES.values(), 0, True), TypeError, "x: got bool.*Norse 1.1.0"),
     "columns": (
         lambda: rf.spatial_receptive_fields_with_derivatives(torch.ones(2, 5), 9),
-        ValueError,
-        r"got shape \(2, 5\).*Norse 1.1.0.*zeros after ratio",
+        UserWarning,
+        "five columns, as in Norse 1.1.0, which derives along other axes",
     ),
-    "layer": (lambda: nf.SpatialReceptiveField2d(1, 9, torch.ones(2, 5)), ValueError, "Norse 1.1.0"),
+    "layer": (
+        lambda: nf.SpatialReceptiveField2d(1, 9, torch.ones(2, 5)),
+        UserWarning,
+        "five columns, as in Norse 1.1.0",
+    ),
     "sampled": (
         lambda: nf.SampledSpatialReceptiveField2d(1, 9, *SAMPLES.values(), 0, False, True, True),
         TypeError,
@@ -356,3 +361,79 @@ def test_centres_that_look_like_sizes():
     for centre in ((9.0, 1.0), (torch.tensor(9), 1)):
         assert rf.spatial_receptive_field(1.0, 0.0, 1.0, *centre, 5).shape == (5, 5)
     assert rf.spatial_receptive_field(1.0, 0.0, 1.0, 3, 2, 9).shape == (9, 9)
+
+
+FIVE = torch.tensor([[1.5, 0.4, 1.7, 0.0, 0.0], [0.7, 1.1, 0.5, 0.0, 0.0]])
+SEVEN = torch.cat((FIVE[:, :3], torch.zeros(2, 4)), 1)
+
+
+def test_five_columns_have_their_centre_in_the_middle():
+    fields = rf.spatial_receptive_fields_with_derivatives(FIVE, 9, 8)
+    assert torch.equal(fields, rf.spatial_receptive_fields_with_derivatives(SEVEN, 9, 8))
+    assert torch.equal(
+        nf.SpatialReceptiveField2d(1, 9, FIVE).weights[:, 0], nf.SpatialReceptiveField2d(1, 9, SEVEN).weights[:, 0]
+    )
+    rows = FIVE.clone().requires_grad_()
+    rf.spatial_receptive_fields_with_derivatives(rows, 9, 8).pow(2).sum().backward()
+    assert rows.grad[:, :3].abs().min() > 0
+
+
+def test_five_columns_with_derivatives_are_those_of_the_main_branch():
+    with pytest.warns(UserWarning, match="derives along other axes"):
+        fields = rf.spatial_receptive_fields_with_derivatives(FIVE + torch.tensor([0.0, 0, 0, 1, 0]), 9, 8)
+    expected = rf.spatial_receptive_fields_with_derivatives(SEVEN + torch.tensor([0.0, 0, 0, 0, 0, 1, 0]), 9, 8)
+    assert torch.equal(fields, expected)
+
+
+def test_fields_of_the_installed_norse(norse):
+    theirs = importlib.import_module("norse.torch.functional.receptive_field")
+    expected = theirs.spatial_receptive_fields_with_derivatives(FIVE, 9, 8)
+    torch.testing.assert_close(rf.spatial_receptive_fields_with_derivatives(FIVE, 9, 8), expected, rtol=0, atol=1e-7)
+    for order, scale, gamma in ((1, 2.0, 1), (2, 3.0, 0.5), (3, 0.7, 0.25)):
+        value = theirs.calculate_normalization(order, scale, gamma)
+        assert rf.calculate_normalization(order, scale, gamma) == pytest.approx(value, rel=1e-12)
+
+
+OLD = (torch.tensor([1.0, 2.0]), torch.tensor([0.3, 1.0]), torch.tensor([0.5, 1.5]))
+
+
+@pytest.mark.parametrize("log", [True, False])
+@pytest.mark.parametrize("kind", ["ParameterizedSpatialReceptiveField2d", "SampledSpatialReceptiveField2d"])
+def test_checkpoints_of_norse_1_1_0(norse, kind: str, log: bool):
+    theirs = getattr(norse, kind)(2, 9, *(values * 1.25 for values in OLD), [(0, 0)])
+    ours = getattr(nf, kind)(2, 9, *OLD, [(0, 0)], optimize_log=log)
+    model = torch.nn.Sequential(ours)
+    saved = {f"0.{name}": value for name, value in theirs.state_dict().items()}
+    names = set(saved)
+    model.load_state_dict(saved)
+    assert set(saved) == names
+    x = torch.rand(1, 2, 12, 12)
+    torch.testing.assert_close(model(x), theirs(x), rtol=1e-5, atol=1e-6)
+    assert not ours.x.any()
+
+
+def test_checkpoints_of_norse_1_1_0_in_rows(norse):
+    theirs = norse.SpatialReceptiveField2d(1, 9, FIVE * 1.25)
+    ours = nf.SpatialReceptiveField2d(1, 9, FIVE)
+    ours.load_state_dict(theirs.state_dict())
+    x = torch.rand(1, 1, 12, 12)
+    torch.testing.assert_close(ours(x), theirs(x), rtol=1e-5, atol=1e-6)
+
+
+def test_checkpoints_of_norse_1_1_0_with_more_fields(norse):
+    """Round fields, and derivatives as a number, make other numbers of fields; rows of the checkpoint do."""
+    scales, angles, ratios = OLD[0], OLD[1], torch.tensor([0.5, 1.0])
+    saved = norse.ParameterizedSpatialReceptiveField2d(1, 9, scales, angles, ratios, 1).state_dict()
+    ours = nf.ParameterizedSpatialReceptiveField2d(1, 9, scales, angles, ratios, 1)
+    with pytest.raises(RuntimeError, match=r"log_scales: got 32 values, expected 18.*from_1_1_0\.md"):
+        ours.load_state_dict(saved)
+
+
+def test_other_checkpoints_are_loaded_as_ever():
+    ours, other = (nf.ParameterizedSpatialReceptiveField2d(1, 9, *OLD, 0, x=torch.tensor([x])) for x in (0.0, 1.0))
+    ours.load_state_dict(other.state_dict())
+    assert torch.equal(ours.x, other.x)
+    with pytest.raises(RuntimeError, match="Missing key"):
+        ours.load_state_dict({name: value for name, value in other.state_dict().items() if name != "x"})
+    with pytest.raises(RuntimeError, match="Missing key"):
+        ours.load_state_dict({})

@@ -399,3 +399,83 @@ def test_functional_gradients():
     for a, e in zip(actual.values(), expected):
         # Outside of functional calls, a hook takes the gradient of the autapses away.
         torch.testing.assert_close(a * (1 - torch.eye(4)) if a.shape == (4, 4) else a, e)
+
+
+NEEDS_PARAMETERS = {"lif_step": nf.LIFParameters(), "izhikevich_recurrent_step": nf.tonic_spiking.p}
+DENSE = {step.__name__: step for step, layer in RECURRENT.items() if not layer.sparse}
+
+
+def vectors_of_weights(step, neurons: int) -> tuple:
+    """A call of a step function with weights as vectors, for one sample; the state has numbers for gradients."""
+    layer = RECURRENT[step]
+    values = [torch.rand(neurons, requires_grad=True) for _ in layer.neuron.state]
+    state = layer.pack(torch.rand(neurons).round(), *values)
+    p = NEEDS_PARAMETERS.get(step.__name__)
+    return torch.rand(4) * 20, state, torch.rand(4), torch.rand(neurons), *([] if p is None else [p])
+
+
+@pytest.mark.parametrize("neurons", [1, 3])
+@pytest.mark.parametrize("name", DENSE)
+def test_vectors_of_weights_are_the_row_of_every_neuron(name: str, neurons: int):
+    x, state, w, r, *p = vectors_of_weights(DENSE[name], neurons)
+    w, r = w.requires_grad_(), r.requires_grad_()
+    z, after = DENSE[name](x, state, w, r, *p)
+    expected, expected_after = DENSE[name](x, state, w.expand(neurons, -1), r.expand(neurons, -1), *p)
+    pairs = [(z, expected), *zip(*(torch.utils._pytree.tree_leaves(tree) for tree in (after, expected_after)))]
+    assert all(torch.equal(a, b) for a, b in pairs)
+    assert z.shape == (neurons,)
+    gradients = [torch.autograd.grad(sum(t[k].sum() for t in pairs), (w, r), allow_unused=True) for k in (0, 1)]
+    for gradient, other in zip(*gradients):
+        assert (gradient is None) is (other is None)
+        assert gradient is None or (gradient.dim() == 1 and torch.equal(gradient, other))
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in DENSE if name in ("lif_step", "iaf_step", "izhikevich_recurrent_step")]
+)
+def test_vectors_of_weights_as_in_norse(name: str, norse):
+    x, state, w, r, p = (
+        vectors_of_weights(DENSE[name], 3)
+        if name in NEEDS_PARAMETERS
+        else (
+            *vectors_of_weights(DENSE[name], 3),
+            nf.IAFParameters(),
+        )
+    )
+    actual, expected = DENSE[name](x, state, w, r, p), getattr(norse, name)(x, state, w, r, p)
+    assert torch.equal(actual[0], expected[0])
+    assert all(torch.equal(a, b) for a, b in zip(actual[1], expected[1]))
+
+
+def test_vectors_of_weights_elsewhere():
+    x, w, r, g = torch.rand(4) * 20, torch.rand(4), torch.rand(3), torch.rand(3, 3)
+    zeros, matrices = torch.zeros(3), (w.expand(3, -1), r.expand(3, -1))
+    lif = nf.LIFState(zeros, zeros, zeros)
+    refrac = nf.LIFRefracState(lif, zeros)
+    lsnn = nf.LSNNState(zeros, zeros, zeros, zeros)
+    calls = {
+        nf.lif_mc_step: ((lif,), (g,)),
+        nf.lif_mc_refrac_step: ((refrac,), (g,)),
+        nf.functional.lsnn.ada_lif_step: ((lsnn,), ()),
+    }
+    for step, (state, rest) in calls.items():
+        for a, b in zip(*(torch.utils._pytree.tree_leaves(step(x, *state, *m, *rest)) for m in ((w, r), matrices))):
+            assert torch.equal(a, b)
+    assert torch.equal(
+        nf.functional.leaky_integrator.li_step(x, nf.LIState(zeros, zeros), w)[0], (x @ w * 0.1).expand(3)
+    )
+    assert torch.equal(
+        nf.li_step(x, nf.LIState(zeros, zeros), w)[0], nf.li_step(x, nf.LIState(zeros, zeros), matrices[0])[0]
+    )
+
+
+def test_vectors_of_weights_are_for_one_sample():
+    zeros = torch.zeros(2, 3)
+    with pytest.raises(ValueError, match=r"input_weights: got shape \(4,\), expected \(N, inputs\)"):
+        nf.lif_step(
+            torch.rand(2, 4), nf.LIFState(zeros, zeros, zeros), torch.rand(4), torch.rand(3, 3), nf.LIFParameters()
+        )
+    with pytest.raises(ValueError, match=r"input: got 5 features in shape \(5,\), expected 4"):
+        nf.lif_step(torch.rand(5), nf.LIFState(*torch.zeros(3, 3)), torch.rand(4), torch.rand(3), nf.LIFParameters())
+    with pytest.raises(TypeError, match="state: got NoneType"):
+        nf.lif_step(torch.rand(4), None, torch.rand(4), torch.rand(3), nf.LIFParameters())

@@ -79,9 +79,18 @@ def test_torch_func():
     assert gradient.tolist() == [[0.0, -1.0], [-1.0, 0.0]]
 
 
+@pytest.mark.parametrize("count", [0, torch.tensor(0)])
+def test_no_spikes_are_asked_for(count):
+    spikes = torch.ones(3, 2, requires_grad=True)
+    times = nf.SpikesToTimesDecoder(count)(spikes)
+    assert times.shape == (0, 2)
+    times.sum().backward()
+    assert torch.equal(spikes.grad, torch.zeros(3, 2))
+
+
 def test_bad_arguments():
-    with pytest.raises(ValueError, match=r"spike_count: got 0, expected at least 1"):
-        nf.SpikesToTimesDecoder(0)(torch.ones(2, 1, 1))
+    with pytest.raises(ValueError, match=r"spike_count: got -1, expected 0 or more"):
+        nf.SpikesToTimesDecoder(-1)(torch.ones(2, 1, 1))
     with pytest.raises(ValueError, match=r"spike_input: got a 0-dim tensor, expected \(T, ...\)"):
         nf.SpikesToTimesDecoder()(torch.tensor(1.0))
 

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 import torch
 
 from .._constants import constant
+from ..functional.parameter import replacement
 from ..functional.threshold import SURROGATES, surrogate_index, threshold
 from .autograd import NEURONS, beyond_kernels, has_tangent, in_transform, run_fused
 from .extension import has_kernels, native, native_model
@@ -354,7 +355,7 @@ class Neuron:
         fix = (
             f"pass a {getattr(self.pack, '__name__', 'state tuple')}"
             if name == "state"
-            else "pass the neuron's own type"
+            else replacement(p, "pass the neuron's own type")
         )
         raise TypeError(
             f"{name}: got {type(got).__name__}, expected a tuple with the fields {', '.join(names)}; {fix}."

@@ -58,10 +58,13 @@ def check_weights(
     recurrent_weights: torch.Tensor | None = None,
     spikes: str = "z",
     sequence: bool = False,
-) -> None:
+) -> tuple[torch.Tensor, Any]:
     """Raise if the input, the spikes of the state (its dotted field ``spikes``) and the weights do not fit together.
 
-    With ``sequence``, the first dimension of the input is time.
+    With ``sequence``, the first dimension of the input is time. Of one sample without a batch, weights may be vectors.
+
+    Returns:
+        The weights as matrices.
 
     Raises:
         TypeError: the input is not a tensor or of another dtype than the weights, or the state has no spikes.
@@ -70,6 +73,13 @@ def check_weights(
     if not isinstance(input, torch.Tensor):
         raise TypeError(f"input: got {type(input).__name__}, expected a tensor; convert it with torch.as_tensor.")
     reject_quantized("input", input)
+    if input.dim() == 1 and not sequence:
+        input_weights, recurrent_weights = (_as_matrix(w, state, spikes) for w in (input_weights, recurrent_weights))
+    if input_weights.dim() != 2:
+        raise ValueError(
+            f"input_weights: got shape {tuple(input_weights.shape)}, expected (N, inputs) for an input of shape "
+            f"{tuple(input.shape)}; pass one row per neuron."
+        )
     hidden, width = input_weights.shape
     if input.dim() == 0 or input.shape[-1] != width:
         got = "a 0-dim tensor" if input.dim() == 0 else f"{input.shape[-1]} features in shape {tuple(input.shape)}"
@@ -87,7 +97,7 @@ def check_weights(
             "with .to()."
         )
     if recurrent_weights is None:
-        return
+        return input_weights, None
     if tuple(recurrent_weights.shape) != (hidden, hidden):
         raise ValueError(
             f"recurrent_weights: got shape {tuple(recurrent_weights.shape)}, expected {(hidden, hidden)}, because "
@@ -108,6 +118,18 @@ def check_weights(
     shape = torch.Size((*input.shape[1 if sequence else 0 : -1], hidden))
     if z.shape != shape:
         check_broadcast(f"state.{spikes}", z, shape, "the state of an input of another shape cannot be carried over")
+    return input_weights, recurrent_weights
+
+
+def _as_matrix(weights: Any, state: Any, spikes: str) -> Any:
+    """Weights with a row per neuron: of a vector, each has the same, since its product with the input broadcasts."""
+    if weights is None or weights.dim() != 1:
+        return weights
+    try:
+        z = descend(state, spikes)
+    except AttributeError:
+        _reject_state(state, f"a tensor field {spikes}, which tells how many neurons share a vector of weights")
+    return weights.expand(z.shape[-1] if z.dim() else 1, -1)
 
 
 def _reject_state(state: Any, expected: str) -> NoReturn:
@@ -302,7 +324,9 @@ class Recurrent:
         sequence: bool = False,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The weights of all channels, if those given fit."""
-        check_weights(input, state, input_weights, recurrent_weights, self.spikes, sequence)
+        input_weights, recurrent_weights = check_weights(
+            input, state, input_weights, recurrent_weights, self.spikes, sequence
+        )
         if self.prepare is None:
             return input_weights, recurrent_weights
         return self.prepare(input_weights), self.prepare(recurrent_weights)

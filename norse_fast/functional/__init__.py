@@ -1,5 +1,6 @@
 """Step functions of neurons and synapses, spike functions, codes and fields: everything without state of its own."""
 
+# What modules import as `name as name` they do not need: Norse's hand it on, and programs rely on that.
 import types as _types
 import typing as _typing
 

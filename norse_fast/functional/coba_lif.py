@@ -23,6 +23,7 @@ from .._constants import constant
 from .._kernels.neuron import SEQUENCES, Neuron
 from .._kernels.recurrent import RECURRENT, Recurrent
 from .._kernels.reset import Reset
+from .threshold import threshold as threshold
 
 __all__ = [
     "CobaLIFFeedForwardState",

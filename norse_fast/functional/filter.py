@@ -19,7 +19,7 @@ def exp_filter_step(old_value: torch.Tensor, new_value: torch.Tensor, parameter:
         parameter: what remains after a step, :math:`\alpha = e^{-dt\, \tau^{-1}}`, without unit.
 
     Returns:
-        The filtered signal, in the common shape and dtype.
+        The filtered signal, in the common shape and dtype; integers and booleans are converted to the default dtype.
 
     Raises:
         RuntimeError: the shapes do not broadcast.
@@ -28,4 +28,7 @@ def exp_filter_step(old_value: torch.Tensor, new_value: torch.Tensor, parameter:
         >>> exp_filter_step(torch.tensor([1.0, 2.0]), torch.tensor([0.0, 1.0]), 0.5)
         tensor([0.5000, 2.0000])
     """
+    dtype = torch.result_type(old_value, new_value)
+    if not (dtype.is_floating_point or dtype.is_complex):
+        old_value = old_value.to(torch.get_default_dtype())
     return parameter * old_value + new_value

@@ -21,6 +21,7 @@ from .._kernels.neuron import SEQUENCES, Neuron
 from .._kernels.recurrent import RECURRENT, Recurrent
 from .._kernels.reset import Reset
 from .parameter import default_bio_parameters
+from .threshold import threshold as threshold
 
 __all__ = ["IAFFeedForwardState", "IAFParameters", "IAFState", "iaf_feed_forward_step", "iaf_step"]
 

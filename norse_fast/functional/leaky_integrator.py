@@ -140,7 +140,7 @@ def li_step(
         >>> li_step(torch.ones(1, 3), state, torch.ones(2, 3))[0]
         tensor([[0.3000, 0.3000]])
     """
-    check_weights(input_spikes, state, input_weights)
+    input_weights, _ = check_weights(input_spikes, state, input_weights, spikes="v")
     return _li(torch.nn.functional.linear(input_spikes, input_weights), state, p, dt)
 
 

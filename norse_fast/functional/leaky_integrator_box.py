@@ -127,7 +127,7 @@ def li_box_step(
         >>> li_box_step(torch.ones(1, 3), LIBoxState(v=torch.zeros(1, 2)), torch.ones(2, 3))[0]
         tensor([[0.3000, 0.3000]])
     """
-    check_weights(input_spikes, state, input_weights)
+    input_weights, _ = check_weights(input_spikes, state, input_weights, spikes="v")
     return _li_box(project(input_weights, input_spikes), state, p, dt)
 
 

@@ -100,6 +100,10 @@ class LIFState(StateTuple):
     i: torch.Tensor
 
 
+#: A state at rest in biological units, which Norse 1.1.0 has, for parameters with ``v_leak=-65``.
+default_bio_initial_state = LIFState(z=constant(0.0), v=constant(-65.0), i=constant(0.0))
+
+
 class LIFFeedForwardState(StateTuple):
     """State of LIF neurons without recurrence, each of the neurons' shape, for example ``(B, N)``.
 

@@ -20,6 +20,8 @@ from .._kernels.neuron import SEQUENCES
 from .._kernels.recurrent import RECURRENT, Recurrent
 from ._refractory import pack_nested, refractory, refractory_update
 from .lif_adex import LIFAdExFeedForwardState, LIFAdExParameters, LIFAdExState, _lif_adex
+from .lif_adex import lif_adex_feed_forward_step as lif_adex_feed_forward_step
+from .lif_adex import lif_adex_step as lif_adex_step
 from .threshold import threshold
 
 # `compute_refractory_update` is not among them, because lif_refrac has one of the same name.

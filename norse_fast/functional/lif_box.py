@@ -22,6 +22,7 @@ from .._kernels.neuron import SEQUENCES, Neuron
 from .._kernels.reset import RESETS, Reset
 from ..utils.pytree import StateTuple
 from .reset import ResetMethod, reset_value
+from .threshold import threshold as threshold
 
 __all__ = ["LIFBoxFeedForwardState", "LIFBoxParameters", "LIFBoxState", "lif_box_feed_forward_step"]
 

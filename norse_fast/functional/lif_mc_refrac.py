@@ -21,6 +21,7 @@ from .._kernels.reset import Reset
 from .lif import LIFFeedForwardState, LIFState
 from .lif_mc import coupling_current
 from .lif_refrac import LIFRefracFeedForwardState, LIFRefracParameters, LIFRefracState
+from .threshold import threshold as threshold
 
 __all__ = ["lif_mc_refrac_feed_forward_step", "lif_mc_refrac_step"]
 
@@ -156,7 +157,7 @@ def lif_mc_refrac_step(
         >>> z, state.rho
         (tensor([[1., 1.]]), tensor([[5., 5.]]))
     """
-    check_weights(input_tensor, state.lif, input_weights, recurrent_weights)
+    input_weights, recurrent_weights = check_weights(input_tensor, state.lif, input_weights, recurrent_weights)
     projected = torch.nn.functional.linear(input_tensor, input_weights)
     z, after = _coupled_step(projected, state, g_coupling, _lif_mc_refrac.variants[reset, detach_reset], p, dt)
     i = after.lif.i + torch.nn.functional.linear(state.lif.z, recurrent_weights)

@@ -25,6 +25,9 @@ from .._kernels.neuron import SEQUENCES
 from .._kernels.recurrent import RECURRENT, Recurrent
 from ._refractory import pack_nested, refractory, refractory_update
 from .lif import LIFFeedForwardState, LIFParameters, LIFState, _lif
+from .lif import lif_feed_forward_step as lif_feed_forward_step
+from .lif import lif_step as lif_step
+from .lif import lif_step_sparse as lif_step_sparse
 from .threshold import threshold
 
 # `compute_refractory_update` is not among them, because lif_adex_refrac has one of the same name.

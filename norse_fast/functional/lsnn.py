@@ -269,7 +269,7 @@ def ada_lif_step(
         >>> z, state.b
         (tensor([[1.]]), tensor([[1.8000]]))
     """
-    check_weights(input_tensor, state, input_weights, recurrent_weights)
+    input_weights, recurrent_weights = check_weights(input_tensor, state, input_weights, recurrent_weights)
     v_decayed = state.v + dt * p.tau_mem_inv * ((p.v_leak - state.v) + state.i - state.b)
     i_decayed = state.i - dt * p.tau_syn_inv * state.i
     b_decayed = state.b - dt * p.tau_adapt_inv * state.b

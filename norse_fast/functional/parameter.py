@@ -64,3 +64,10 @@ def default_bio_parameters(model: str, **kwargs: Any) -> dict[str, Any]:
         raise KeyError(f"model: got {model!r}, expected one of {', '.join(map(repr, DEFAULT_BIO_PARAMS))}.")
     with torch.inference_mode(False):
         return {**copy.deepcopy(DEFAULT_BIO_PARAMS[model]), **kwargs}
+
+
+def replacement(p: Any, otherwise: str) -> str:
+    """What to pass in place of wrong parameters, for an error."""
+    if p is default_bio_parameters:
+        return "pass LIFParameters.bio_default(); default_bio_parameters was a tuple in Norse 1.1.0, and is a function since"
+    return otherwise

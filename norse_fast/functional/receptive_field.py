@@ -16,6 +16,7 @@ of Mathematical Imaging and Vision 55 (2016), 50-88.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -117,6 +118,28 @@ def covariance_matrix(sigma1: Any, sigma2: Any, phi: Any) -> torch.Tensor:
     return covariance.reshape(2, 2) if covariance.numel() == 4 else covariance
 
 
+def calculate_normalization(dx: int, scale: Any, gamma: float = 1) -> Any:
+    r"""The factor that makes derivatives of fields of different scales comparable, :math:`s^{d (1 - \gamma) + \gamma}`.
+
+    Source: T. Lindeberg, *Feature detection with automatic scale selection*, International Journal of Computer Vision 30
+    (1998), 79-116.
+
+    Args:
+        dx: order :math:`d` of the derivative.
+        scale: scale :math:`s`, a number or a tensor, positive.
+        gamma: the exponent :math:`\gamma` of the normalisation, without unit; with 1, as in
+            :func:`spatial_receptive_field`, the factor is the scale.
+
+    Returns:
+        The factor, a number or a tensor as ``scale``.
+
+    Example:
+        >>> calculate_normalization(1, 2.0), calculate_normalization(2, 2.0, gamma=0.5)
+        (2.0, 2.8284271247461903)
+    """
+    return scale ** (dx * (1 - gamma) + gamma)
+
+
 def derive_kernel(kernel: torch.Tensor, angle: Any) -> torch.Tensor:
     r"""Derivative along a direction, :math:`\cos\varphi\, \partial_x k + \sin\varphi\, \partial_y k`, by central differences.
 
@@ -148,7 +171,7 @@ def _fields(parameters: Sequence[torch.Tensor], size: int, domain: float) -> tor
     fields = fields / fields.sum((-2, -1), keepdim=True)
     for order, direction in ((dx, angle), (dy, angle + torch.pi / 2)):
         for taken in range(int(order.max()) if len(order) else 0):
-            derived = derive_kernel(fields, direction) * scale[:, None, None]
+            derived = derive_kernel(fields, direction) * calculate_normalization(1, scale)[:, None, None]
             fields = torch.where((taken < order)[:, None, None], derived, fields)
     return fields
 
@@ -302,25 +325,35 @@ def check_centres(x: Any, y: Any) -> None:
             )
 
 
-def check_columns(name: str, parameters: torch.Tensor) -> None:
-    """Raise if an argument is not rows of field parameters.
+def with_centres(name: str, parameters: torch.Tensor) -> torch.Tensor:
+    """Rows of field parameters; those of Norse 1.1.0, which have no centres, get the centre of the grid.
 
     Raises:
-        ValueError: it has other columns.
+        ValueError: the argument has other columns.
     """
+    if parameters.dim() == 2 and parameters.shape[1] == len(COLUMNS) - 2:
+        if parameters[:, 3:].any():
+            warnings.warn(
+                f"{name}: got derivatives in five columns, as in Norse 1.1.0, which derives along other axes. Here dx is "
+                "along the axis at the angle of the field, and dy across it, as on Norse's main branch; if that is what you "
+                "mean, insert two columns of zeros, x and y, after ratio.",
+                stacklevel=3,
+            )
+        return torch.cat((parameters[:, :3], torch.zeros_like(parameters[:, :2]), parameters[:, 3:]), 1)
     if parameters.dim() != 2 or parameters.shape[1] != len(COLUMNS):
         raise ValueError(
             f"{name}: got shape {tuple(parameters.shape)}, expected (n, {len(COLUMNS)}) with the columns "
-            f"{', '.join(COLUMNS)}; spatial_parameters makes them. Norse 1.1.0 has neither x nor y, and derives along other "
-            "axes: insert zeros after ratio."
+            f"{', '.join(COLUMNS)}; spatial_parameters makes them."
         )
+    return parameters
 
 
 def spatial_receptive_fields_with_derivatives(combinations: torch.Tensor, size: int, domain: float = 1) -> torch.Tensor:
     """Spatial receptive fields from rows of parameters, all at once.
 
     Args:
-        combinations: one row per field and the columns of :func:`spatial_parameters`, ``(n, 7)``.
+        combinations: one row per field and the columns of :func:`spatial_parameters`, ``(n, 7)``; or five columns, as in
+            Norse 1.1.0, without x and y, which are then 0.
         size: number of pixels per side.
         domain: the pixels span -domain to domain.
 
@@ -336,8 +369,7 @@ def spatial_receptive_fields_with_derivatives(combinations: torch.Tensor, size: 
         >>> spatial_receptive_fields_with_derivatives(combinations, 9, domain=8).shape
         torch.Size([6, 9, 9])
     """
-    check_columns("combinations", combinations)
-    return _fields(combinations.unbind(1), size, domain)
+    return _fields(with_centres("combinations", combinations).unbind(1), size, domain)
 
 
 def temporal_scale_distribution(

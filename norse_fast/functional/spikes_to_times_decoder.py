@@ -26,7 +26,7 @@ class ToSpikeTimes(torch.autograd.Function):
     everything else gets none, and silent neurons neither.
 
     Raises:
-        ValueError: the input has no time dimension, or ``spike_count`` is less than 1.
+        ValueError: the input has no time dimension, or ``spike_count`` is negative.
 
     Example:
         >>> spikes = torch.tensor([[0.0, 0.0], [1.0, 0.0], [1.0, 0.0]], requires_grad=True)
@@ -46,8 +46,8 @@ class ToSpikeTimes(torch.autograd.Function):
         count = int(spike_count)
         if spike_input.dim() == 0:
             raise ValueError("spike_input: got a 0-dim tensor, expected (T, ...); add a dimension for time.")
-        if count < 1:
-            raise ValueError(f"spike_count: got {count}, expected at least 1; how many spikes per neuron?")
+        if count < 0:
+            raise ValueError(f"spike_count: got {count}, expected 0 or more; how many spikes per neuron?")
         # Half precision cannot tell late time steps apart.
         exact = spike_input.dtype in (torch.float32, torch.float64)
         steps = torch.arange(

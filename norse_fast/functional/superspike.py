@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from ._surrogate import Surrogate
+from .heaviside import heaviside as heaviside
 
 __all__ = ["SuperSpike", "super_fn"]
 

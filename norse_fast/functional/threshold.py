@@ -17,6 +17,7 @@ import torch
 
 from ._surrogate import Surrogate
 from .heaviside import heaviside
+from .superspike import super_fn as super_fn
 from .superspike import superspike_fn
 
 # `threshold` is not among them, because this module has its name.

@@ -12,6 +12,7 @@ import torch
 
 from .._constants import constant
 from .._kernels.reset import check_reset
+from ..functional.parameter import replacement
 from ..functional.threshold import surrogate_index
 
 __all__ = ["Parameters", "as_tensors", "checked", "described"]
@@ -32,9 +33,9 @@ def checked(p: Any, kind: Any, name: str = "p") -> Any:
     foreign = type(p).__module__.startswith("norse_fast.") and not isinstance(p, kind)
     if missing or foreign or isinstance(p, type):
         lacks = f" without {', '.join(missing)}" if hasattr(p, "_fields") and missing else ""
-        fix = f"{kind.__name__}({', '.join(f'{field}=...' for field in kind._fields[:2])})"
+        fix = replacement(p, f"pass {kind.__name__}({', '.join(f'{field}=...' for field in kind._fields[:2])})")
         raise TypeError(
-            f"{name}: got {described(p)}{lacks}, expected {kind.__name__} or a tuple with its fields; pass {fix}."
+            f"{name}: got {described(p)}{lacks}, expected {kind.__name__} or a tuple with its fields; {fix}."
         )
     for field, default in kind._field_defaults.items():
         if hasattr(default, "_fields"):

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from ..functional.leaky_integrator_box import LIBoxParameters, LIBoxState, li_box_feed_forward_step
+from ..functional.leaky_integrator_box import li_box_step as li_box_step
 from ._parameters import checked
 from .snn import SNN, SNNCell, initial_voltage, uniform
 

@@ -16,6 +16,7 @@ from ..functional.lif import (
     lif_step,
     lif_step_sparse,
 )
+from ..utils.clone import clone_tensor as clone_tensor
 from ._parameters import as_tensors
 from .snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell, initial_voltage, uniform, zeros
 

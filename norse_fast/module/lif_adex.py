@@ -50,10 +50,9 @@ class LIFAdExCell(SNNCell[LIFAdExFeedForwardState]):
     def __init__(self, p: LIFAdExParameters = LIFAdExParameters(), **kwargs: Any) -> None:  # noqa: B008
         super().__init__(lif_adex_feed_forward_step, self.initial_state, checked(p, LIFAdExParameters), **kwargs)
 
-    def initial_state(self, input_tensor: torch.Tensor) -> LIFAdExFeedForwardState:
-        """The state before the first step."""
-        i, a = zeros(input_tensor.shape, input_tensor), zeros(input_tensor.shape, input_tensor)
-        return LIFAdExFeedForwardState(v=initial_voltage(self.p.v_leak, input_tensor), i=i, a=a)
+    def initial_state(self, x: torch.Tensor) -> LIFAdExFeedForwardState:
+        """The state before the first step; the argument has another name in all other neurons, as in Norse."""
+        return LIFAdExFeedForwardState(initial_voltage(self.p.v_leak, x), i=zeros(x.shape, x), a=zeros(x.shape, x))
 
 
 class LIFAdEx(SNN[LIFAdExFeedForwardState]):

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from ..functional.lif_box import LIFBoxFeedForwardState, LIFBoxParameters, lif_box_feed_forward_step
+from ..utils.clone import clone_tensor as clone_tensor
 from ._parameters import checked
 from .snn import SNN, SNNCell, initial_voltage, uniform
 

@@ -12,7 +12,7 @@ from ..functional.lif import LIFParameters, LIFState
 from ..functional.lif_mc import lif_mc_step
 from ._parameters import checked
 from ._weights import check_weight
-from .snn import Activation, SNNRecurrentCell, State, initial_voltage, zeros
+from .snn import FeedforwardActivation, SNNRecurrentCell, State, initial_voltage, zeros
 
 __all__ = ["LIFMCRecurrentCell"]
 
@@ -22,7 +22,7 @@ class CoupledCell(SNNRecurrentCell[State]):
 
     def __init__(
         self,
-        activation: Activation,
+        activation: FeedforwardActivation,
         input_size: int,
         hidden_size: int,
         p: Any,

@@ -6,10 +6,12 @@ from typing import Any
 
 import torch
 
+from ..functional.lif import LIFState as LIFState
 from ..functional.lif_mc_refrac import lif_mc_refrac_step
 from ..functional.lif_refrac import LIFRefracParameters, LIFRefracState
 from ._parameters import checked
 from .lif_mc import CoupledCell
+from .snn import SNNRecurrentCell as SNNRecurrentCell
 from .snn import zeros
 
 __all__ = ["LIFMCRefracRecurrentCell"]

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from ..functional.lif import LIFFeedForwardState, LIFState
+from ..functional.lif import LIFParameters as LIFParameters
 from ..functional.lif_refrac import (
     LIFRefracFeedForwardState,
     LIFRefracParameters,

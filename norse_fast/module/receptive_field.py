@@ -16,12 +16,14 @@ from ..functional.receptive_field import (
     as_pairs,
     assemble,
     check_centres,
-    check_columns,
     combine,
     spatial_receptive_fields_with_derivatives,
     temporal_scale_distribution,
+    with_centres,
 )
+from ..functional.receptive_field import spatial_parameters as spatial_parameters
 from .leaky_integrator_box import LIBoxCell
+from .snn import SNNCell as SNNCell
 
 __all__ = [
     "ParameterizedSpatialReceptiveField2d",
@@ -49,11 +51,14 @@ class _SpatialReceptiveField2d(torch.nn.Module):
     def _store(self, name: str, value: torch.Tensor, learned: bool, log: bool = False) -> None:
         """Keep a value as a parameter, or its logarithm as ``log_name``; or, if it is not learned, on the right device."""
         if learned and log:
-            name, value = f"log_{name}", value.log()
+            name, value = f"log_{name}", self._log(value)
         if learned:
             self.register_parameter(name, torch.nn.Parameter(value.detach().clone()))
         else:
             self.register_buffer(name, value.detach().clone(), persistent=False)
+
+    def _log(self, value: torch.Tensor) -> torch.Tensor:
+        return value.log()
 
     def _exp(self, logarithm: torch.Tensor) -> torch.Tensor:
         return logarithm.exp()
@@ -62,6 +67,30 @@ class _SpatialReceptiveField2d(torch.nn.Module):
         # What is stored as a logarithm is computed when it is read.
         logarithm = self.__dict__.get("_parameters", {}).get(f"log_{name}")
         return super().__getattr__(name) if logarithm is None else self._exp(logarithm)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        """As of any module; what Norse 1.1.0 saved, which knows neither centres nor logarithms, is converted."""
+        own = dict(self.named_parameters(recurse=False))
+        saved = {key.removeprefix(prefix) for key in state_dict if key.startswith(prefix)}
+        if own and saved and not any(name.startswith("log_") or name in ("x", "y") for name in saved):
+            for name in saved:
+                value = state_dict[prefix + name]
+                if name == "rf_parameters":
+                    value = state_dict[prefix + name] = with_centres(prefix + name, value)
+                if f"log_{name}" in own:
+                    del state_dict[prefix + name]
+                    name = f"log_{name}"
+                    state_dict[prefix + name] = self._log(value)
+                if name in own and own[name].shape != value.shape:
+                    args[-1].append(
+                        f"{prefix}{name}: got {len(value)} values, expected {len(own[name])}, one for each field. Where the "
+                        "ratio is 1, or derivatives are given as a number, Norse 1.1.0 has more fields than its main branch; "
+                        "docs/from_1_1_0.md shows how to load them."
+                    )
+            for name in ("x", "y"):
+                if name in own:
+                    state_dict[prefix + name] = own[name].detach()
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _finish(self) -> None:
         """To be called at the end of the constructor."""
@@ -107,7 +136,8 @@ class SpatialReceptiveField2d(_SpatialReceptiveField2d):
     Args:
         in_channels: channels of the input.
         size: height and width of the fields in pixels.
-        rf_parameters: one row per field, ``(n, 7)``, see :func:`norse_fast.functional.receptive_field.spatial_parameters`.
+        rf_parameters: one row per field, ``(n, 7)``, see :func:`norse_fast.functional.receptive_field.spatial_parameters`;
+            or five columns, as in Norse 1.1.0, without x and y, which are then 0.
         aggregate: whether each field sums over the input channels, for n output channels; else it is applied to each, for
             ``in_channels · n`` of them, those of the first input channel first.
         domain: the pixels span -domain to domain.
@@ -137,15 +167,17 @@ class SpatialReceptiveField2d(_SpatialReceptiveField2d):
         **kwargs: Any,
     ) -> None:
         super().__init__(in_channels, size, aggregate, domain, kwargs)
-        check_columns("rf_parameters", rf_parameters)
+        rf_parameters = with_centres("rf_parameters", rf_parameters)
         self.optimize_fields = optimize_fields
         self.optimize_log = optimize_log
         if optimize_fields and optimize_log:
-            logarithms = torch.where(_POSITIVE.to(rf_parameters.device), rf_parameters.log(), rf_parameters)
-            self._store("log_rf_parameters", logarithms, True)
+            self._store("log_rf_parameters", self._log(rf_parameters), True)
         else:
             self._store("rf_parameters", rf_parameters, optimize_fields)
         self._finish()
+
+    def _log(self, value: torch.Tensor) -> torch.Tensor:
+        return torch.where(_POSITIVE.to(value.device), value.log(), value)
 
     def _exp(self, logarithm: torch.Tensor) -> torch.Tensor:
         positive = _POSITIVE.to(logarithm.device)

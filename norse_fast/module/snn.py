@@ -22,7 +22,8 @@ from ._weights import Weights
 
 __all__ = ["SNN", "SNNCell", "SNNRecurrent", "SNNRecurrentCell"]
 
-Activation = Callable[..., tuple[torch.Tensor, Any]]
+#: A step function: input, state, parameters and step length to output and new state. ``activation`` is one.
+FeedforwardActivation = Callable[..., tuple[torch.Tensor, Any]]
 Initial = TypeVar("Initial", bound=Callable[..., Any])
 Fused = TypeVar("Fused", Neuron, Recurrent)
 #: The tuple that a module hands from step to step. For type checkers alone, as each ``__call__`` beside a ``forward``: torch
@@ -119,7 +120,7 @@ def _check_time(input_tensor: torch.Tensor) -> None:
         )
 
 
-def _check_output(output: Any, activation: Activation) -> None:
+def _check_output(output: Any, activation: FeedforwardActivation) -> None:
     if output not in tuple(NUMBERS):
         raise ValueError(
             f"output: got {output!r}, expected one of {', '.join(map(repr, NUMBERS))}; leave it out for the outputs of all "
@@ -133,7 +134,9 @@ def _check_output(output: Any, activation: Activation) -> None:
         )
 
 
-def find_fused(known: dict[Activation, Fused], activation: Activation, options: dict[str, Any]) -> Fused | None:
+def find_fused(
+    known: dict[FeedforwardActivation, Fused], activation: FeedforwardActivation, options: dict[str, Any]
+) -> Fused | None:
     """What runs all time steps of a step function, SEQUENCES or RECURRENT, with its ``reset_options``; None where nothing."""
     fused = known.get(activation)
     return fused.variants[options["reset"], options["detach_reset"]] if fused is not None and options else fused
@@ -183,11 +186,11 @@ class SNNCell(Parameters, Generic[State]):
 
     def __init__(
         self,
-        activation: Activation,
+        activation: FeedforwardActivation,
         state_fallback: Callable[[torch.Tensor], Any],
         p: Any,
         dt: float = 0.001,
-        activation_sparse: Activation | None = None,
+        activation_sparse: FeedforwardActivation | None = None,
         *,
         learn: str | Sequence[str] = (),
         reset: str | None = None,
@@ -271,11 +274,11 @@ class SNN(Parameters, Generic[State]):
 
     def __init__(
         self,
-        activation: Activation,
+        activation: FeedforwardActivation,
         state_fallback: Callable[[torch.Tensor], Any],
         p: Any,
         dt: float = 0.001,
-        activation_sparse: Activation | None = None,
+        activation_sparse: FeedforwardActivation | None = None,
         record_states: bool = False,
         *,
         output: str = "all",
@@ -391,7 +394,7 @@ class SNNRecurrentCell(Weights, Generic[State]):
 
     def __init__(
         self,
-        activation: Activation,
+        activation: FeedforwardActivation,
         state_fallback: Callable[[torch.Tensor], Any],
         input_size: int,
         hidden_size: int,
@@ -400,7 +403,7 @@ class SNNRecurrentCell(Weights, Generic[State]):
         recurrent_weights: torch.Tensor | None = None,
         autapses: bool = False,
         dt: float = 0.001,
-        activation_sparse: Activation | None = None,
+        activation_sparse: FeedforwardActivation | None = None,
         *,
         learn: str | Sequence[str] = (),
         reset: str | None = None,
@@ -482,7 +485,7 @@ class SNNRecurrent(Weights, Generic[State]):
 
     def __init__(
         self,
-        activation: Activation,
+        activation: FeedforwardActivation,
         state_fallback: Callable[[torch.Tensor], Any],
         input_size: int,
         hidden_size: int,
@@ -491,7 +494,7 @@ class SNNRecurrent(Weights, Generic[State]):
         recurrent_weights: torch.Tensor | None = None,
         autapses: bool = False,
         dt: float = 0.001,
-        activation_sparse: Activation | None = None,
+        activation_sparse: FeedforwardActivation | None = None,
         record_states: bool = False,
         *,
         learn: str | Sequence[str] = (),

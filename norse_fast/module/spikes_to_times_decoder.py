@@ -23,7 +23,7 @@ class SpikesToTimesDecoder(torch.nn.Module):
         dt: length of a step in seconds.
 
     Raises:
-        ValueError: in the forward pass, if the input has no time dimension or ``spike_count`` is less than 1.
+        ValueError: in the forward pass, if the input has no time dimension or ``spike_count`` is negative.
 
     Example:
         >>> spikes = torch.tensor([[0.0, 0.0], [1.0, 0.0], [1.0, 0.0]])

@@ -38,6 +38,8 @@ def to_nir(
     model_name: str = "norse",
     time_scaling_factor: float = 1,
     type_check: bool = True,
+    *,
+    dt: None = None,
 ) -> Any:
     r"""The NIR graph of a model; ``nir.write(path, graph)`` puts it into a file.
 
@@ -63,16 +65,18 @@ def to_nir(
             shape is used. NIR wants to know how many neurons there are; they are known without it where a Linear module
             comes first.
         model_name: has no effect; kept for compatibility.
-        time_scaling_factor: is multiplied with all time constants.
+        time_scaling_factor: is multiplied with all time constants, a positive number.
         type_check: check that the shapes of all nodes are known and fit.
+        dt: not used. Norse 1.1.0 has it in place of ``time_scaling_factor``.
 
     Returns:
         A ``nir.NIRGraph``, or a single node for a single cell or PyTorch module.
 
     Raises:
         ModuleNotFoundError: nir or nirtorch is not installed.
-        TypeError: NIR has no counterpart of a module.
-        ValueError: NIR has no counterpart of a setting or an operation, or shapes are unknown or do not fit.
+        TypeError: NIR has no counterpart of a module, ``time_scaling_factor`` is not a number, or ``dt`` is given.
+        ValueError: NIR has no counterpart of a setting or an operation, shapes are unknown or do not fit, or
+            ``time_scaling_factor`` is not positive.
 
     Source: J. E. Pedersen et al., *Neuromorphic intermediate representation: A unified instruction set for interoperable
     brain-inspired computing*, Nature Communications, 2024.
@@ -86,6 +90,7 @@ def to_nir(
     nir, nirtorch = import_nir("to_nir")
     if model_name != "norse":
         warnings.warn("model_name: NIR graphs have no name; it is ignored.", DeprecationWarning, stacklevel=2)
+    _check_factor(module, time_scaling_factor, dt)
     graph = _convert(module, _Target(nir, nirtorch, time_scaling_factor))
     if not isinstance(graph, nir.NIRGraph):
         return graph
@@ -101,6 +106,31 @@ def to_nir(
                 "sample_data, the input of one time step, or type_check=False."
             ) from error
     return graph
+
+
+_NOT_DT = (
+    "Norse 1.1.0 multiplies time constants by its dt, of which norse_fast needs none: leave it out for time constants in "
+    "seconds. Files that 1.1.0 wrote are read with from_nir(path, dt=1e-6)"
+)
+
+
+def _check_factor(module: torch.nn.Module, factor: Any, dt: Any) -> None:
+    """Raise if the factor of time constants is none, or warn where it may have been meant as Norse 1.1.0's dt."""
+    if dt is not None:
+        raise TypeError(f"dt: got {dt!r}, expected no such argument. {_NOT_DT}.")
+    if isinstance(factor, bool) or not isinstance(factor, (int, float)):
+        raise TypeError(
+            f"time_scaling_factor: got {factor!r}, a {type(factor).__name__}, expected a number; the default is 1, and "
+            "type_check comes after it."
+        )
+    if not 0 < factor < float("inf"):
+        raise ValueError(f"time_scaling_factor: got {factor!r}, expected a positive number; the default is 1.")
+    if any(factor == getattr(part, "dt", 1) != 1 for part in module.modules()):
+        warnings.warn(
+            f"time_scaling_factor: got {factor!r}, the dt of the model, by which all time constants are multiplied. "
+            f"{_NOT_DT}.",
+            stacklevel=3,
+        )
 
 
 class _Target(NamedTuple):

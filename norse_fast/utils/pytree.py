@@ -9,7 +9,54 @@ import torch
 from torch.utils import _pytree
 from typing_extensions import dataclass_transform
 
-__all__ = ["StateTuple", "broadcast_input", "tree_map_only"]
+__all__ = [
+    "MultipleInheritanceNamedTupleMeta",
+    "StateTuple",
+    "broadcast_input",
+    "map_only",
+    "register_tuple",
+    "tree_map_only",
+]
+
+
+def map_only(ty: type | tuple[type, ...]) -> Callable[[Callable[[Any], Any]], Callable[[Any], Any]]:
+    """Makes functions leave alone what is not of a type.
+
+    Args:
+        ty: a type, or a tuple of types.
+
+    Returns:
+        What turns a function into one that returns all other arguments as they are, for ``torch.utils._pytree.tree_map``.
+
+    Example:
+        >>> [map_only(int)(lambda x: x + 1)(x) for x in (1, 2.0)]
+        [2, 2.0]
+    """
+    return lambda fn: lambda x: fn(x) if isinstance(x, ty) else x
+
+
+def register_tuple(typ: type) -> None:
+    """Make PyTorch look into the named tuples of a class, which it does by itself where they have no other base.
+
+    Args:
+        typ: a class that is derived from a named tuple.
+
+    Raises:
+        ValueError: the class is registered already.
+
+    Example:
+        >>> class Pair(NamedTuple("Pair", [("a", int), ("b", int)])):
+        ...     pass
+        >>> register_tuple(Pair)
+        >>> tree_map_only(int, lambda x: x + 1, Pair(1, 2))
+        Pair(a=2, b=3)
+    """
+    _pytree.register_pytree_node(
+        typ,
+        lambda values: (list(values), None),
+        lambda values, _: typ(*values),
+        serialized_type_name=f"{typ.__module__}.{typ.__qualname__}",
+    )
 
 
 def tree_map_only(ty: type | tuple[type, ...], fn: Callable[[Any], Any], pytree: Any) -> Any:
@@ -106,34 +153,73 @@ def _broadcast(self: Any, template: torch.Tensor) -> Any:
 _METHODS = {"to": _to, "cuda": _cuda, "cpu": _cpu, "int": _int, "float": _float, "broadcast": _broadcast}
 
 
+def _is_member(name: str, value: Any) -> bool:
+    """Whether an entry of a class body is what the author wrote there; Python adds others."""
+    return not name.startswith("__") or (callable(value) and not name.startswith("__annot"))
+
+
 @dataclass_transform(eq_default=False)
-class _StateTupleMeta(type):
-    """Turns the body of a ``StateTuple`` subclass into a named tuple that knows the methods above.
+class MultipleInheritanceNamedTupleMeta(type):
+    """Turns the body of a ``StateTuple`` subclass into a named tuple with the methods of :class:`StateTuple`.
 
     The class that results is an ordinary named tuple under its own name and module: it can be pickled, is a pytree, and
-    torch.compile sees through it.
+    torch.compile sees through it. Subclasses of :class:`StateTuple` have this metaclass by themselves, and may name it, as
+    they must in Norse. They may have other bases, and new fields where no base has any.
+
+    Args:
+        name, bases, namespace: what a ``class`` statement passes on.
+
+    Raises:
+        TypeError: there are new fields beside those of a base.
+
+    Example:
+        >>> class Scaled:
+        ...     def total(self):
+        ...         return sum(self)
+        >>> class Pair(Scaled, StateTuple, metaclass=MultipleInheritanceNamedTupleMeta):
+        ...     a: float
+        ...     b: float = 1.0
+        >>> Pair(2.0), Pair(2.0).total()
+        (Pair(a=2.0, b=1.0), 3.0)
     """
 
     def __new__(mcs, name: str, bases: tuple[type, ...], namespace: dict[str, Any]) -> Any:
-        if not bases:
-            return super().__new__(mcs, name, bases, namespace)
+        """The named tuple, or :class:`StateTuple` itself."""
         annotations = type(name, (), dict(namespace)).__annotations__
-        tuple_class: Any = NamedTuple(name, [(field, Any) for field in annotations])  # type: ignore[misc]
-        defaults = {field: namespace[field] for field in annotations if field in namespace}
-        tuple_class.__new__.__defaults__ = tuple(defaults.values())
-        tuple_class._field_defaults = defaults
-        tuple_class.__module__ = namespace["__module__"]
-        tuple_class.__doc__ = namespace.get("__doc__")
-        members = {k: v for k, v in namespace.items() if k not in annotations and not k.startswith("__")}
-        for member, value in {**_METHODS, **members}.items():
-            setattr(tuple_class, member, value)
-        return tuple_class
+        if not bases and not annotations:
+            return super().__new__(mcs, name, bases, {**_METHODS, **namespace})
+        others = tuple(base for base in bases if not isinstance(base, MultipleInheritanceNamedTupleMeta))
+        members = {k: v for k, v in namespace.items() if k not in annotations and _is_member(k, v)}
+        about = {k: namespace.get(k) for k in ("__module__", "__qualname__", "__doc__")}
+        inherited = [field for base in others for field in getattr(base, "_fields", ())]
+        if inherited and annotations:
+            raise TypeError(
+                f"{name}: got new fields {', '.join(annotations)} beside those of its bases, {', '.join(inherited)}; "
+                "expected all fields in one class; derive it from StateTuple, and repeat those of the bases."
+            )
+        if not inherited:
+            tuple_class: Any = NamedTuple(name, [(field, Any) for field in annotations])  # type: ignore[misc]
+            defaults = {field: namespace[field] for field in annotations if field in namespace}
+            tuple_class.__new__.__defaults__ = tuple(defaults.values())
+            tuple_class._field_defaults = defaults
+            for member, value in {**_METHODS, **({} if others else members), **about}.items():
+                setattr(tuple_class, member, value)
+            if not others:
+                return tuple_class
+            # Last, so that what other bases define comes before the methods of StateTuple.
+            others = (*others, tuple_class)
+        derived = type(name, others, {**members, **about, "__slots__": ()})
+        register_tuple(derived)
+        return derived
 
     def __instancecheck__(cls, instance: Any) -> bool:
-        return isinstance(instance, tuple) and getattr(type(instance), "broadcast", None) is _broadcast
+        return issubclass(type(instance), cls)
+
+    def __subclasscheck__(cls, subclass: type) -> bool:
+        return subclass is cls or (issubclass(subclass, tuple) and getattr(subclass, "broadcast", None) is _broadcast)
 
 
-class StateTuple(metaclass=_StateTupleMeta):
+class StateTuple(metaclass=MultipleInheritanceNamedTupleMeta):
     """Base of parameter and state tuples: a named tuple with ``to``, ``cuda``, ``cpu``, ``int``, ``float`` and ``broadcast``.
 
     ``to`` takes what ``torch.Tensor.to`` takes; ``broadcast(template)`` expands every tensor as :func:`broadcast_input`.

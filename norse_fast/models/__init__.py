@@ -1,0 +1,5 @@
+"""Whole networks of spiking neurons."""
+
+from .conv import ConvNet, ConvNet4
+
+__all__ = ["ConvNet", "ConvNet4"]
