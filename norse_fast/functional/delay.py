@@ -151,6 +151,9 @@ def delayed_linear_sequence(
     _check_features(input_tensor, weight)
     x, new_state = _continued(_as_float(input_tensor, weight.dtype), state)
     steps, *batch, inputs = input_tensor.shape
+    if math.prod(batch) == 0:
+        # Of the right shape: PyTorch convolves no image without columns.
+        return torch.nn.functional.linear(x[-steps:], weight, bias), new_state
     longest = x.shape[0] - steps
     image = x.reshape(1, longest + steps, math.prod(batch), inputs).permute(0, 3, 1, 2)
     y = torch.nn.functional.conv2d(image, _kernel(weight, delays, longest)[..., None], bias)

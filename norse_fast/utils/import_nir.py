@@ -166,11 +166,12 @@ def _flatten(node: Any) -> torch.nn.Module:
 def _delay(node: Any, dt: float) -> torch.nn.Module:
     seconds = torch.as_tensor(node.delay)
     steps = seconds.double() / dt
-    # What the rounding of seconds may have taken from whole numbers of steps, which then delay spikes as they are.
+    # What the rounding of seconds may have taken from whole numbers of steps, which delay spikes as they are.
     error = 4 * steps * torch.finfo(seconds.dtype if seconds.is_floating_point() else torch.float64).eps
-    if bool(((steps - steps.round()).abs() <= error).all()):
+    whole = (steps - steps.round()).abs() <= error
+    if bool(whole.all()):
         return DelayCell(steps.round().long(), dt=dt)
-    return DelayCell(_tensor(steps), dt=dt)
+    return DelayCell(_tensor(torch.where(whole, steps.round(), steps)), dt=dt)
 
 
 def _from_cell(node: Any, dt: float) -> bool:
