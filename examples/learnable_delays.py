@@ -118,7 +118,7 @@ curves.axhline(100 / CLASSES, color=GREY, ls=":", label="chance")
 curves.set_ylim(0, 103)
 curves.set_xlabel("update")
 curves.set_ylabel("accuracy in %")
-curves.legend(ncols=2, loc="upper right", bbox_to_anchor=(1, 0.94), fontsize=8)
+curves.legend(ncols=2, loc="lower right", fontsize=8)
 
 found = figure.add_subplot(grid[1:, 1])
 for k, color in enumerate(COLORS):

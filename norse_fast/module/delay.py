@@ -99,7 +99,7 @@ class DelayCell(_Delay):
         max_delay: the longest delay in steps, 1 or more, which is how many inputs the state remembers; by default the
             longest of ``delays``, rounded up. Learned delays act as if they were within 0 and this.
         learnable: whether the delays are a parameter, a floating point one; otherwise they are a buffer.
-        dt: length of a step in seconds, by which :func:`norse_fast.to_nir` writes the delays in seconds.
+        dt: length of a step in seconds, by which :func:`~norse_fast.utils.export_nir.to_nir` writes the delays in seconds.
 
     Raises:
         TypeError: the delays are no numbers.
