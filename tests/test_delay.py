@@ -586,6 +586,13 @@ def test_delays_return_from_nir(delays, dt, tmp_path):
 
 
 @pytest.mark.needs("nir")
+def test_layer_of_delays_takes_a_sample_over_time():
+    model = nf.SequentialState(nf.Delay(2), torch.nn.Linear(N, 2))
+    graph = nf.to_nir(model, sample_data=torch.ones(T, B, N))
+    assert graph.nodes["_0"].delay.tolist() == [0.002] * N
+
+
+@pytest.mark.needs("nir")
 def test_delays_in_seconds_of_float32_are_whole_steps():
     nir = find("nir")
     steps = torch.arange(1, 300)

@@ -14,7 +14,7 @@ import torch
 from .._constants import constant
 from .._kernels.outputs import REDUCED
 from ..functional.reset import reset_subtract, reset_value
-from ..module.delay import Delay, DelayCell, DelayedLinear
+from ..module.delay import Delay, DelayCell
 from ..module.iaf import IAF, IAFCell
 from ..module.leaky_integrator import LI, LICell
 from ..module.leaky_integrator_box import LIBox, LIBoxCell
@@ -119,7 +119,7 @@ class _Target(NamedTuple):
 
 
 def _step_shape(module: torch.nn.Module, sample_data: torch.Tensor) -> tuple[int, ...]:
-    leading = 2 if any(isinstance(m, (Delay, DelayedLinear, Lift, SNN, SNNRecurrent)) for m in module.modules()) else 1
+    leading = 2 if any(isinstance(m, (Delay, Lift, SNN, SNNRecurrent)) for m in module.modules()) else 1
     if sample_data.dim() <= leading:
         raise ValueError(
             f"sample_data: got shape {tuple(sample_data.shape)}, expected {'(T, B, ...)' if leading == 2 else '(B, ...)'}; "
