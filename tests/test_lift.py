@@ -149,6 +149,7 @@ CELLS = {
     "IAFCell": nf.IAFCell,
     "LIFRefracCell": nf.LIFRefracCell,
     "LSNNCell": nf.LSNNCell,
+    "DelayCell": lambda: nf.DelayCell(torch.arange(WIDTH)),
     "Tuned": Tuned,
 }
 # Each maps (B, WIDTH) to the same shape.
@@ -168,6 +169,8 @@ VECTOR = {
     "LIFRecurrentCell": lambda: nf.LIFRecurrentCell(WIDTH, WIDTH),
     "LSNNRecurrentCell": lambda: nf.LSNNRecurrentCell(WIDTH, WIDTH),
     "LILinearCell": lambda: nf.LILinearCell(WIDTH, WIDTH),
+    "learned DelayCell": lambda: nf.DelayCell(torch.linspace(0.0, 2.5, WIDTH), learnable=True),
+    "DelayedLinearCell": lambda: nf.DelayedLinearCell(WIDTH, WIDTH, max_delay=2),
     "LIFMCRecurrentCell": lambda: nf.LIFMCRecurrentCell(WIDTH, WIDTH),
     "Unknown": Unknown,
     "Noise": Noise,
@@ -182,6 +185,8 @@ VECTOR = {
     "LSTM": lambda: nn.LSTM(WIDTH, WIDTH),
     "LIF": nf.LIF,
     "LIFRecurrent": lambda: nf.LIFRecurrent(WIDTH, WIDTH),
+    "Delay": lambda: nf.Delay(torch.arange(WIDTH)),
+    "DelayedLinear": lambda: nf.DelayedLinear(WIDTH, WIDTH, max_delay=2),
     "Lift": lambda: nf.Lift(nf.LIFCell()),
 }
 # Each maps (B, 2, 6, 6) to the same shape.
@@ -267,7 +272,7 @@ EXACT = {
         name: VECTOR[name]
         for name in ("BatchNorm1d", "Dropout", "Flatten", "Softmax", "Noise", "Wiretap", "Counting", "RandomStart")
     },
-    **{name: VECTOR[name] for name in ("Softmax over the batch", "foreign cell", "LIF", "Lift")},
+    **{name: VECTOR[name] for name in ("Softmax over the batch", "foreign cell", "LIF", "Delay", "Lift")},
     "ReLU": nn.ReLU,
     "LayerNorm": lambda: nn.LayerNorm(WIDTH, elementwise_affine=False),
     "MaxPool1d": lambda: nn.Sequential(nn.Unflatten(-1, (1, WIDTH)), nn.MaxPool1d(3, 1, 1), nn.Flatten(1)),

@@ -596,6 +596,6 @@ def test_model_name_is_deprecated():
 
 
 def test_unknown_nodes_are_named():
-    graph = nir.NIRGraph.from_list(nir.Delay(np.ones(3)), nir.Threshold(np.ones(3)))
-    with pytest.raises(ValueError, match="got a graph with Delay, Threshold, expected only Affine, AvgPool2d"):
+    graph = nir.NIRGraph.from_list(nir.I(np.ones(3)), nir.Threshold(np.ones(3)))
+    with pytest.raises(ValueError, match="got a graph with I, Threshold, expected only Affine, AvgPool2d"):
         nf.from_nir(graph)

@@ -462,16 +462,17 @@ def reject_quantized(name: str, value: torch.Tensor) -> None:
         raise TypeError(f"{name}: got a quantised tensor of {value.dtype}, expected a plain one; call .dequantize().")
 
 
-def check_broadcast(name: str, value: torch.Tensor, shape: torch.Size, fix: str) -> None:
-    """Raise if a tensor does not broadcast to a shape, that of the neurons."""
+def check_broadcast(
+    name: str, value: torch.Tensor, shape: torch.Size, fix: str, whose: str = "the input at one time step"
+) -> None:
+    """Raise if a tensor does not broadcast to a shape, that of the neurons by default."""
     try:
         fits = torch.broadcast_shapes(value.shape, shape) == shape
     except RuntimeError:
         fits = False
     if not fits:
         raise ValueError(
-            f"{name}: got shape {tuple(value.shape)}, expected one that broadcasts to {tuple(shape)}, the input at one time "
-            f"step; {fix}."
+            f"{name}: got shape {tuple(value.shape)}, expected one that broadcasts to {tuple(shape)}, {whose}; {fix}."
         )
 
 

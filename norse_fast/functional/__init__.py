@@ -7,6 +7,7 @@ import typing as _typing
 from .coba_lif import *
 from .correlation_sensor import *
 from .decode import *
+from .delay import *
 from .encode import *
 from .filter import *
 from .heaviside import *

@@ -5,6 +5,7 @@ import typing as _typing
 
 from .coba_lif import *
 from .conv import *
+from .delay import *
 from .encode import *
 from .exp_filter import *
 from .iaf import *

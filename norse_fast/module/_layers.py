@@ -24,6 +24,7 @@ from .._kernels.outputs import REDUCED
 from .._kernels.recurrent import RECURRENT, check_weights, project, stack_states
 from ..functional.leaky_integrator import li_feed_forward_step
 from ..utils.state import _is_module_stateful
+from .delay import Delay, DelayCell, DelayedLinear, DelayedLinearCell
 from .leaky_integrator import LILinearCell
 from .lif_mc import CoupledCell
 from .sequential import SequentialState
@@ -170,13 +171,21 @@ def _run_linear_cell(cell: LILinearCell, x: torch.Tensor, state: Any) -> tuple[t
 
 
 def _run_layer(layer: SNN | SNNRecurrent, x: torch.Tensor, state: Any) -> Any:
+    if state is None and x.dim() > 1:
+        state = layer.state_fallback(x[0])
+    return _run_as_one_sequence(layer, x, state)
+
+
+def _run_as_one_sequence(layer: nn.Module, x: torch.Tensor, state: Any) -> Any:
     """For layers that take the first dimension of each step as their own time: each step continues the one before."""
     if x.dim() < 2:
         return NotImplemented
-    if state is None:
-        state = layer.state_fallback(x[0])
     output, state = layer(x.flatten(0, 1), state)
     return output.unflatten(0, x.shape[:2]), state
+
+
+def _run_delay_cell(cell: DelayCell | DelayedLinearCell, x: torch.Tensor, state: Any) -> Any:
+    return cell.over_time(x, state)
 
 
 def _foreign(module: Any) -> Obstacle | None:
@@ -252,6 +261,10 @@ _RULES_BY_FORWARD: dict[type[nn.Module], Rule] = {
     SNNRecurrentCell: Rule(_run_recurrent_cell, _foreign, "one product for the input of all time steps"),
     LILinearCell: Rule(_run_linear_cell, why="one kernel for all time steps"),
     CoupledCell: Rule(_run_recurrent_cell, _coupled),
+    DelayCell: Rule(_run_delay_cell, why="one gather for all time steps"),
+    DelayedLinearCell: Rule(_run_delay_cell, why="one convolution for all time steps"),
+    Delay: Rule(_run_as_one_sequence, why=_OWN_TIME),
+    DelayedLinear: Rule(_run_as_one_sequence, why=_OWN_TIME),
     SNN: Rule(_run_layer, _reducing, _OWN_TIME),
     SNNRecurrent: Rule(_run_layer, _foreign_or_recording, _OWN_TIME),
     SequentialState: Rule(_call, _hidden),

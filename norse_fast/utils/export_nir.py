@@ -15,6 +15,7 @@ from .._constants import constant
 from .._kernels.outputs import REDUCED
 from .._kernels.reset import RESETS
 from ..functional.reset import reset_subtract, reset_value
+from ..module.delay import Delay, DelayCell
 from ..module.iaf import IAF, IAFCell
 from ..module.leaky_integrator import LI, LICell
 from ..module.leaky_integrator_box import LIBox, LIBoxCell
@@ -51,6 +52,7 @@ def to_nir(
     LIFBoxCell, LIFBox                                                        LIF
     LIBoxCell, LIBox                                                          LI
     IAFCell, IAF                                                              IF, whose input is per step, not per second
+    DelayCell, Delay                                                          Delay, in seconds: delays times dt
     LIFRecurrentCell, LIFRecurrent                                            graph of Linear and CubaLIF
     SequentialState, Lift, RecurrentSequential                                their modules; the latter two as a graph
     Linear, Conv1d, Conv2d, AvgPool2d, Flatten, LPPool2d with norm 1          Linear or Affine, ..., SumPool2d
@@ -148,7 +150,7 @@ class _Target(NamedTuple):
 
 
 def _step_shape(module: torch.nn.Module, sample_data: torch.Tensor) -> tuple[int, ...]:
-    leading = 2 if any(isinstance(m, (Lift, SNN, SNNRecurrent)) for m in module.modules()) else 1
+    leading = 2 if any(isinstance(m, (Delay, Lift, SNN, SNNRecurrent)) for m in module.modules()) else 1
     if sample_data.dim() <= leading:
         raise ValueError(
             f"sample_data: got shape {tuple(sample_data.shape)}, expected {'(T, B, ...)' if leading == 2 else '(B, ...)'}; "
@@ -234,7 +236,7 @@ def _only(types: Any) -> tuple[int, ...] | None:
 
 def _receiving(nir: Any, node: Any, shape: tuple[int, ...]) -> Any:
     """A node with input of a shape: the same one if that tells nothing new."""
-    if isinstance(node, (nir.CubaLI, nir.CubaLIF, nir.IF, nir.LI, nir.LIF, nir.Scale)):
+    if isinstance(node, (nir.CubaLI, nir.CubaLIF, nir.Delay, nir.IF, nir.LI, nir.LIF, nir.Scale)):
         fields = {f.name: getattr(node, f.name) for f in dataclasses.fields(node) if f.init and f.name != "metadata"}
         known = next(iter(fields.values())).shape
         # What does not fit is left to the type check.
@@ -352,6 +354,14 @@ def _li_box(module: Any, to: _Target) -> Any:
 @_to_node.register(IAF)
 def _iaf(module: Any, to: _Target) -> Any:
     return _neuron(to.nir.IF, None, r=ONE, v_threshold=_tensor(module.p.v_th), v_reset=_tensor(module.p.v_reset))
+
+
+@_to_node.register(DelayCell)
+@_to_node.register(Delay)
+def _delay(module: Any, to: _Target) -> Any:
+    # In float64, as time constants are: delays then come back exactly.
+    steps = module.delays.detach().to("cpu", torch.float64).clamp(0, module.max_delay)
+    return _neuron(to.nir.Delay, None, delay=to.factor * module.dt * steps)
 
 
 @_to_node.register

@@ -14,6 +14,7 @@ from ..functional.leaky_integrator_box import LIBoxParameters
 from ..functional.lif import LIFParameters
 from ..functional.lif_box import LIFBoxParameters
 from ..functional.reset import ResetMethod, reset_subtract, reset_value
+from ..module.delay import DelayCell
 from ..module.iaf import IAFCell
 from ..module.leaky_integrator import LICell
 from ..module.leaky_integrator_box import LIBoxCell
@@ -162,6 +163,17 @@ def _flatten(node: Any) -> torch.nn.Module:
     return torch.nn.Flatten(*dims)
 
 
+def _delay(node: Any, dt: float) -> torch.nn.Module:
+    seconds = torch.as_tensor(node.delay)
+    steps = seconds.double() / dt
+    # What the rounding of seconds may have taken from whole numbers of steps, which delay spikes as they are.
+    error = 4 * steps * torch.finfo(seconds.dtype if seconds.is_floating_point() else torch.float64).eps
+    whole = (steps - steps.round()).abs() <= error
+    if bool(whole.all()):
+        return DelayCell(steps.round().long(), dt=dt)
+    return DelayCell(_tensor(torch.where(whole, steps.round(), steps)), dt=dt)
+
+
 def _from_cell(node: Any, dt: float) -> bool:
     """Whether a node was written from a LIFCell or LICell with this dt: another dt would scale the input otherwise."""
     tau_syn = torch.as_tensor(node.tau_syn).double()
@@ -214,6 +226,7 @@ def _node_map(nir: Any, reset_method: ResetMethod, dt: float) -> dict[type, Call
         nir.Conv2d: _conv(torch.nn.Conv2d),
         nir.CubaLI: cuba_li,
         nir.CubaLIF: cuba_lif,
+        nir.Delay: lambda node: _delay(node, dt),
         nir.Flatten: _flatten,
         nir.IF: integrate_and_fire,
         nir.LI: lambda node: _resisted(node, leaky(node, node.tau)),
@@ -240,7 +253,7 @@ def from_nir(
         node: a ``nir.NIRGraph``, a single node, or the path of a file. A file need not pass NIR's type check.
         ignore_warnings: has no effect, as everything is computed that Norse warns about; kept for compatibility.
         reset_method: what a spike does to the membrane potential of LIF and CubaLIF neurons.
-        dt: length of a time step, in the unit of the graph's time constants.
+        dt: length of a time step, in the unit of the graph's time constants and delays.
 
     Returns:
         For a graph a module that takes the input of a step, for example ``(B, N)``, and a state, or None for the initial
