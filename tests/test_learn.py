@@ -238,4 +238,4 @@ def test_receptive_field_sees_replaced_rates():
 
 def test_page():
     page = Path(__file__).parents[1] / "docs" / "learning.md"
-    assert doctest.testfile(str(page), module_relative=False) == (0, 24)
+    assert doctest.testfile(str(page), module_relative=False) == (0, 31)

@@ -20,7 +20,7 @@ namespace norse_fast {
 struct CobaLIF {
   static constexpr const char* kName = "coba_lif";
   static constexpr const char* kStateNames[] = {"v", "g_e", "g_i"};
-  static constexpr const char* kParamNames[] = {"tau_syn_exc_inv", "tau_syn_inh_inv", "c_m_inv", "g_l",     "e_rev_I",
+  static constexpr const char* kParamNames[] = {"tau_syn_exc_inv", "tau_syn_inh_inv", "c_m_inv", "g_l",      "e_rev_I",
                                                 "e_rev_E",         "v_rest",          "v_reset", "v_thresh", "reset"};
   static constexpr int kRates = 3;
   static constexpr int kThresholds = 1;

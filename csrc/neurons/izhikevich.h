@@ -19,7 +19,8 @@ namespace norse_fast {
 struct Izhikevich {
   static constexpr const char* kName = "izhikevich";
   static constexpr const char* kStateNames[] = {"v", "u"};
-  static constexpr const char* kParamNames[] = {"rate", "recovery_rate", "b", "c", "d", "sq", "mn", "bias", "v_th", "reset"};
+  static constexpr const char* kParamNames[] = {"rate", "recovery_rate", "b",    "c",    "d", "sq",
+                                                "mn",   "bias",          "v_th", "reset"};
   static constexpr int kRates = 0;
   static constexpr int kThresholds = 1;
   static constexpr Recurrence kRecurrence{Arrival::kWith, 1, {}};

@@ -7,8 +7,8 @@
 //   z  = H(vd - v_th)
 //   v' = (1 - z) vd + z v_reset
 //
-// W. Gerstner, W. Kistler, R. Naud, L. Paninski: Neuronal Dynamics, 2014, chapter 1.3. In the recurrent step of Norse the
-// reset is detached from the gradient, see reset.h.
+// W. Gerstner, W. Kistler, R. Naud, L. Paninski: Neuronal Dynamics, 2014, chapter 1.3. In the recurrent step of Norse
+// the reset is detached from the gradient, see reset.h.
 
 #include "../core/elementary.h"
 #include "model.h"
@@ -19,8 +19,7 @@ namespace norse_fast {
 struct LIF {
   static constexpr const char* kName = "lif";
   static constexpr const char* kStateNames[] = {"v", "i"};
-  static constexpr const char* kParamNames[] = {"tau_syn_inv", "tau_mem_inv", "v_leak",
-                                                "v_th",        "v_reset",     "reset"};
+  static constexpr const char* kParamNames[] = {"tau_syn_inv", "tau_mem_inv", "v_leak", "v_th", "v_reset", "reset"};
   static constexpr int kRates = 2;
   static constexpr int kThresholds = 1;
   static constexpr Recurrence kRecurrence{Arrival::kBefore, 1, {1}};

@@ -24,7 +24,7 @@ struct LIFAdEx {
   static constexpr const char* kStateNames[] = {"v", "i", "a"};
   static constexpr const char* kParamNames[] = {"tau_ada_inv",      "tau_syn_inv", "tau_mem_inv", "adaptation_current",
                                                 "adaptation_spike", "delta_T",     "v_leak",      "v_th",
-                                                "v_reset", "reset"};
+                                                "v_reset",          "reset"};
   static constexpr int kRates = 3;
   static constexpr int kThresholds = 1;
   static constexpr Recurrence kRecurrence{Arrival::kBefore, 1, {1}};
@@ -72,7 +72,8 @@ struct LIFAdEx {
     const T e = tape.e;
     const T u = tape.vd - p.v_th;
     const T z = heaviside(u);
-    const T grad_z = (grad_out + reset.attached(reset.grad_z(tape.vd, grad.v))) + reset.attached(grad.a * p.adaptation_spike);
+    const T grad_z =
+        (grad_out + reset.attached(reset.grad_z(tape.vd, grad.v))) + reset.attached(grad.a * p.adaptation_spike);
     const T grad_u = grad_z * surrogate(0, u);
     const T grad_vd = reset.grad_vd(z, grad.v) + grad_u;
     const T grad_drive = grad_vd * p.dt_tau_mem;

@@ -20,7 +20,8 @@ namespace norse_fast {
 struct LIFEx {
   static constexpr const char* kName = "lif_ex";
   static constexpr const char* kStateNames[] = {"v", "i"};
-  static constexpr const char* kParamNames[] = {"tau_syn_inv", "tau_mem_inv", "delta_T", "v_leak", "v_th", "v_reset", "reset"};
+  static constexpr const char* kParamNames[] = {"tau_syn_inv", "tau_mem_inv", "delta_T", "v_leak",
+                                                "v_th",        "v_reset",     "reset"};
   static constexpr int kRates = 2;
   static constexpr int kThresholds = 1;
   static constexpr Recurrence kRecurrence{Arrival::kBefore, 1, {1}};

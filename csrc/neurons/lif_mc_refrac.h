@@ -19,7 +19,8 @@ namespace norse_fast {
 struct LIFMCRefrac {
   static constexpr const char* kName = "lif_mc_refrac";
   static constexpr const char* kStateNames[] = {"v", "i", "rho"};
-  static constexpr const char* kParamNames[] = {"tau_syn_inv", "tau_mem_inv", "v_leak", "v_th", "v_reset", "rho_reset", "reset"};
+  static constexpr const char* kParamNames[] = {"tau_syn_inv", "tau_mem_inv", "v_leak", "v_th",
+                                                "v_reset",     "rho_reset",   "reset"};
   static constexpr int kRates = 2;
   static constexpr int kThresholds = 2;
 

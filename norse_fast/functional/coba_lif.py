@@ -15,7 +15,7 @@ Source: W. Gerstner, W. Kistler, R. Naud, L. Paninski, *Neuronal Dynamics*, Camb
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
@@ -23,6 +23,7 @@ from .._constants import constant
 from .._kernels.neuron import SEQUENCES, Neuron
 from .._kernels.recurrent import RECURRENT, Recurrent
 from .._kernels.reset import Reset
+from ..utils.pytree import StateTuple
 from .threshold import threshold as threshold
 
 __all__ = [
@@ -34,7 +35,7 @@ __all__ = [
 ]
 
 
-class CobaLIFParameters(NamedTuple):
+class CobaLIFParameters(StateTuple):
     r"""Parameters of a conductance-based LIF neuron.
 
     Each is a number, a 0-dim tensor, or any shape that broadcasts to the neurons of one time step (for example
@@ -71,7 +72,7 @@ class CobaLIFParameters(NamedTuple):
     alpha: Any = 100.0
 
 
-class CobaLIFState(NamedTuple):
+class CobaLIFState(StateTuple):
     """State of a recurrent layer of conductance-based LIF neurons, each of the neurons' shape ``(B, N)``.
 
     Args:
@@ -92,7 +93,7 @@ class CobaLIFState(NamedTuple):
     g_i: torch.Tensor
 
 
-class CobaLIFFeedForwardState(NamedTuple):
+class CobaLIFFeedForwardState(StateTuple):
     """State of conductance-based LIF neurons without recurrence, each of the neurons' shape, for example ``(B, N)``.
 
     Args:

@@ -10,11 +10,12 @@ Neuromorphic Hardware System*, IEEE Transactions on Biomedical Circuits and Syst
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
 from .._constants import constant
+from ..utils.pytree import StateTuple
 from .heaviside import heaviside
 
 __all__ = [
@@ -25,7 +26,7 @@ __all__ = [
 ]
 
 
-class CorrelationSensorParameters(NamedTuple):
+class CorrelationSensorParameters(StateTuple):
     r"""Parameters of correlation sensors, numbers or tensors that broadcast to the synapses.
 
     Args:
@@ -45,7 +46,7 @@ class CorrelationSensorParameters(NamedTuple):
     tau_c_inv: Any = constant(1.0 / 100e-3)
 
 
-class CorrelationSensorState(NamedTuple):
+class CorrelationSensorState(StateTuple):
     """State of correlation sensors, each of the synapses' shape ``(B, pre, post)``.
 
     Args:

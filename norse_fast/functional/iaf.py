@@ -12,7 +12,7 @@ L. Paninski, *Neuronal Dynamics*, Cambridge University Press, 2014, chapter 1.3,
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
@@ -20,13 +20,14 @@ from .._constants import constant
 from .._kernels.neuron import SEQUENCES, Neuron
 from .._kernels.recurrent import RECURRENT, Recurrent
 from .._kernels.reset import Reset
+from ..utils.pytree import StateTuple
 from .parameter import default_bio_parameters
 from .threshold import threshold as threshold
 
 __all__ = ["IAFFeedForwardState", "IAFParameters", "IAFState", "iaf_feed_forward_step", "iaf_step"]
 
 
-class IAFParameters(NamedTuple):
+class IAFParameters(StateTuple):
     r"""Parameters of an integrate-and-fire neuron.
 
     Each is a number, a 0-dim tensor, or any shape that broadcasts to the neurons of one time step; each may require
@@ -55,7 +56,7 @@ class IAFParameters(NamedTuple):
         return cls(**default_bio_parameters("iaf", **kwargs))
 
 
-class IAFState(NamedTuple):
+class IAFState(StateTuple):
     """State of a recurrent layer of integrate-and-fire neurons, each of the neurons' shape ``(B, N)``.
 
     Args:
@@ -72,7 +73,7 @@ class IAFState(NamedTuple):
     v: torch.Tensor
 
 
-class IAFFeedForwardState(NamedTuple):
+class IAFFeedForwardState(StateTuple):
     """State of integrate-and-fire neurons without recurrence, of the neurons' shape, for example ``(B, N)``.
 
     Args:

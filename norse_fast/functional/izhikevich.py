@@ -15,7 +15,7 @@ Transactions on Neural Networks 15 (2004), 1063-1070.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
@@ -23,6 +23,7 @@ from .._constants import constant
 from .._kernels.neuron import SEQUENCES, Neuron
 from .._kernels.recurrent import RECURRENT, Recurrent
 from .._kernels.reset import Reset
+from ..utils.pytree import StateTuple
 from .threshold import threshold as threshold
 
 __all__ = [
@@ -56,7 +57,7 @@ __all__ = [
 ]
 
 
-class IzhikevichParameters(NamedTuple):
+class IzhikevichParameters(StateTuple):
     r"""Parameters of an Izhikevich neuron.
 
     Each is a number, a 0-dim tensor, or any shape that broadcasts to the neurons of one time step (for example
@@ -93,7 +94,7 @@ class IzhikevichParameters(NamedTuple):
     alpha: Any = 100.0
 
 
-class IzhikevichState(NamedTuple):
+class IzhikevichState(StateTuple):
     """State of Izhikevich neurons without recurrence, each of the neurons' shape, for example ``(B, N)``.
 
     Args:
@@ -110,7 +111,7 @@ class IzhikevichState(NamedTuple):
     u: torch.Tensor
 
 
-class IzhikevichRecurrentState(NamedTuple):
+class IzhikevichRecurrentState(StateTuple):
     """State of a recurrent layer of Izhikevich neurons, each of the neurons' shape ``(B, N)``.
 
     Args:
@@ -129,7 +130,7 @@ class IzhikevichRecurrentState(NamedTuple):
     u: torch.Tensor
 
 
-class IzhikevichSpikingBehavior(NamedTuple):
+class IzhikevichSpikingBehavior(StateTuple):
     """A firing pattern: parameters, and the state at rest.
 
     Args:
@@ -225,26 +226,26 @@ inhibition_induced_spiking: IzhikevichSpikingBehavior = _behavior(-0.02, -1.0, -
 inhibition_induced_bursting: IzhikevichSpikingBehavior = _behavior(-0.026, -1.0, -45, -2, -63.8, 63.8)
 
 # Their parameters, which are not among the exported names, as in Norse.
-tonic_spiking_p = tonic_spiking.p
-tonic_bursting_p = tonic_bursting.p
-phasic_spiking_p = phasic_spiking.p
-phasic_bursting_p = phasic_bursting.p
-mixed_mode_p = mixed_mode.p
-spike_frequency_adaptation_p = spike_frequency_adaptation.p
-class_1_exc_p = class_1_exc.p
-class_2_exc_p = class_2_exc.p
-spike_latency_p = spike_latency.p
-subthreshold_oscillation_p = subthreshold_oscillation.p
-resonator_p = resonator.p
-integrator_p = integrator.p
-rebound_spike_p = rebound_spike.p
-rebound_burst_p = rebound_burst.p
-threshold_variability_p = threshold_variability.p
-bistability_p = bistability.p
-dap_p = dap.p
-accomodation_p = accomodation.p
-inhibition_induced_spiking_p = inhibition_induced_spiking.p
-inhibition_induced_bursting_p = inhibition_induced_bursting.p
+tonic_spiking_p: IzhikevichParameters = tonic_spiking.p
+tonic_bursting_p: IzhikevichParameters = tonic_bursting.p
+phasic_spiking_p: IzhikevichParameters = phasic_spiking.p
+phasic_bursting_p: IzhikevichParameters = phasic_bursting.p
+mixed_mode_p: IzhikevichParameters = mixed_mode.p
+spike_frequency_adaptation_p: IzhikevichParameters = spike_frequency_adaptation.p
+class_1_exc_p: IzhikevichParameters = class_1_exc.p
+class_2_exc_p: IzhikevichParameters = class_2_exc.p
+spike_latency_p: IzhikevichParameters = spike_latency.p
+subthreshold_oscillation_p: IzhikevichParameters = subthreshold_oscillation.p
+resonator_p: IzhikevichParameters = resonator.p
+integrator_p: IzhikevichParameters = integrator.p
+rebound_spike_p: IzhikevichParameters = rebound_spike.p
+rebound_burst_p: IzhikevichParameters = rebound_burst.p
+threshold_variability_p: IzhikevichParameters = threshold_variability.p
+bistability_p: IzhikevichParameters = bistability.p
+dap_p: IzhikevichParameters = dap.p
+accomodation_p: IzhikevichParameters = accomodation.p
+inhibition_induced_spiking_p: IzhikevichParameters = inhibition_induced_spiking.p
+inhibition_induced_bursting_p: IzhikevichParameters = inhibition_induced_bursting.p
 
 
 def _coefficients(params: tuple[Any, ...], dt: float) -> tuple[Any, ...]:

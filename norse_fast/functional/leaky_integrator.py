@@ -10,19 +10,20 @@ Source: W. Gerstner, W. Kistler, R. Naud, L. Paninski, *Neuronal Dynamics*, Camb
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
 from .._constants import constant
 from .._kernels.neuron import SEQUENCES, Neuron
 from .._kernels.recurrent import check_weights
+from ..utils.pytree import StateTuple
 from .parameter import default_bio_parameters
 
 __all__ = ["LIParameters", "LIState", "li_feed_forward_step", "li_step"]
 
 
-class LIParameters(NamedTuple):
+class LIParameters(StateTuple):
     r"""Parameters of a leaky integrator.
 
     Each is a 0-dim tensor, or any shape that broadcasts to the neurons of one time step; each may require grad.
@@ -48,7 +49,7 @@ class LIParameters(NamedTuple):
         return cls(**default_bio_parameters("li", **kwargs))
 
 
-class LIState(NamedTuple):
+class LIState(StateTuple):
     """State of a leaky integrator, each of the neurons' shape, for example ``(B, N)``.
 
     Args:

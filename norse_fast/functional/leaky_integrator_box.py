@@ -10,18 +10,19 @@ chapter 1.3.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
 from .._constants import constant
 from .._kernels.neuron import SEQUENCES, Neuron
 from .._kernels.recurrent import check_weights, project
+from ..utils.pytree import StateTuple
 
 __all__ = ["LIBoxParameters", "LIBoxState", "li_box_feed_forward_step", "li_box_step"]
 
 
-class LIBoxParameters(NamedTuple):
+class LIBoxParameters(StateTuple):
     r"""Parameters of a leaky integrator without a synapse.
 
     Each is a number, a 0-dim tensor, or any shape that broadcasts to the neurons of one time step; each may require
@@ -41,7 +42,7 @@ class LIBoxParameters(NamedTuple):
     v_leak: Any = constant(0.0)
 
 
-class LIBoxState(NamedTuple):
+class LIBoxState(StateTuple):
     """State of a leaky integrator without a synapse, of the neurons' shape, for example ``(B, N)``.
 
     Args:

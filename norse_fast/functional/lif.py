@@ -101,7 +101,7 @@ class LIFState(StateTuple):
 
 
 #: A state at rest in biological units, which Norse 1.1.0 has, for parameters with ``v_leak=-65``.
-default_bio_initial_state = LIFState(z=constant(0.0), v=constant(-65.0), i=constant(0.0))
+default_bio_initial_state: LIFState = LIFState(z=constant(0.0), v=constant(-65.0), i=constant(0.0))
 
 
 class LIFFeedForwardState(StateTuple):

@@ -16,7 +16,7 @@ Dynamics*, Cambridge University Press, 2014, chapter 6.1.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
@@ -24,6 +24,7 @@ from .._constants import constant
 from .._kernels.neuron import SEQUENCES, Neuron
 from .._kernels.recurrent import RECURRENT, Recurrent
 from .._kernels.reset import Reset
+from ..utils.pytree import StateTuple
 from .parameter import default_bio_parameters
 from .threshold import threshold
 
@@ -37,7 +38,7 @@ __all__ = [
 ]
 
 
-class LIFAdExParameters(NamedTuple):
+class LIFAdExParameters(StateTuple):
     r"""Parameters of a LIFAdEx neuron.
 
     Each is a number, a 0-dim tensor, or any shape that broadcasts to the neurons of one time step; each that is
@@ -81,7 +82,7 @@ class LIFAdExParameters(NamedTuple):
         return cls(**default_bio_parameters("lifAdEx", **kwargs))
 
 
-class LIFAdExState(NamedTuple):
+class LIFAdExState(StateTuple):
     """State of a recurrent LIFAdEx layer, each of the neurons' shape ``(B, N)``.
 
     Args:
@@ -102,7 +103,7 @@ class LIFAdExState(NamedTuple):
     a: torch.Tensor
 
 
-class LIFAdExFeedForwardState(NamedTuple):
+class LIFAdExFeedForwardState(StateTuple):
     """State of LIFAdEx neurons without recurrence, each of the neurons' shape, for example ``(B, N)``.
 
     Args:

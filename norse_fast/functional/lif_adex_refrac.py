@@ -11,13 +11,14 @@ Dynamics*, Cambridge University Press, 2014, chapters 1.3 and 6.1.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
 from .._constants import constant
 from .._kernels.neuron import SEQUENCES
 from .._kernels.recurrent import RECURRENT, Recurrent
+from ..utils.pytree import StateTuple
 from ._refractory import pack_nested, refractory, refractory_update
 from .lif_adex import LIFAdExFeedForwardState, LIFAdExParameters, LIFAdExState, _lif_adex
 from .lif_adex import lif_adex_feed_forward_step as lif_adex_feed_forward_step
@@ -34,7 +35,7 @@ __all__ = [
 ]
 
 
-class LIFAdExRefracParameters(NamedTuple):
+class LIFAdExRefracParameters(StateTuple):
     r"""Parameters of a LIFAdEx neuron with a refractory period.
 
     Args:
@@ -51,7 +52,7 @@ class LIFAdExRefracParameters(NamedTuple):
     rho_reset: Any = constant(5.0)
 
 
-class LIFAdExRefracState(NamedTuple):
+class LIFAdExRefracState(StateTuple):
     """State of a recurrent layer of LIFAdEx neurons with a refractory period, of the neurons' shape ``(B, N)``.
 
     Args:
@@ -68,7 +69,7 @@ class LIFAdExRefracState(NamedTuple):
     rho: torch.Tensor
 
 
-class LIFAdExRefracFeedForwardState(NamedTuple):
+class LIFAdExRefracFeedForwardState(StateTuple):
     """State of LIFAdEx neurons with a refractory period, of the neurons' shape, for example ``(B, N)``.
 
     Args:

@@ -8,17 +8,18 @@ Systems 11 (2017), 128-142.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
+from ..utils.pytree import StateTuple
 from .correlation_sensor import CorrelationSensorParameters, CorrelationSensorState, correlation_sensor_step
 from .lif import LIFParameters, LIFState, lif_step
 
 __all__ = ["LIFCorrelationParameters", "LIFCorrelationState", "lif_correlation_step"]
 
 
-class LIFCorrelationParameters(NamedTuple):
+class LIFCorrelationParameters(StateTuple):
     """Parameters of LIF neurons with correlation sensors.
 
     Args:
@@ -36,7 +37,7 @@ class LIFCorrelationParameters(NamedTuple):
     recurrent_correlation_parameters: Any = CorrelationSensorParameters()
 
 
-class LIFCorrelationState(NamedTuple):
+class LIFCorrelationState(StateTuple):
     """State of LIF neurons with correlation sensors.
 
     Args:

@@ -15,7 +15,7 @@ Naud, L. Paninski, *Neuronal Dynamics*, Cambridge University Press, 2014, chapte
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
@@ -23,6 +23,7 @@ from .._constants import constant
 from .._kernels.neuron import SEQUENCES, Neuron
 from .._kernels.recurrent import RECURRENT, Recurrent
 from .._kernels.reset import Reset
+from ..utils.pytree import StateTuple
 from .parameter import default_bio_parameters
 from .threshold import threshold
 
@@ -36,7 +37,7 @@ __all__ = [
 ]
 
 
-class LIFExParameters(NamedTuple):
+class LIFExParameters(StateTuple):
     r"""Parameters of a LIFEx neuron.
 
     Each is a number, a 0-dim tensor, or any shape that broadcasts to the neurons of one time step; each may require
@@ -77,7 +78,7 @@ class LIFExParameters(NamedTuple):
         return cls(**default_bio_parameters("lifEx", **kwargs))
 
 
-class LIFExState(NamedTuple):
+class LIFExState(StateTuple):
     """State of a recurrent LIFEx layer, each of the neurons' shape ``(B, N)``.
 
     Args:
@@ -96,7 +97,7 @@ class LIFExState(NamedTuple):
     i: torch.Tensor
 
 
-class LIFExFeedForwardState(NamedTuple):
+class LIFExFeedForwardState(StateTuple):
     """State of LIFEx neurons without recurrence, each of the neurons' shape, for example ``(B, N)``.
 
     Args:

@@ -16,13 +16,14 @@ The mask :math:`m` carries a surrogate gradient as a spike does. Source: W. Gers
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
 from .._constants import constant
 from .._kernels.neuron import SEQUENCES
 from .._kernels.recurrent import RECURRENT, Recurrent
+from ..utils.pytree import StateTuple
 from ._refractory import pack_nested, refractory, refractory_update
 from .lif import LIFFeedForwardState, LIFParameters, LIFState, _lif
 from .lif import lif_feed_forward_step as lif_feed_forward_step
@@ -41,7 +42,7 @@ __all__ = [
 ]
 
 
-class LIFRefracParameters(NamedTuple):
+class LIFRefracParameters(StateTuple):
     r"""Parameters of a LIF neuron with a refractory period.
 
     Args:
@@ -58,7 +59,7 @@ class LIFRefracParameters(NamedTuple):
     rho_reset: Any = constant(5.0)
 
 
-class LIFRefracState(NamedTuple):
+class LIFRefracState(StateTuple):
     """State of a recurrent layer of LIF neurons with a refractory period, of the neurons' shape ``(B, N)``.
 
     Args:
@@ -75,7 +76,7 @@ class LIFRefracState(NamedTuple):
     rho: torch.Tensor
 
 
-class LIFRefracFeedForwardState(NamedTuple):
+class LIFRefracFeedForwardState(StateTuple):
     """State of LIF neurons with a refractory period, of the neurons' shape, for example ``(B, N)``.
 
     Args:

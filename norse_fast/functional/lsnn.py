@@ -16,7 +16,7 @@ networks of spiking neurons*, NeurIPS 2018.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
@@ -24,6 +24,7 @@ from .._constants import constant
 from .._kernels.neuron import SEQUENCES, Neuron
 from .._kernels.recurrent import RECURRENT, Recurrent, check_weights
 from .._kernels.reset import Reset
+from ..utils.pytree import StateTuple
 from .parameter import default_bio_parameters
 from .threshold import threshold
 
@@ -37,7 +38,7 @@ __all__ = [
 ]
 
 
-class LSNNParameters(NamedTuple):
+class LSNNParameters(StateTuple):
     r"""Parameters of an LSNN.
 
     Each is a number, a 0-dim tensor, or any shape that broadcasts to the neurons of one time step (for example
@@ -77,7 +78,7 @@ class LSNNParameters(NamedTuple):
         return cls(**default_bio_parameters("lsnn", **kwargs))
 
 
-class LSNNState(NamedTuple):
+class LSNNState(StateTuple):
     """State of a recurrent LSNN layer, each of the neurons' shape ``(B, N)``.
 
     Args:
@@ -98,7 +99,7 @@ class LSNNState(NamedTuple):
     b: torch.Tensor
 
 
-class LSNNFeedForwardState(NamedTuple):
+class LSNNFeedForwardState(StateTuple):
     """State of LSNN neurons without recurrence, each of the neurons' shape, for example ``(B, N)``.
 
     Args:

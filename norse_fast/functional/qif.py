@@ -12,18 +12,19 @@ Press, 2014, chapter 5.3; the input is the current times the resistance.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
 from .._constants import constant
 from .._kernels.neuron import SEQUENCES, Neuron
 from .._kernels.reset import Reset
+from ..utils.pytree import StateTuple
 
 __all__ = ["QIFFeedForwardState", "QIFParameters", "qif_feed_forward_step"]
 
 
-class QIFParameters(NamedTuple):
+class QIFParameters(StateTuple):
     r"""Parameters of a quadratic integrate-and-fire neuron.
 
     Each is a number, a 0-dim tensor, or any shape that broadcasts to the neurons of one time step; each may require grad.
@@ -54,7 +55,7 @@ class QIFParameters(NamedTuple):
     alpha: Any = constant(100.0)
 
 
-class QIFFeedForwardState(NamedTuple):
+class QIFFeedForwardState(StateTuple):
     """State of quadratic integrate-and-fire neurons, of the neurons' shape, for example ``(B, N)``.
 
     Args:

@@ -11,16 +11,17 @@ Biological Cybernetics 98 (2008), 459-478.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
 from .._constants import constant
+from ..utils.pytree import StateTuple
 
 __all__ = ["STDPSensorParameters", "STDPSensorState", "stdp_sensor_step"]
 
 
-class STDPSensorParameters(NamedTuple):
+class STDPSensorParameters(StateTuple):
     r"""Parameters of an STDP sensor, numbers or tensors that broadcast to the neurons.
 
     Args:
@@ -40,7 +41,7 @@ class STDPSensorParameters(NamedTuple):
     tau_c_inv: Any = constant(1.0 / 100e-3)
 
 
-class STDPSensorState(NamedTuple):
+class STDPSensorState(StateTuple):
     """State of an STDP sensor.
 
     Args:

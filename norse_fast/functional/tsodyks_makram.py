@@ -10,14 +10,16 @@ At a spike the utilisation :math:`u` grows by :math:`U (1 - u)`, and the synapse
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
+
+from ..utils.pytree import StateTuple
 
 __all__ = ["TsodyksMakramParameters", "TsodyksMakramState", "stp_step"]
 
 
-class TsodyksMakramState(NamedTuple):
+class TsodyksMakramState(StateTuple):
     """State of synapses with short-term plasticity, each of the synapses' shape.
 
     Args:
@@ -33,7 +35,7 @@ class TsodyksMakramState(NamedTuple):
     x: torch.Tensor
 
 
-class TsodyksMakramParameters(NamedTuple):
+class TsodyksMakramParameters(StateTuple):
     r"""Parameters of synapses with short-term plasticity, numbers or tensors that broadcast to the synapses.
 
     Args:

@@ -26,6 +26,10 @@ _GAIN = 10
 class _ConvNet(torch.nn.Module):
     """Two convolutions and a linear layer, of given widths, with LIF neurons; and a readout."""
 
+    lif0: LIFCell
+    lif1: LIFCell
+    lif2: LIFCell
+
     def __init__(
         self,
         channels: tuple[int, int, int],
@@ -37,11 +41,11 @@ class _ConvNet(torch.nn.Module):
     ) -> None:
         super().__init__()
         #: Height and width of what the second pool gives.
-        self.features = ((feature_size - 4) // 2 - 4) // 2
-        self.conv1 = torch.nn.Conv2d(*channels[:2], 5)
-        self.conv2 = torch.nn.Conv2d(*channels[1:], 5)
-        self.fc1 = torch.nn.Linear(self.features**2 * channels[2], hidden)
-        self.out = LILinearCell(hidden, _CLASSES)
+        self.features: int = ((feature_size - 4) // 2 - 4) // 2
+        self.conv1: torch.nn.Conv2d = torch.nn.Conv2d(*channels[:2], 5)
+        self.conv2: torch.nn.Conv2d = torch.nn.Conv2d(*channels[1:], 5)
+        self.fc1: torch.nn.Linear = torch.nn.Linear(self.features**2 * channels[2], hidden)
+        self.out: LILinearCell = LILinearCell(hidden, _CLASSES)
         self.lif0, self.lif1, self.lif2 = (
             LIFCell(LIFParameters(v_th=constant(v_th), method=method)) for v_th in thresholds
         )

@@ -176,6 +176,11 @@ class Delay(_Delay):
 class _DelayedLinear(_Delayed):
     """Weights with delays; its subclasses choose between a step and all steps."""
 
+    in_features: int
+    out_features: int
+    weight: torch.Tensor
+    bias: torch.Tensor | None
+
     def __init__(
         self,
         in_features: int,

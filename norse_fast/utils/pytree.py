@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+import builtins
+import inspect
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
 from torch.utils import _pytree
-from typing_extensions import dataclass_transform
+from typing_extensions import Self, dataclass_transform
 
 __all__ = [
     "MultipleInheritanceNamedTupleMeta",
@@ -120,37 +122,10 @@ def _map_tensors(state: Any, fn: Callable[[torch.Tensor], torch.Tensor]) -> Any:
     return _pytree.tree_map_only(torch.Tensor, convert, state)
 
 
-def _to(self: Any, *args: Any, **kwargs: Any) -> Any:
-    """The same tuple with every tensor moved or converted as by ``torch.Tensor.to``; ``requires_grad`` is kept."""
-    return _map_tensors(self, lambda x: x.to(*args, **kwargs))
-
-
-def _cuda(self: Any, device: Any = None, non_blocking: bool = False) -> Any:
-    """The same tuple with every tensor on a CUDA device."""
-    return _map_tensors(self, lambda x: x.cuda(device, non_blocking))
-
-
-def _cpu(self: Any) -> Any:
-    """The same tuple with every tensor on the CPU."""
-    return _map_tensors(self, lambda x: x.cpu())
-
-
-def _int(self: Any) -> Any:
-    """The same tuple with every tensor in int32."""
-    return _map_tensors(self, lambda x: x.int())
-
-
-def _float(self: Any) -> Any:
-    """The same tuple with every tensor in float32; ``requires_grad`` is kept."""
-    return _map_tensors(self, lambda x: x.float())
-
-
-def _broadcast(self: Any, template: torch.Tensor) -> Any:
-    """The same tuple with every tensor expanded to the shape of ``template``, see :func:`broadcast_input`."""
-    return _pytree.tree_map_only(torch.Tensor, lambda x: broadcast_input(x, template), self)
-
-
-_METHODS = {"to": _to, "cuda": _cuda, "cpu": _cpu, "int": _int, "float": _float, "broadcast": _broadcast}
+def _make_storable(kind: Any) -> None:
+    """Let ``torch.load`` with ``weights_only`` and ``torch.export.save`` know a class of named tuples."""
+    torch.serialization.add_safe_globals([kind])
+    _pytree._register_namedtuple(kind, serialized_type_name=f"{kind.__module__}.{kind.__name__}")
 
 
 def _is_member(name: str, value: Any) -> bool:
@@ -183,11 +158,15 @@ class MultipleInheritanceNamedTupleMeta(type):
         (Pair(a=2.0, b=1.0), 3.0)
     """
 
+    #: What every subclass gets, from the body of StateTuple.
+    _methods: dict[str, Any]
+
     def __new__(mcs, name: str, bases: tuple[type, ...], namespace: dict[str, Any]) -> Any:
         """The named tuple, or :class:`StateTuple` itself."""
         annotations = type(name, (), dict(namespace)).__annotations__
         if not bases and not annotations:
-            return super().__new__(mcs, name, bases, {**_METHODS, **namespace})
+            mcs._methods = {k: v for k, v in namespace.items() if inspect.isfunction(v)}
+            return super().__new__(mcs, name, bases, namespace)
         others = tuple(base for base in bases if not isinstance(base, MultipleInheritanceNamedTupleMeta))
         members = {k: v for k, v in namespace.items() if k not in annotations and _is_member(k, v)}
         about = {k: namespace.get(k) for k in ("__module__", "__qualname__", "__doc__")}
@@ -202,9 +181,11 @@ class MultipleInheritanceNamedTupleMeta(type):
             defaults = {field: namespace[field] for field in annotations if field in namespace}
             tuple_class.__new__.__defaults__ = tuple(defaults.values())
             tuple_class._field_defaults = defaults
-            for member, value in {**_METHODS, **({} if others else members), **about}.items():
+            for member, value in {**mcs._methods, **({} if others else members), **about}.items():
                 setattr(tuple_class, member, value)
             if not others:
+                if str(about["__module__"]).startswith("norse_fast."):
+                    _make_storable(tuple_class)
                 return tuple_class
             # Last, so that what other bases define comes before the methods of StateTuple.
             others = (*others, tuple_class)
@@ -216,14 +197,22 @@ class MultipleInheritanceNamedTupleMeta(type):
         return issubclass(type(instance), cls)
 
     def __subclasscheck__(cls, subclass: type) -> bool:
-        return subclass is cls or (issubclass(subclass, tuple) and getattr(subclass, "broadcast", None) is _broadcast)
+        return subclass is cls or (
+            issubclass(subclass, tuple) and getattr(subclass, "broadcast", None) is StateTuple.broadcast
+        )
 
 
 class StateTuple(metaclass=MultipleInheritanceNamedTupleMeta):
-    """Base of parameter and state tuples: a named tuple with ``to``, ``cuda``, ``cpu``, ``int``, ``float`` and ``broadcast``.
+    """Base of parameter and state tuples: a named tuple with methods that act on every tensor in it.
 
-    ``to`` takes what ``torch.Tensor.to`` takes; ``broadcast(template)`` expands every tensor as :func:`broadcast_input`.
-    All keep ``requires_grad`` and leave what is no tensor as it is.
+    - ``to`` takes what ``torch.Tensor.to`` takes; ``cuda``, ``cpu``, ``int`` and ``float`` are short for some of that;
+      ``broadcast(template)`` expands every tensor as :func:`broadcast_input`. They keep ``requires_grad``.
+    - ``detach()`` and ``clone()`` are those of tensors.
+    - ``state[mask]`` and ``state[indices]`` choose samples of the batch. A number or a slice chooses fields, as in any tuple.
+    - ``state.where(mask, other)`` keeps the samples where ``mask`` holds, and takes the others from another state, for
+      example the initial one where an episode ended.
+
+    What is no tensor stays as it is.
 
     Example:
         >>> class Pair(StateTuple):
@@ -231,4 +220,83 @@ class StateTuple(metaclass=MultipleInheritanceNamedTupleMeta):
         ...     b: torch.Tensor = torch.tensor(1.0)
         >>> Pair(torch.zeros(2)).to(torch.float64).a
         tensor([0., 0.], dtype=torch.float64)
+        >>> state = Pair(torch.tensor([1.0, 2.0]), torch.tensor([3.0, 4.0]))
+        >>> done = torch.tensor([False, True])
+        >>> state[done].a, state.where(~done, Pair(torch.zeros(2), torch.zeros(2))).b
+        (tensor([2.]), tensor([3., 0.]))
     """
+
+    def to(self, *args: Any, **kwargs: Any) -> Self:
+        """The same tuple with every tensor moved or converted as by ``torch.Tensor.to``; ``requires_grad`` is kept."""
+        return _map_tensors(self, lambda x: x.to(*args, **kwargs))
+
+    def cuda(self, device: Any = None, non_blocking: bool = False) -> Self:
+        """The same tuple with every tensor on a CUDA device."""
+        return _map_tensors(self, lambda x: x.cuda(device, non_blocking))
+
+    def cpu(self) -> Self:
+        """The same tuple with every tensor on the CPU."""
+        return _map_tensors(self, lambda x: x.cpu())
+
+    def int(self) -> Self:
+        """The same tuple with every tensor in int32."""
+        return _map_tensors(self, lambda x: x.int())
+
+    def float(self) -> Self:
+        """The same tuple with every tensor in float32; ``requires_grad`` is kept."""
+        return _map_tensors(self, lambda x: x.float())
+
+    def broadcast(self, template: torch.Tensor) -> Self:
+        """The same tuple with every tensor expanded to the shape of ``template``, see :func:`broadcast_input`."""
+        return _pytree.tree_map_only(torch.Tensor, lambda x: broadcast_input(x, template), self)
+
+    def detach(self) -> Self:
+        """The same tuple with every tensor detached from its history, as between the pieces of a long sequence."""
+        return _pytree.tree_map_only(torch.Tensor, torch.Tensor.detach, self)
+
+    def clone(self) -> Self:
+        """The same tuple with a copy of every tensor, through which gradients flow."""
+        return _pytree.tree_map_only(torch.Tensor, torch.Tensor.clone, self)
+
+    def where(self, mask: torch.Tensor, other: Self) -> Self:
+        """The samples of this tuple where ``mask`` holds, and those of ``other`` elsewhere.
+
+        ``mask`` is boolean and has the first dimensions of the tensors, for example ``(B,)``. ``other`` is a tuple of the
+        same kind, for example an initial state.
+        """
+        if not isinstance(mask, torch.Tensor) or mask.dtype is not torch.bool:
+            got = f"dtype {mask.dtype}" if isinstance(mask, torch.Tensor) else type(mask).__name__
+            raise TypeError(f"mask: got {got}, expected a boolean tensor; compare with == or call .bool().")
+        if type(other) is not type(self):
+            raise TypeError(
+                f"other: got {type(other).__name__}, expected {type(self).__name__}, as the tuple itself is."
+            )
+
+        def choose(own: Any, others: Any) -> Any:
+            if not isinstance(own, (torch.Tensor, int, float)):
+                return own
+            tensors = [x for x in (own, others) if isinstance(x, torch.Tensor)]
+            dims = max([mask.dim(), *(x.dim() for x in tensors)])
+            return torch.where(mask.reshape(*mask.shape, *(1,) * (dims - mask.dim())), own, others)
+
+        return _pytree.tree_map(choose, self, other)
+
+    def __getitem__(self, index: Any) -> Any:
+        """A field by its number, fields by a slice; or, by a tensor, a list or ``...``, those samples of every tensor.
+
+        ``state[mask]`` and ``state[indices]`` choose among the first dimension, ``state[..., :5]`` among the last.
+        """
+        if isinstance(index, slice) or (hasattr(index, "__index__") and not isinstance(index, torch.Tensor)):
+            return tuple.__getitem__(self, index)  # type: ignore[call-overload]
+        return _pytree.tree_map_only(torch.Tensor, lambda x: x[index], self)
+
+    if TYPE_CHECKING:
+        _fields: ClassVar[tuple[str, ...]]
+        _field_defaults: ClassVar[dict[str, Any]]
+
+        @classmethod
+        def _make(cls, iterable: Iterable[Any]) -> Self: ...
+        def _replace(self, **kwargs: Any) -> Self: ...
+        def _asdict(self) -> dict[str, Any]: ...
+        def __iter__(self) -> Iterator[Any]: ...
+        def __len__(self) -> builtins.int: ...
