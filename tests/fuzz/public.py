@@ -259,6 +259,9 @@ class Writer:
             keywords["spiking_method"] = "nf.tonic_spiking._replace(p=p)" if p else "nf.tonic_spiking"
         elif p:
             keywords["p"] = "p"
+        if model.spikes:
+            keywords["reset"] = d.pick("reset", ("", "'subtract'", "'none'", "'value'"), (6, 1, 1, 0.5))
+            keywords["detach_reset"] = d.pick("detach_reset", ("", "True", "False"), (6, 1, 1))
         if form == "layer":
             keywords["record_states"] = "True" if d.chance("record", 0.3) else ""
             if not sizes:
@@ -278,6 +281,10 @@ class Writer:
     def finish(self, target: str, body: list[str], lines: list[str], leaves: str, **known: Any) -> Case:
         """The whole program, whose ``lines`` make the arguments and whose ``body`` makes a list ``out``."""
         d = self.d
+        if any("S(" in line for line in (*self.setup, *lines)):
+            # On a spike that nothing depends on, PyTorch has no gradient to compute; in the kernels it is zero times the
+            # surrogate's derivative, which may be NaN.
+            lines = [re.sub(r"(, )?(reset='none'|detach_reset=True)(?(1)|(, )?)", "", line) for line in lines]
         mode = d.pick("mode", ("", "@torch.no_grad()", "@torch.inference_mode()"), (20, 2, 0.3))
         if d.chance("threads", 0.3):
             self.setup.append("torch.set_num_threads(2)")
