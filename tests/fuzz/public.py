@@ -62,6 +62,11 @@ def call_text(name: str, *arguments: str, **keywords: str) -> str:
     return f"{name}({', '.join([a for a in arguments if a] + [f'{k}={v}' for k, v in keywords.items() if v])})"
 
 
+def runs_away(model: Model) -> bool:
+    """Whether a potential that is not reset to a value soon is infinite."""
+    return model.name.startswith(("izhikevich", "lif_adex", "lif_ex", "qif"))
+
+
 class Writer:
     """Writes a case, choice by choice."""
 
@@ -260,8 +265,10 @@ class Writer:
         elif p:
             keywords["p"] = "p"
         if model.spikes:
-            keywords["reset"] = d.pick("reset", ("", "'subtract'", "'none'", "'value'"), (6, 1, 1, 0.5))
-            keywords["detach_reset"] = d.pick("detach_reset", ("", "True", "False"), (6, 1, 1))
+            keywords["reset"] = d.pick(
+                "reset", ("", "'subtract'", "'value'", "'none'"), (6, 1, 0.5, not runs_away(model))
+            )
+            keywords["detach_reset"] = d.pick("detach_reset", ("", "False", "True"), (6, 1, not runs_away(model)))
         if form == "layer":
             keywords["record_states"] = "True" if d.chance("record", 0.3) else ""
             if not sizes:
@@ -282,8 +289,8 @@ class Writer:
         """The whole program, whose ``lines`` make the arguments and whose ``body`` makes a list ``out``."""
         d = self.d
         if any("S(" in line for line in (*self.setup, *lines)):
-            # On a spike that nothing depends on, PyTorch has no gradient to compute; in the kernels it is zero times the
-            # surrogate's derivative, which may be NaN.
+            # A spike that nothing depends on has no gradient in PyTorch. In the kernels that is zero times the surrogate's
+            # derivative, which may be NaN.
             lines = [re.sub(r"(, )?(reset='none'|detach_reset=True)(?(1)|(, )?)", "", line) for line in lines]
         mode = d.pick("mode", ("", "@torch.no_grad()", "@torch.inference_mode()"), (20, 2, 0.3))
         if d.chance("threads", 0.3):
