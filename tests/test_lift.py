@@ -295,6 +295,7 @@ STATELESS: dict[str, tuple[tuple[Any, ...], dict[str, Any], tuple[int, ...]]] = 
     "SpikeLinear": ((4, 3), {}, (4,)),
     "SpikeConv2d": ((2, 3, 2), {}, (2, 4, 4)),
     "SpikeMaxPool2d": ((2,), {}, (2, 4, 4)),
+    "SpikeAvgPool2d": ((2,), {}, (2, 4, 4)),
     "LayerNorm": ((4,), {}, (4,)),
     "RMSNorm": ((4,), {}, (4,)),
     "PixelShuffle": ((2,), {}, (4, 3, 3)),

@@ -29,7 +29,7 @@ from .leaky_integrator import LILinearCell
 from .lif_mc import CoupledCell
 from .sequential import SequentialState
 from .snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell, find_fused
-from .spike_products import SpikeConv2d, SpikeLinear, SpikeMaxPool2d
+from .spike_products import SpikeAvgPool2d, SpikeConv2d, SpikeLinear, SpikeMaxPool2d
 
 __all__ = ["RULES", "Layer", "Obstacle", "Rule", "merge_time", "plan", "run"]
 
@@ -252,6 +252,7 @@ for _n in (1, 2, 3):
     _register(Rule(_over_time, _running_statistics), f"InstanceNorm{_n}d")
     _register(Rule(_over_time, _random), f"Dropout{_n}d")
 RULES[SpikeConv2d], RULES[SpikeMaxPool2d] = RULES[nn.Conv2d], RULES[nn.MaxPool2d]
+RULES[SpikeAvgPool2d] = RULES[nn.AvgPool2d]
 _register(Rule(_call, _chunks), "RNN", "LSTM", "GRU")
 
 _OWN_TIME = "takes the first dimension of each step as its own time"
