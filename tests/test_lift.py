@@ -349,7 +349,7 @@ NEED_A_BATCH = {
     "PReLU",
 }
 NEED_A_BATCH |= {"Upsample", "UpsamplingNearest2d", "UpsamplingBilinear2d"}
-OTHERS = {"Embedding", "RNN", "LSTM", "GRU", "Identity", "Lift"}
+OTHERS = {"Embedding", "RNN", "LSTM", "GRU", "Identity"}
 
 
 def test_every_rule_has_a_case():

@@ -31,7 +31,7 @@ from .sequential import SequentialState
 from .snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell, find_fused
 from .spike_products import SpikeAvgPool2d, SpikeConv2d, SpikeLinear, SpikeMaxPool2d
 
-__all__ = ["RULES", "Layer", "Obstacle", "Rule", "merge_time", "plan", "run"]
+__all__ = ["RULES", "RULES_BY_FORWARD", "Layer", "Obstacle", "Rule", "merge_time", "plan", "run"]
 
 
 class Obstacle(NamedTuple):
@@ -256,8 +256,8 @@ RULES[SpikeAvgPool2d] = RULES[nn.AvgPool2d]
 _register(Rule(_call, _chunks), "RNN", "LSTM", "GRU")
 
 _OWN_TIME = "takes the first dimension of each step as its own time"
-# By what their forward is: subclasses that leave it alone only choose parameters.
-_RULES_BY_FORWARD: dict[type[nn.Module], Rule] = {
+#: By what their forward is: subclasses that leave it alone only choose parameters.
+RULES_BY_FORWARD: dict[type[nn.Module], Rule] = {
     SNNCell: Rule(_run_cell, _foreign, "one kernel for all time steps"),
     SNNRecurrentCell: Rule(_run_recurrent_cell, _foreign, "one product for the input of all time steps"),
     LILinearCell: Rule(_run_linear_cell, why="one kernel for all time steps"),
@@ -316,7 +316,7 @@ def _find_rule(module: nn.Module) -> Rule | None:
     if type(module) in RULES:
         return RULES[type(module)]
     forward = type(module).forward
-    return next((rule for base, rule in _RULES_BY_FORWARD.items() if forward is base.forward), None)
+    return next((rule for base, rule in RULES_BY_FORWARD.items() if forward is base.forward), None)
 
 
 def _find_obstacle(module: nn.Module, rule: Rule | None) -> Obstacle | None:
