@@ -1032,3 +1032,19 @@ def test_what_counts_as_a_module_that_computes():
     report = reported(model)
     assert report.fast == ["0", "3"]
     assert report.others == ["2"]
+
+
+@pytest.mark.filterwarnings("ignore:nirtorch:DeprecationWarning")
+def test_graphs_that_norse_writes_of_lifts():
+    pytest.importorskip("nir")
+    pytest.importorskip("nirtorch")
+    model = norse.Lift(norse.SequentialState(torch.nn.Linear(3, 3), norse.LIFBoxCell()))
+    expected = norse.to_nir(model, torch.rand(1, 2, 3))
+    nf.accelerate(model, report=None, lift=True)
+    actual = norse.to_nir(model, torch.rand(1, 2, 3))
+    assert {name: type(node) for name, node in actual.nodes.items()} == {
+        name: type(node) for name, node in expected.nodes.items()
+    }
+    assert len(actual.nodes) == 4
+    assert sorted(actual.edges) == sorted(expected.edges)
+    assert isinstance(model, nf.Lift)

@@ -638,6 +638,21 @@ def test_states_go_in_and_out():
     assert torch.equal(pickle.loads(pickle.dumps(network))(x)[0], z)
 
 
+def test_tracers_that_replace_all_calls_see_each(monkeypatch):
+    called, call = [], nn.Module.__call__
+
+    def trace(module, *arguments, **options):
+        called.append(type(module).__name__)
+        return call(module, *arguments, **options)
+
+    lift = nf.Lift(nf.SequentialState(nn.Linear(WIDTH, WIDTH), nf.LIFCell()))
+    x = 20 * torch.rand(3, 2, WIDTH)
+    expected = lift(x)[0]
+    monkeypatch.setattr(nn.Module, "__call__", trace)
+    torch.testing.assert_close(lift(x)[0], expected)
+    assert called == ["Lift", *3 * ["SequentialState", "Linear", "LIFCell"]]
+
+
 def test_errors():
     lift = nf.Lift(nf.SequentialState(nf.LIFCell(), nf.SequentialState(nf.LICell())))
     for x in (torch.tensor(1.0), torch.ones(0, 3)):

@@ -307,9 +307,13 @@ def _is_watched(module: nn.Module) -> bool:
     )
 
 
+# As it was imported: tracers, as that of nirtorch, replace it to see the calls of all modules.
+_CALL = nn.Module.__call__
+
+
 def _is_replaced(module: nn.Module) -> bool:
     """Whether a call of the instance does something else than the forward of its class."""
-    return "forward" in module.__dict__ or type(module).__call__ is not nn.Module.__call__
+    return "forward" in module.__dict__ or type(module).__call__ is not _CALL
 
 
 def _find_rule(module: nn.Module) -> Rule | None:
