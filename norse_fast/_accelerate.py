@@ -7,13 +7,14 @@ Norse's modules are told by the names of their classes, so Norse is never import
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 import importlib
 import numbers
 import sys
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar, cast
 
@@ -21,10 +22,14 @@ import torch
 
 from . import functional, module
 from ._constants import constant
+from .module._layers import Layer, plan
 from .module.leaky_integrator import LILinearCell
 from .module.lif_correlation import LIFCorrelation
+from .module.lift import Lift
+from .module.sequential import SequentialState
 from .module.snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell
 from .module.spike_products import SpikeConv2d, SpikeLinear, SpikeMaxPool2d
+from .utils.state import _is_module_stateful
 
 __all__ = ["AccelerationReport", "accelerate", "revert"]
 
@@ -40,6 +45,19 @@ _ENCODERS = (
     module.SignedPoissonEncoderStep,
     module.SpikeLatencyLIFEncoder,
 )
+# Those whose outputs are no ones and zeros.
+_GRADED = (
+    module.LI,
+    module.LICell,
+    module.LIBox,
+    module.LIBoxCell,
+    LILinearCell,
+    module.SignedPoissonEncoder,
+    module.SignedPoissonEncoderStep,
+)
+# Modules of PyTorch behind which spikes are still spikes; and these too, but for training.
+_KEEP_SPIKES = (torch.nn.Flatten, torch.nn.Unflatten, torch.nn.Identity, torch.nn.MaxPool2d)
+_KEEP_SPIKES_IN_EVALUATION = (torch.nn.Dropout, torch.nn.Dropout1d, torch.nn.Dropout2d)
 
 # Where norse_fast computes something else on purpose, and why.
 _DIFFERENT = {
@@ -74,27 +92,42 @@ class AccelerationReport:
         swapped: the classes of the modules that are norse_fast's now.
         left: why other modules of Norse are still what they were.
         notes: what to know about swapped modules: a remark, and the modules that it is about.
+        fast: which of the modules that compute something, that is, hold no others that do, are norse_fast's now.
+        others: the rest of these.
+        gains: what one more argument of :func:`accelerate` would give, and to which modules.
 
     Example:
-        >>> print(AccelerationReport(swapped={"1": "LIFCell"}, left={"3": "it is special"}))
+        >>> print(AccelerationReport(swapped={"1": "LIFCell"}, left={"3": "it is special"}, fast=["1"], others=["0", "3"]))
         norse_fast: 1 accelerated, 1 left as they are
           1  LIFCell
           3  left: it is special
+          fast now: 1 of 3 modules (1)
     """
 
     swapped: dict[str, str] = field(default_factory=dict)
     left: dict[str, str] = field(default_factory=dict)
     notes: dict[str, list[str]] = field(default_factory=dict)
+    fast: list[str] = field(default_factory=list)
+    others: list[str] = field(default_factory=list)
+    gains: dict[str, list[str]] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        if not self.swapped and not self.left:
-            return "norse_fast: the model has no modules of Norse"
-        texts = {**self.swapped, **{name: f"left: {reason}" for name, reason in self.left.items()}}
-        width = max(len(name or _ROOT) for name in texts)
         head = f"norse_fast: {len(self.swapped)} accelerated, {len(self.left)} left as they are"
+        if not self.swapped and not self.left:
+            head = "norse_fast: the model has no modules of Norse"
+        texts = {**self.swapped, **{name: f"left: {reason}" for name, reason in self.left.items()}}
+        width = max((len(name or _ROOT) for name in texts), default=0)
         lines = [f"  {name or _ROOT:{width}}  {text}" for name, text in texts.items()]
-        remarks = [f"  {note}: {', '.join(name or _ROOT for name in names)}" for note, names in self.notes.items()]
-        return "\n".join([head, *lines, *remarks])
+        lines += [f"  {note}: {_listed(names)}" for note, names in self.notes.items()]
+        if self.fast or (self.left and self.others):
+            share = f"{len(self.fast)} of {len(self.fast) + len(self.others)} modules"
+            lines.append(f"  fast now: {share} ({_listed(self.fast)})" if self.fast else f"  fast now: {share}")
+        lines += [f"  still to gain: {gain} ({_listed(names)})" for gain, names in self.gains.items()]
+        return "\n".join([head, *lines])
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(name or _ROOT for name in names)
 
 
 class _Swap(NamedTuple):
@@ -123,7 +156,11 @@ class _Original:
 
 
 def accelerate(
-    model: _Model, report: Callable[[AccelerationReport], Any] | None = print, *, products: bool = False
+    model: _Model,
+    report: Callable[[AccelerationReport], Any] | None = print,
+    *,
+    products: bool = False,
+    lift: bool = False,
 ) -> _Model:
     """Turn the neurons and encoders of Norse in a model into those of norse_fast, in place.
 
@@ -138,10 +175,14 @@ def accelerate(
 
     Args:
         model: any module. Its neurons are found as PyTorch finds them, by ``model.modules()``.
-        report: called with what was swapped, what was left, and why; None for no report.
+        report: called with what was swapped, what was left, and why, how much of the model is fast now, and what the
+            arguments below would still give; None for no report.
         products: also turn every ``torch.nn.Linear``, ``Conv2d`` and ``MaxPool2d`` into a :class:`norse_fast.SpikeLinear`,
             ``SpikeConv2d`` or ``SpikeMaxPool2d``, which are faster where spikes come in. Their sums round differently from a
             product of matrices, so this is off by default.
+        lift: also turn every ``Lift`` of Norse, with its ``SequentialState``, into :class:`norse_fast.Lift`, which runs layer
+            by layer over time wherever that is the same as step by step. Products of more samples may round differently, so
+            this is off by default. A ``Lift`` stays where, in the present mode, no layer in it can run over time.
 
     Returns:
         The model itself.
@@ -156,24 +197,125 @@ def accelerate(
         True
     """
     _check_module(model)
-    plans = [(name, part, plan) for name, part in model.named_modules() if (plan := _plan(part, products)) is not None]
+    plans = [(name, part, how) for name, part in model.named_modules() if (how := _plan(part, products)) is not None]
     result = AccelerationReport()
-    for name, part, plan in plans:
-        if isinstance(plan, str):
-            result.left[name] = plan
+    for name, part, how in plans:
+        if isinstance(how, str):
+            result.left[name] = how
             continue
-        result.swapped[name] = plan.kind.__name__
-        ours, theirs = cast(Any, plan.kind), cast(Any, type(part))
-        kind = ours if issubclass(ours, theirs) else _both(ours, theirs)
-        for note in dict.fromkeys(plan.notes):
-            result.notes.setdefault(note, []).append(name)
-        before = {key: vars(part)[key] for key in plan.attributes if key in vars(part)}
-        vars(part)[_ORIGINAL] = _Original((type(part), kind), before, plan.attributes)
-        vars(part).update(plan.attributes)
-        part.__class__ = kind
+        result.swapped[name] = how.kind.__name__
+        for note in dict.fromkeys(how.notes):
+            _note(result, note, name)
+        _swap(part, _joined(how.kind, type(part)), how.attributes)
+    _look_at_lifts(model, result, lift)
+    _look_at_layers(model, result)
     if report is not None:
         report(result)
     return model
+
+
+def _swap(part: torch.nn.Module, kind: Any, attributes: dict[str, Any]) -> None:
+    before = {key: vars(part)[key] for key in attributes if key in vars(part)}
+    vars(part)[_ORIGINAL] = _Original((type(part), kind), before, attributes)
+    vars(part).update(attributes)
+    part.__class__ = kind
+
+
+def _joined(ours: Any, theirs: Any) -> Any:
+    """The class that a module becomes."""
+    return ours if issubclass(ours, theirs) else _both(ours, theirs)
+
+
+def _look_at_lifts(model: torch.nn.Module, result: AccelerationReport, swap: bool) -> None:
+    """Swap the Lifts of Norse, or report what that would give."""
+    names = {part: name for name, part in model.named_modules()}
+    lifts = [part for part in names if _counterpart(type(part), module) is Lift]
+    found = {}
+    # The inner ones first, because the outer ones ask what they are.
+    for part in reversed(lifts):
+        containers = list(dict.fromkeys(_containers(part.lifted_module)))
+        found[part] = containers, _plan_of_lift(model, part, containers)
+        if swap and not isinstance(found[part][1], str):
+            for each, kind in ((part, Lift), *((each, SequentialState) for each in containers)):
+                _swap(each, _joined(kind, type(each)), {})
+    for part in lifts:
+        name, (containers, layers) = names[part], found[part]
+        if isinstance(layers, str):
+            if swap:
+                result.left[name] = layers
+        elif swap:
+            for each in (part, *containers):
+                result.left.pop(names[each], None)
+                result.swapped[names[each]] = type(each).__name__
+            _note(result, "layers run over all time steps at once, where products may round differently", name)
+            for layer in layers:
+                if layer.over_time is None:
+                    where = ".".join(key for key in (name, "lifted_module", layer.name) if key)
+                    _note(result, f"stepped all the same, {layer.why}", where)
+        else:
+            cells = [inner for inner in part.modules() if isinstance(inner, _NEURONS)]
+            text = _counted(len(cells), "cell") if cells else _counted(len(layers), "layer")
+            result.gains.setdefault(f"Lift of {text}: lift=True", []).append(name)
+
+
+def _note(result: AccelerationReport, note: str, name: str) -> None:
+    result.notes.setdefault(note, []).append(name)
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def _containers(part: torch.nn.Module) -> Iterator[torch.nn.Module]:
+    """The containers of Norse that Lift has to look into, where those of norse_fast would do the same."""
+    if _counterpart(type(part), module) is SequentialState:
+        if "forward" in vars(part) or part.stateful_layers != [_is_module_stateful(child) for child in cast(Any, part)]:
+            return
+        yield part
+    if isinstance(part, torch.nn.Sequential):
+        for child in part.children():
+            yield from _containers(child)
+
+
+def _plan_of_lift(model: torch.nn.Module, part: Any, containers: list[torch.nn.Module]) -> list[Layer] | str:
+    """The layers of a Lift of Norse as norse_fast's would run them, or why it stays."""
+    if "forward" in vars(part):
+        return "its forward is one of your own"
+    stateful = _is_module_stateful(part.lifted_module)
+    if part.is_stateful != stateful:
+        return "its module was exchanged, and Norse goes on as if the old one were there"
+    for parent in model.modules():
+        # They ask Lift for its state, which that of Norse does not have; and nothing asks Norse's containers again.
+        if stateful and isinstance(parent, (SequentialState, Lift)) and part in list(parent.children()):
+            return f"it is in a {type(parent).__name__} of norse_fast, which would hand it a state"
+    kinds = [(each, type(each)) for each in containers]
+    with contextlib.ExitStack() as stack:
+        for each, kind in kinds:
+            stack.callback(setattr, each, "__class__", kind)
+            cast(Any, each).__class__ = _joined(SequentialState, kind)
+        layers = plan(part.lifted_module)
+    if all(layer.over_time is None for layer in layers):
+        reasons = dict.fromkeys(f"{type(layer.module).__name__}: {layer.why}" for layer in layers)
+        return f"nothing in it can run over time; {'; '.join(reasons) or 'it is empty'}"
+    return layers
+
+
+def _look_at_layers(model: torch.nn.Module, result: AccelerationReport) -> None:
+    """Report which layers are fast, and which of PyTorch's are fed by spikes, in the order in which they are registered."""
+    spikes = False
+    fed: dict[str, list[str]] = {}
+    on_cpu = all(p.is_cpu and p.dtype in (torch.float32, torch.float64) for p in model.parameters())
+    for name, part in _layers(model):
+        is_ours = any(kind.__module__.startswith("norse_fast.") for kind in type(part).__mro__)
+        (result.fast if is_ours else result.others).append(name)
+        if spikes and on_cpu and _sums_spikes(part):
+            fed.setdefault(type(part).__name__, []).append(name)
+        if (kind := _neuron(part)) is not None:
+            spikes = not issubclass(kind, _GRADED)
+        elif not isinstance(part, _KEEP_SPIKES):
+            spikes = spikes and isinstance(part, _KEEP_SPIKES_IN_EVALUATION) and not part.training
+    for layer, names in fed.items():
+        result.gains[f"{_counted(len(names), f'{layer} layer')} fed by spikes: products=True"] = names
 
 
 def revert(model: _Model) -> _Model:
@@ -263,6 +405,37 @@ def _check_module(model: Any) -> None:
         raise TypeError(f"model: got {type(model).__name__}, expected a torch.nn.Module; pass the model itself.")
 
 
+def _layers(model: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Module]]:
+    """The modules that compute something and hold no others that do."""
+    inside: set[torch.nn.Module] = set()
+    for name, part in model.named_modules():
+        if part in inside:
+            continue
+        whole = _neuron(part) is not None or "parametrizations" in part._modules
+        if whole or [each for each in part.modules() if _computes(each)] == [part]:
+            inside.update(part.modules())
+            yield name, part
+
+
+def _computes(part: torch.nn.Module) -> bool:
+    return "forward" in vars(part) or type(part).forward is not torch.nn.Module.forward
+
+
+def _neuron(part: torch.nn.Module) -> type[torch.nn.Module] | None:
+    """The neuron or encoder of norse_fast that a module is, or the one that is called like it in Norse."""
+    kinds = (k if k.__module__.startswith("norse_fast.") else _counterpart(k, module) for k in type(part).__mro__)
+    return next((kind for kind in kinds if kind is not None and issubclass(kind, (*_NEURONS, *_ENCODERS))), None)
+
+
+def _sums_spikes(part: Any) -> bool:
+    """Whether a module of PyTorch would be faster for spikes as one of norse_fast."""
+    if type(part) not in _PRODUCTS or "forward" in vars(part):
+        return False
+    if isinstance(part, torch.nn.Conv2d):
+        return part.groups == 1 and part.padding_mode == "zeros" and not isinstance(part.padding, str)
+    return not (isinstance(part, torch.nn.MaxPool2d) and (part.return_indices or part.ceil_mode))
+
+
 def _is_of_norse(thing: Any) -> bool:
     return str(getattr(thing, "__module__", "")).startswith(_NORSE)
 
@@ -278,7 +451,7 @@ def _plan(part: torch.nn.Module, products: bool) -> _Swap | str | None:
         if "forward" in vars(part):
             return "its forward is one of your own"
         return _Swap(_PRODUCTS[type(part)], {}, ["sums of weights over spikes may round differently from a product"])
-    if isinstance(part, (*_NEURONS, *_ENCODERS)):
+    if isinstance(part, (*_NEURONS, *_ENCODERS, Lift, SequentialState)):
         return None
     theirs = next((kind for kind in type(part).__mro__ if _is_of_norse(kind)), None)
     if theirs is None:

@@ -295,6 +295,7 @@ STATELESS: dict[str, tuple[tuple[Any, ...], dict[str, Any], tuple[int, ...]]] = 
     "SpikeLinear": ((4, 3), {}, (4,)),
     "SpikeConv2d": ((2, 3, 2), {}, (2, 4, 4)),
     "SpikeMaxPool2d": ((2,), {}, (2, 4, 4)),
+    "SpikeAvgPool2d": ((2,), {}, (2, 4, 4)),
     "LayerNorm": ((4,), {}, (4,)),
     "RMSNorm": ((4,), {}, (4,)),
     "PixelShuffle": ((2,), {}, (4, 3, 3)),
@@ -348,7 +349,7 @@ NEED_A_BATCH = {
     "PReLU",
 }
 NEED_A_BATCH |= {"Upsample", "UpsamplingNearest2d", "UpsamplingBilinear2d"}
-OTHERS = {"Embedding", "RNN", "LSTM", "GRU", "Identity", "Lift"}
+OTHERS = {"Embedding", "RNN", "LSTM", "GRU", "Identity"}
 
 
 def test_every_rule_has_a_case():
@@ -635,6 +636,21 @@ def test_states_go_in_and_out():
     assert torch.equal(network(x, states)[0], cell(linear(x), states[1])[0])
     assert list(network.state_dict()) == ["0.lifted_module.weight", "0.lifted_module.bias"]
     assert torch.equal(pickle.loads(pickle.dumps(network))(x)[0], z)
+
+
+def test_tracers_that_replace_all_calls_see_each(monkeypatch):
+    called, call = [], nn.Module.__call__
+
+    def trace(module, *arguments, **options):
+        called.append(type(module).__name__)
+        return call(module, *arguments, **options)
+
+    lift = nf.Lift(nf.SequentialState(nn.Linear(WIDTH, WIDTH), nf.LIFCell()))
+    x = 20 * torch.rand(3, 2, WIDTH)
+    expected = lift(x)[0]
+    monkeypatch.setattr(nn.Module, "__call__", trace)
+    torch.testing.assert_close(lift(x)[0], expected)
+    assert called == ["Lift", *3 * ["SequentialState", "Linear", "LIFCell"]]
 
 
 def test_errors():

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch.autograd import forward_ad
-from torch.nn.functional import conv2d, linear, max_pool2d
+from torch.nn.functional import avg_pool2d, conv2d, linear, max_pool2d
 
 import norse_fast as nf
 from norse_fast._kernels.extension import kernels_disabled
@@ -226,6 +226,69 @@ def test_pools_equal_those_of_pytorch(how, size, density: float):
         y = function(x, *how)
         results.append((y.detach(), *torch.autograd.grad(y, x, exact(*y.shape, seed=2))))
     assert all(torch.equal(a, b) for a, b in zip(*results))
+
+
+#: Window, stride, padding, whether to round up, whether to count what pads, divisor.
+AVERAGES = [
+    (2,),
+    (3, 2, 1),
+    ((2, 3), (1, 2), (1, 0), True),
+    (3, 2, 1, True, False),
+    (2, None, 0, False, True, 3),
+]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("how", AVERAGES, ids=str)
+def test_averages_equal_those_of_pytorch(how, dtype: torch.dtype, generator):
+    for images in (torch.randn(5, 3, 9, 7, generator=generator).to(dtype), spikes(5, 3, 9, 7, dtype=dtype)):
+        results = []
+        for function in (nf.spike_avg_pool2d, avg_pool2d, nf.SpikeAvgPool2d(*how), torch.nn.AvgPool2d(*how)):
+            x = images.clone().requires_grad_()
+            y = function(x) if isinstance(function, torch.nn.Module) else function(x, *how)
+            results.append((y.detach(), *torch.autograd.grad(y, x, exact(*y.shape, dtype=dtype, seed=2))))
+        for others in results[1:]:
+            assert all(torch.equal(a, b) for a, b in zip(results[0], others, strict=True))
+
+
+@pytest.mark.parametrize("leading", [(), (4,), (3, 4), (2, 3, 4), (0, 4)], ids=str)
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.float32, torch.float64], ids=str)
+def test_averages_of_bytes_and_leading_dimensions(dtype: torch.dtype, leading: tuple[int, ...]):
+    x = spikes(*leading, 2, 6, 6, density=0.4)
+    expected = avg_pool2d(x.reshape(-1, 2, 6, 6), 2).reshape(*leading, 2, 3, 3)
+    for call in (lambda x: nf.spike_avg_pool2d(x, 2), nf.SpikeAvgPool2d(2)):
+        y = call(x.to(dtype))
+        assert y.dtype == (dtype if dtype.is_floating_point else torch.float32)
+        assert torch.equal(y.float(), expected)
+        with nf.dense_products():
+            assert torch.equal(call(x.to(dtype)), y)
+
+
+def test_averages_of_bytes_have_the_default_dtype():
+    x = spikes(2, 1, 4, 4).bool()
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert nf.spike_avg_pool2d(x, 2).dtype == torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def test_averages_compiled():
+    x = spikes(3, 2, 2, 6, 6).requires_grad_()
+    compiled = torch.compile(nf.SpikeAvgPool2d(2), backend="aot_eager", fullgraph=True)
+    assert torch.equal(compiled(x), nf.spike_avg_pool2d(x, 2))
+    (gradient,) = torch.autograd.grad(compiled(x).sum(), x)
+    assert torch.equal(gradient, torch.full_like(x, 0.25))
+    assert torch.equal(compiled(x.detach().bool()), nf.spike_avg_pool2d(x, 2))
+
+
+def test_average_pools_are_those_of_pytorch_to_whoever_asks():
+    ours, theirs = nf.SpikeAvgPool2d(3, 2, padding=1, count_include_pad=False), torch.nn.AvgPool2d(3, 2, 1)
+    assert isinstance(ours, torch.nn.AvgPool2d)
+    assert ours.state_dict() == theirs.state_dict() == {}
+    with pytest.raises(RuntimeError):
+        ours(torch.zeros(2, 1, 0, 0))
+    assert type(nf.accelerate(torch.nn.Sequential(theirs), report=None, products=True)[0]) is torch.nn.AvgPool2d
 
 
 def test_convolutions_and_pools_of_other_inputs(generator):

@@ -24,7 +24,7 @@ from torch.nn.grad import conv2d_input, conv2d_weight
 from .._kernels.autograd import beyond_kernels, in_transform, wants_more
 from .._kernels.extension import has_kernels
 
-__all__ = ["dense_products", "spike_conv2d", "spike_linear", "spike_max_pool2d"]
+__all__ = ["dense_products", "spike_avg_pool2d", "spike_conv2d", "spike_linear", "spike_max_pool2d"]
 
 #: The share of ones up to which sums are taken; with more, a product of matrices is as fast.
 MOST_SPIKES = 0.3
@@ -87,7 +87,7 @@ def spike_linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | Non
         if (spikes := _as_bits(rows, MOST_SPIKES)) is not None:
             y: torch.Tensor = _SpikeLinear.apply(_link(rows), weight, bias, rows.shape[1], *spikes)
             return y.view(*x.shape[:-1], weight.shape[0])
-    return torch.nn.functional.linear(_as_numbers(x, weight), weight, bias)
+    return torch.nn.functional.linear(_as_numbers(x, weight.dtype), weight, bias)
 
 
 def spike_conv2d(
@@ -136,7 +136,7 @@ def spike_conv2d(
     if spikes is not None:
         summed: torch.Tensor = _SpikeConv2d.apply(_link(x), weight, bias, list(x.shape), how, spikes[0])
         return summed
-    return torch.nn.functional.conv2d(_as_numbers(x, weight), weight, bias, stride, padding, dilation, groups)
+    return torch.nn.functional.conv2d(_as_numbers(x, weight.dtype), weight, bias, stride, padding, dilation, groups)
 
 
 def spike_max_pool2d(
@@ -177,6 +177,48 @@ def spike_max_pool2d(
         pooled: torch.Tensor = _SpikeMaxPool2d.apply(_link(x), x.new_empty(0), list(x.shape), how, spikes[0])
         return pooled
     return torch.nn.functional.max_pool2d(x, kernel_size, stride, padding, dilation)
+
+
+def spike_avg_pool2d(
+    x: torch.Tensor,
+    kernel_size: _Pair,
+    stride: _Pair | None = None,
+    padding: _Pair = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+) -> torch.Tensor:
+    """Average pooling of images of spikes: the share of spikes in a window.
+
+    It is ``torch.nn.functional.avg_pool2d``, bit for bit, with all of its gradients, on any device. It exists so that spikes
+    as bool or uint8 are taken, and any leading dimensions, as by :func:`spike_conv2d` and :func:`spike_max_pool2d`.
+
+    Args:
+        x: spikes, ``(..., C, H, W)``, floating-point numbers, or bool or uint8.
+        kernel_size: height and width of the window, a number or a pair; likewise the next two.
+        stride: steps of the window, by default its size.
+        padding: zeros on each side, at most half a window.
+        ceil_mode: let windows reach beyond the image.
+        count_include_pad: count the zeros on the sides as elements of a window.
+        divisor_override: what sums are divided by, by default the number of elements of the window.
+
+    Returns:
+        ``(..., C, H', W')``, in the dtype of ``x``, or in the default dtype where ``x`` is bool or uint8.
+
+    Raises:
+        RuntimeError: sizes do not fit.
+
+    Example:
+        >>> spike_avg_pool2d(torch.tensor([[[[True, True, False, False], [False, True, False, False]]]]), 2)
+        tensor([[[[0.7500, 0.0000]]]])
+    """
+    if x.dim() > 4:
+        options = (kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
+        return spike_avg_pool2d(x.flatten(0, -4), *options).unflatten(0, x.shape[:-3])
+    x = _as_numbers(x, torch.get_default_dtype())
+    return torch.nn.functional.avg_pool2d(
+        x, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override
+    )
 
 
 def _pair(value: Any) -> list[int]:
@@ -225,8 +267,8 @@ def _as_bits(x: torch.Tensor, most: float) -> tuple[torch.Tensor, float] | None:
     return (bits, share) if 0 <= share <= most else None
 
 
-def _as_numbers(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    return x.to(weight.dtype) if x.dtype in (torch.bool, torch.uint8) else x
+def _as_numbers(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    return x.to(dtype) if x.dtype in (torch.bool, torch.uint8) else x
 
 
 def _link(x: torch.Tensor) -> torch.Tensor | None:

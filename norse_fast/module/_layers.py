@@ -29,9 +29,9 @@ from .leaky_integrator import LILinearCell
 from .lif_mc import CoupledCell
 from .sequential import SequentialState
 from .snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell, find_fused
-from .spike_products import SpikeConv2d, SpikeLinear, SpikeMaxPool2d
+from .spike_products import SpikeAvgPool2d, SpikeConv2d, SpikeLinear, SpikeMaxPool2d
 
-__all__ = ["RULES", "Layer", "Obstacle", "Rule", "merge_time", "plan", "run"]
+__all__ = ["RULES", "RULES_BY_FORWARD", "Layer", "Obstacle", "Rule", "merge_time", "plan", "run"]
 
 
 class Obstacle(NamedTuple):
@@ -252,11 +252,12 @@ for _n in (1, 2, 3):
     _register(Rule(_over_time, _running_statistics), f"InstanceNorm{_n}d")
     _register(Rule(_over_time, _random), f"Dropout{_n}d")
 RULES[SpikeConv2d], RULES[SpikeMaxPool2d] = RULES[nn.Conv2d], RULES[nn.MaxPool2d]
+RULES[SpikeAvgPool2d] = RULES[nn.AvgPool2d]
 _register(Rule(_call, _chunks), "RNN", "LSTM", "GRU")
 
 _OWN_TIME = "takes the first dimension of each step as its own time"
-# By what their forward is: subclasses that leave it alone only choose parameters.
-_RULES_BY_FORWARD: dict[type[nn.Module], Rule] = {
+#: By what their forward is: subclasses that leave it alone only choose parameters.
+RULES_BY_FORWARD: dict[type[nn.Module], Rule] = {
     SNNCell: Rule(_run_cell, _foreign, "one kernel for all time steps"),
     SNNRecurrentCell: Rule(_run_recurrent_cell, _foreign, "one product for the input of all time steps"),
     LILinearCell: Rule(_run_linear_cell, why="one kernel for all time steps"),
@@ -306,16 +307,20 @@ def _is_watched(module: nn.Module) -> bool:
     )
 
 
+# As it was imported: tracers, as that of nirtorch, replace it to see the calls of all modules.
+_CALL = nn.Module.__call__
+
+
 def _is_replaced(module: nn.Module) -> bool:
     """Whether a call of the instance does something else than the forward of its class."""
-    return "forward" in module.__dict__ or type(module).__call__ is not nn.Module.__call__
+    return "forward" in module.__dict__ or type(module).__call__ is not _CALL
 
 
 def _find_rule(module: nn.Module) -> Rule | None:
     if type(module) in RULES:
         return RULES[type(module)]
     forward = type(module).forward
-    return next((rule for base, rule in _RULES_BY_FORWARD.items() if forward is base.forward), None)
+    return next((rule for base, rule in RULES_BY_FORWARD.items() if forward is base.forward), None)
 
 
 def _find_obstacle(module: nn.Module, rule: Rule | None) -> Obstacle | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..utils.state import _is_module_stateful
-from ._layers import RULES, Obstacle, Rule, concerns_itself, merge_time, no_obstacle, plan, run
+from ._layers import RULES, RULES_BY_FORWARD, Obstacle, Rule, concerns_itself, merge_time, no_obstacle, plan, run
 
 __all__ = ["Lift", "register_stateless"]
 
@@ -110,7 +110,7 @@ def _sequence_in_step(lift: Lift) -> Obstacle:
     return Obstacle("takes a sequence at each step", alone=concerns_itself(lift.lifted_module))
 
 
-RULES[Lift] = Rule(merge_time, _sequence_in_step)
+RULES_BY_FORWARD[Lift] = Rule(merge_time, _sequence_in_step)
 
 
 def register_stateless(

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..functional.spike_products import spike_conv2d, spike_linear, spike_max_pool2d
+from ..functional.spike_products import spike_avg_pool2d, spike_conv2d, spike_linear, spike_max_pool2d
 
-__all__ = ["SpikeConv2d", "SpikeLinear", "SpikeMaxPool2d"]
+__all__ = ["SpikeAvgPool2d", "SpikeConv2d", "SpikeLinear", "SpikeMaxPool2d"]
 
 
 class SpikeLinear(torch.nn.Linear):
@@ -107,3 +107,40 @@ class SpikeMaxPool2d(torch.nn.MaxPool2d):
     if TYPE_CHECKING:
 
         def __call__(self, input: torch.Tensor) -> Any: ...
+
+
+class SpikeAvgPool2d(torch.nn.AvgPool2d):
+    """Average pooling that takes images of spikes as they come.
+
+    Constructor and output are those of ``torch.nn.AvgPool2d``; the input may be bool or uint8, and have any leading
+    dimensions. It is as fast as ``torch.nn.AvgPool2d``, see
+    :func:`norse_fast.functional.spike_products.spike_avg_pool2d`.
+
+    Args:
+        kernel_size: height and width of the window in pixels, a number or a pair; likewise the next two.
+        stride: steps of the window, by default its size.
+        padding: zeros on each side, at most half a window.
+        ceil_mode: let windows reach beyond the image.
+        count_include_pad: count the zeros on the sides as elements of a window.
+        divisor_override: what sums are divided by, by default the number of elements of the window.
+
+    Example:
+        >>> SpikeAvgPool2d(2)(torch.zeros(5, 4, 1, 8, 8, dtype=torch.bool)).shape
+        torch.Size([5, 4, 1, 4, 4])
+    """
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """The share of spikes in each window, ``(..., C, H', W')``, of ``input``, ``(..., C, H, W)``."""
+        return spike_avg_pool2d(
+            input,
+            self.kernel_size,
+            self.stride,
+            self.padding,
+            self.ceil_mode,
+            self.count_include_pad,
+            self.divisor_override,
+        )
+
+    if TYPE_CHECKING:
+
+        def __call__(self, input: torch.Tensor) -> torch.Tensor: ...
