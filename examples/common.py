@@ -125,6 +125,7 @@ def confusion_matrix(axes: plt.Axes, labels: torch.Tensor, predicted: torch.Tens
         )
     axes.set_xticks(range(classes))
     axes.set_yticks(range(classes))
+    axes.tick_params(labelsize=8)
     axes.set(xlabel="predicted", ylabel="true")
 
 
