@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import nn
@@ -36,9 +39,13 @@ plt.style.use(Path(__file__).parents[1] / "docs" / "figures.mplstyle")
 
 
 def arguments(
-    description: str | None, epochs: int, steps: int, epoch: str = "passes over the training data"
+    description: str | None,
+    epochs: int,
+    steps: int,
+    epoch: str = "passes over the training data",
+    more: Mapping[str, dict[str, Any]] = MappingProxyType({}),
 ) -> argparse.Namespace:
-    """The options of an example, which also seeds PyTorch."""
+    """The options of an example, which also seeds PyTorch; ``more`` are those that only it has."""
     script = Path(sys.argv[0])
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--epochs", type=int, default=epochs, help=f"{epoch} (default: %(default)s)")
@@ -49,6 +56,8 @@ def arguments(
         default=script.parent / "images" / f"{script.stem}.png",
         help="file of the picture (default: %(default)s)",
     )
+    for name, details in more.items():
+        parser.add_argument(name, **details)
     torch.manual_seed(0)
     return parser.parse_args()
 
@@ -102,6 +111,22 @@ def training_curves(axes: plt.Axes, losses: list[float], accuracies: list[float]
     right.set_ylim(0, 103)
     right.set_ylabel("test accuracy in %", color=BLUE)
     axes.set_title(f"Test accuracy {accuracies[-1]:.1%}", loc="left")
+
+
+def confusion_matrix(axes: plt.Axes, labels: torch.Tensor, predicted: torch.Tensor, classes: int) -> None:
+    """Draw how often each class (row) is taken for each (column)."""
+    confusion = torch.zeros(classes, classes, dtype=torch.int64)
+    confusion.index_put_((labels, predicted), torch.tensor(1), accumulate=True)
+    axes.imshow(confusion.sqrt().numpy(), cmap="Blues")
+    for row, column in confusion.nonzero().tolist():
+        color = "white" if confusion[row, column] > confusion.max() / 3 else "black"
+        axes.text(
+            column, row, confusion[row, column].item(), ha="center", va="center", fontsize=80 / classes, color=color
+        )
+    axes.set_xticks(range(classes))
+    axes.set_yticks(range(classes))
+    axes.tick_params(labelsize=8)
+    axes.set(xlabel="predicted", ylabel="true")
 
 
 def save(figure: plt.Figure, path: Path) -> None:

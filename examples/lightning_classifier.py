@@ -4,7 +4,7 @@ import logging
 import sys
 
 import torch
-from common import ORANGE, arguments, classifier, digits, plt, save, spikes, training_curves
+from common import ORANGE, arguments, classifier, confusion_matrix, digits, plt, save, spikes, training_curves
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -69,21 +69,12 @@ print(f"test accuracy {model.accuracies[-1]:.1%}")
 
 with torch.no_grad():
     predicted = model(test_images).argmax(1)
-confusion = torch.zeros(10, 10, dtype=torch.int64)
-confusion.index_put_((test_labels, predicted), torch.tensor(1), accumulate=True)
 wrong = (predicted != test_labels).nonzero().flatten()[:9]
 
 figure = plt.figure(figsize=(11, 3.8))
 curves, matrix, mistakes = figure.subfigures(1, 3, width_ratios=(4, 3.4, 2.6))
 training_curves(curves.subplots(), model.losses, model.accuracies)
-axes = matrix.subplots()
-axes.imshow(confusion.sqrt().numpy(), cmap="Blues")
-for row, column in confusion.nonzero().tolist():
-    color = "white" if confusion[row, column] > 15 else "black"
-    axes.text(column, row, confusion[row, column].item(), ha="center", va="center", fontsize=8, color=color)
-axes.set_xticks(range(10))
-axes.set_yticks(range(10))
-axes.set(xlabel="predicted", ylabel="true")
+confusion_matrix(matrix.subplots(), test_labels, predicted, 10)
 for axes, index in zip(mistakes.subplots(3, 3).flat, wrong, strict=False):
     axes.imshow(test_images[index].numpy(), cmap="gray_r")
     axes.set_title(f"{test_labels[index]}, not {predicted[index]}", fontsize=9, color=ORANGE)

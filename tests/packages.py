@@ -18,6 +18,7 @@ PACKAGES = {
     "nir": ("nir", "nirtorch"),
     "bench": ("matplotlib", "rich", "sklearn"),
     "lightning": ("lightning",),
+    "h5py": ("h5py",),
 }
 
 BENCHMARK = Path(norse_fast.__file__).parent / "benchmark"

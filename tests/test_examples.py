@@ -12,6 +12,7 @@ import pytest
 pytestmark = pytest.mark.needs("bench")
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
+FURTHER = {"lightning_classifier": "lightning", "heidelberg_digits": "h5py"}  # packages that they need
 NAMES = sorted(path.stem for path in EXAMPLES.glob("*.py") if path.stem != "common")
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 
@@ -35,7 +36,7 @@ def run(name, picture, warnings="error"):
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=pytest.mark.needs("lightning") if name == "lightning_classifier" else ())
+        pytest.param(name, marks=pytest.mark.needs(FURTHER[name]) if name in FURTHER else ())
         for name in NAMES
         if name != "accelerate"
     ],

@@ -60,11 +60,19 @@ def test_examples(name: str, tmp_path: Path):
     assert_one_sentence(done, "matplotlib", "pip install '.[examples]'")
 
 
-@pytest.mark.parametrize(("name", "package"), [("lightning_classifier", "lightning"), ("accelerate", "norse")])
-def test_further_packages_of_examples(name: str, package: str, tmp_path: Path):
+@pytest.mark.parametrize(
+    ("name", "package", "options"),
+    [
+        ("lightning_classifier", "lightning", ()),
+        ("accelerate", "norse", ()),
+        ("heidelberg_digits", "h5py", ()),
+        ("heidelberg_digits", "norse", ("--norse",)),
+    ],
+)
+def test_further_packages_of_examples(name: str, package: str, options: tuple[str, ...], tmp_path: Path):
     for needed in ("matplotlib", "rich", "sklearn"):
         pytest.importorskip(needed)
-    done = run_without(package, str(EXAMPLES / f"{name}.py"), folder=tmp_path)
+    done = run_without(package, str(EXAMPLES / f"{name}.py"), *options, folder=tmp_path)
     assert_one_sentence(done, package.split(".")[0], "pip install")
 
 
