@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -129,6 +129,12 @@ class DelayCell(_Delay):
         y, state = self.over_time(input_tensor[None], state)
         return y[0], state
 
+    if TYPE_CHECKING:
+
+        def __call__(
+            self, input_tensor: torch.Tensor, state: DelayState | None = None
+        ) -> tuple[torch.Tensor, DelayState]: ...
+
 
 class Delay(_Delay):
     """All time steps of a delay, in one gather.
@@ -171,6 +177,12 @@ class Delay(_Delay):
             ValueError: the delays do not broadcast to the input of one step.
         """
         return self.over_time(input_tensor, state)
+
+    if TYPE_CHECKING:
+
+        def __call__(
+            self, input_tensor: torch.Tensor, state: DelayState | None = None
+        ) -> tuple[torch.Tensor, DelayState]: ...
 
 
 class _DelayedLinear(_Delayed):
@@ -266,6 +278,12 @@ class DelayedLinearCell(_DelayedLinear):
         y, state = self.over_time(input_tensor[None], state)
         return y[0], state
 
+    if TYPE_CHECKING:
+
+        def __call__(
+            self, input_tensor: torch.Tensor, state: DelayState | None = None
+        ) -> tuple[torch.Tensor, DelayState]: ...
+
 
 class DelayedLinear(_DelayedLinear):
     """All time steps of weights of which each has a delay, in one convolution over time.
@@ -310,3 +328,9 @@ class DelayedLinear(_DelayedLinear):
             ValueError: the input has another width, or no time step.
         """
         return self.over_time(input_tensor, state)
+
+    if TYPE_CHECKING:
+
+        def __call__(
+            self, input_tensor: torch.Tensor, state: DelayState | None = None
+        ) -> tuple[torch.Tensor, DelayState]: ...
