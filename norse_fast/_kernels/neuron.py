@@ -24,6 +24,7 @@ from .reset import ALL, Reset, Variants
 __all__ = [
     "SEQUENCES",
     "Neuron",
+    "as_dense",
     "as_dt",
     "as_real_tensor",
     "check_broadcast",
@@ -283,9 +284,8 @@ class Neuron:
         """Bring arguments into the form that the operators take, or say what is wrong with them."""
         if not isinstance(input, torch.Tensor):
             raise TypeError(f"input: got {type(input).__name__}, expected a tensor; convert it with torch.as_tensor.")
-        if input.layout is not torch.strided:
-            raise TypeError(f"input: got a {input.layout} tensor, expected a dense one; call .to_dense().")
         reject_quantized("input", input)
+        input = as_dense(input)
         if input.is_complex():
             raise TypeError(f"input: got dtype {input.dtype}, expected a real one; take .real or .abs().")
         if sequence and input.dim() == 0:
@@ -440,6 +440,11 @@ def _any_requires_grad(tensors: tuple[torch.Tensor, ...], params: tuple[torch.Te
         if t.requires_grad:
             return True
     return any([p.requires_grad for p in params])
+
+
+def as_dense(input: torch.Tensor) -> torch.Tensor:
+    """An input of whatever sparse layout as a dense one, since potentials are dense whatever arrives."""
+    return input if input.layout is torch.strided else input.to_dense()
 
 
 def as_real_tensor(name: str, value: Any) -> torch.Tensor:

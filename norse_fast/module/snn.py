@@ -169,7 +169,7 @@ class SNNCell(Parameters, Generic[State]):
         state_fallback: makes the initial state from the input, where none is given.
         p: parameters, handed to ``activation``; they are not registered with the module, but for those of ``learn``.
         dt: length of a step in seconds.
-        activation_sparse: step function for sparse input.
+        activation_sparse: step function for sparse COO input; without one, and in other sparse layouts, it becomes dense.
         learn: names of fields of ``p`` that become parameters of the module, see :doc:`/learning`.
         reset: what a spike does to the membrane potential, ``"value"``, ``"subtract"`` or ``"none"``, see
             :mod:`norse_fast.functional.reset`; by default what ``activation`` does.
@@ -246,7 +246,7 @@ class SNN(Parameters, Generic[State]):
         state_fallback: makes the initial state from the input over time, where none is given.
         p: parameters, handed to ``activation``; they are not registered with the module, but for those of ``learn``.
         dt: length of a step in seconds.
-        activation_sparse: step function for sparse input.
+        activation_sparse: step function for sparse COO input; without one, and in other sparse layouts, it becomes dense.
         record_states: return the states of all steps, stacked over time, instead of the last state.
         output: what to return of the outputs. ``"all"``: those of all steps, in the input's dtype. ``"uint8"`` or
             ``"bool"``: the spikes of all steps as bytes, a quarter of the memory of float32; they have no gradient, and only
@@ -373,7 +373,7 @@ class SNNRecurrentCell(Weights, Generic[State]):
         autapses: whether a neuron may excite itself. If not, the diagonal of the recurrent weights is zeroed in place;
             whatever is assigned to it later does not act, and its gradient is zero.
         dt: length of a step in seconds.
-        activation_sparse: step function for sparse input.
+        activation_sparse: step function for sparse COO input; without one, and in other sparse layouts, it becomes dense.
         learn: names of fields of ``p`` that become parameters of the module, see :doc:`/learning`.
         reset: what a spike does to the membrane potential, ``"value"``, ``"subtract"`` or ``"none"``, see
             :mod:`norse_fast.functional.reset`; by default what ``activation`` does.
@@ -463,7 +463,7 @@ class SNNRecurrent(Weights, Generic[State]):
         recurrent_weights: shape ``(N, N)``; likewise.
         autapses: whether a neuron may excite itself, see :class:`SNNRecurrentCell`.
         dt: length of a step in seconds.
-        activation_sparse: step function for sparse input.
+        activation_sparse: step function for sparse COO input; without one, and in other sparse layouts, it becomes dense.
         record_states: return the states of all steps, stacked over time, instead of the last state.
         learn: names of fields of ``p`` that become parameters of the module, see :doc:`/learning`.
         reset: what a spike does to the membrane potential, ``"value"``, ``"subtract"`` or ``"none"``, see
