@@ -15,7 +15,7 @@ import torch
 from .._constants import constant
 from ..functional.parameter import replacement
 from ..functional.threshold import SURROGATES, surrogate_index, threshold
-from .autograd import NEURONS, beyond_kernels, has_tangent, in_transform, run_fused
+from .autograd import NEURONS, beyond_kernels, has_tangent, in_transform, run_fused, tracked
 from .extension import has_kernels, native, native_model
 from .ops import register_fakes, register_recurrent_fakes, register_shared_fakes
 from .outputs import BYTES, NUMBERS, Outputs, finish
@@ -168,11 +168,20 @@ class Neuron:
         results = None
         if run is not None:
             # The way of nearly all calls. It checks the arguments, more strictly than _is_ready, and may give None.
-            results = run(self.model, input, state_values, params, alpha, surrogate, dt, sequence, record, number)
-        if results is None and not self._is_ready(input, state_values, params, sequence):
-            input, state_values, params, alpha = self._prepare(input, state_values, params, alpha, sequence)
-            if run is not None:
+            try:
                 results = run(self.model, input, state_values, params, alpha, surrogate, dt, sequence, record, number)
+            except RuntimeError:
+                if all(tracked(t) is t for t in (input, *state_values, *params, alpha)):
+                    raise
+        if results is None:
+            input, alpha = tracked(input), tracked(alpha)
+            state_values, params = tuple(map(tracked, state_values)), tuple(map(tracked, params))
+            if not self._is_ready(input, state_values, params, sequence):
+                input, state_values, params, alpha = self._prepare(input, state_values, params, alpha, sequence)
+                if run is not None:
+                    results = run(
+                        self.model, input, state_values, params, alpha, surrogate, dt, sequence, record, number
+                    )
         if results is None:
             arguments = (input, state_values, params, surrogate, alpha, dt, sequence, record)
             if self.runs_kernels(input, dt, (*state_values, *params)):

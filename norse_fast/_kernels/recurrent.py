@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple, NoReturn, cast
 import torch
 from torch.utils import _pytree as pytree
 
-from .autograd import beyond_kernels, pull_back, reduce_to, wants_more
+from .autograd import beyond_kernels, pull_back, reduce_to, tracked, wants_more
 from .extension import has_kernels
 from .neuron import Neuron, as_dense, as_dt, check_broadcast, descend, reject_quantized, spike_function
 from .ops import RECURRENT_SEGMENT
@@ -29,6 +29,7 @@ def project(weights: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     Integers and booleans take the dtype of the weights. Sparse COO tensors are multiplied as such, those of the other
     sparse layouts as dense ones.
     """
+    weights, x = tracked(weights), tracked(x)
     if not x.is_floating_point():
         x = x.to(weights.dtype)
     if x.is_sparse:
@@ -301,7 +302,7 @@ class Recurrent:
         plain = input.layout is torch.strided and input.dtype == dtype
         if not fused or not plain or torch.is_autocast_enabled(input.device.type):
             x, own_weights = project(input_weights, input).to(dtype), None
-        operands = (x, own_weights, z, *values, weights, *params, alpha)
+        operands = tuple(map(tracked, (x, own_weights, z, *values, weights, *params, alpha)))
         if fused:
             # In torch.compile whatever the length, so that one graph serves all.
             long = torch.compiler.is_compiling() or x.shape[0] > RECURRENT_SEGMENT
