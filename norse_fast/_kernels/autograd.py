@@ -43,10 +43,10 @@ def in_transform() -> bool:
 
 def tracked(value: Any) -> Any:
     """A value that autograd can save, if it is to: a copy of a tensor that was made in inference mode."""
-    # In inference mode gradients are disabled.
-    if torch.is_grad_enabled() and isinstance(value, torch.Tensor) and value.is_inference():
-        return value.clone()
-    return value
+    # torch.compile does not look at it. In inference mode gradients are disabled.
+    if torch.compiler.is_compiling() or not torch.is_grad_enabled():
+        return value
+    return value.clone() if isinstance(value, torch.Tensor) and value.is_inference() else value
 
 
 def _is_followed(t: Any) -> bool:
