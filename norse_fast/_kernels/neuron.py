@@ -414,7 +414,10 @@ class Neuron:
 
 
 def spike_function(surrogate: int, alpha: Any) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Spikes with a surrogate derivative, by its number."""
+    """Spikes with a surrogate derivative, by its number; while torch.jit.trace runs, without one."""
+    if torch.jit.is_tracing() and not torch.compiler.is_compiling():
+        # A trace with a function of Python cannot be saved. Backward through this one is an error of PyTorch.
+        return lambda u: torch.heaviside(u, u.new_zeros(()))
     method = next(name for name, number in SURROGATES.items() if number == surrogate)
     return lambda u: threshold(u, method, alpha)
 

@@ -93,7 +93,17 @@ def filled(
 
 
 def _without_history(value: Any, detach: bool) -> Any:
-    return value.detach() if detach and isinstance(value, torch.Tensor) and value.requires_grad else value
+    if not (detach and isinstance(value, torch.Tensor) and value.requires_grad):
+        return value
+    if torch.compiler.is_compiling():
+        return value.detach()
+    # torch.jit.trace takes no constants that require grad, not even to detach them.
+    trace = torch._C._get_tracing_state()
+    torch._C._set_tracing_state(None)  # type: ignore[attr-defined]
+    try:
+        return value.detach()
+    finally:
+        torch._C._set_tracing_state(trace)  # type: ignore[attr-defined]
 
 
 def initial_voltage(
@@ -305,6 +315,7 @@ class SNN(Parameters, Generic[State]):
         :func:`leaf`), and float32 is what it is computed in."""
         return (
             not torch.compiler.is_compiling()
+            and not torch.jit.is_tracing()
             and getattr(self.state_fallback, "__func__", None) in _UNIFORM
             and input_tensor.dtype is torch.float32
             and (input_tensor.requires_grad or not torch.is_grad_enabled())
