@@ -189,13 +189,3 @@ def test_parameters_made_in_inference_mode(model: Model, cell: bool):
         (output.sum() + sum(s.sum() for s in torch.utils._pytree.tree_leaves(state))).backward()
         results.append(leaf.grad)
     assert torch.equal(*results)
-
-
-def test_states_made_in_inference_mode_are_refused_by_name():
-    x = torch.rand(4, 2, 3, requires_grad=True)
-    with torch.inference_mode():
-        _, state = nf.LIF()(x.detach())
-    with pytest.raises(RuntimeError, match="Inference tensors cannot be saved for backward"):
-        nf.LIF()(x, state)
-    with torch.no_grad():
-        nf.LIF()(x, state)

@@ -23,7 +23,6 @@ def step(x=X, state=STATE, p=P):
 BAD = {
     "input is a list": (lambda: step([1.0]), TypeError, r"input: got list, expected a tensor.*torch\.as_tensor"),
     "input is complex": (lambda: step(X + 0j), TypeError, r"input: got dtype torch\.complex64.*\.real"),
-    "input is sparse": (lambda: step(X.to_sparse()), TypeError, r"input: got a torch\.sparse_coo tensor.*to_dense"),
     "state is of another width": (
         lambda: step(torch.ones(2, 4)),
         ValueError,

@@ -29,6 +29,7 @@ __all__ = [
     "pull_back",
     "reduce_to",
     "run_fused",
+    "tracked",
     "wants_more",
 ]
 
@@ -38,6 +39,14 @@ _functorch = torch._C._functorch
 def in_transform() -> bool:
     """Whether a torch.func transform is running, which demands another form of autograd function."""
     return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
+
+
+def tracked(value: Any) -> Any:
+    """A value that autograd can save, if it is to: a copy of a tensor that was made in inference mode."""
+    # torch.compile does not look at it. In inference mode gradients are disabled.
+    if torch.compiler.is_compiling() or not torch.is_grad_enabled():
+        return value
+    return value.clone() if isinstance(value, torch.Tensor) and value.is_inference() else value
 
 
 def _is_followed(t: Any) -> bool:

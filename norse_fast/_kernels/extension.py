@@ -136,8 +136,10 @@ def _is_disabled() -> bool:
     if _never:
         return True
     if torch.compiler.is_compiling():
-        return _disabling_somewhere and _in_disabling_block()
-    return _disabling.get() > 0
+        return torch.onnx.is_in_onnx_export() or (_disabling_somewhere and _in_disabling_block())
+    # torch.jit.trace cannot record what autograd does in C++ (and compares with a trace without gradients), and ONNX has
+    # none of our operators.
+    return _disabling.get() > 0 or torch._C._is_tracing()
 
 
 def _count_block(change: int) -> None:

@@ -15,7 +15,7 @@ import torch
 from .._constants import constant
 from ..functional.parameter import replacement
 from ..functional.threshold import SURROGATES, surrogate_index, threshold
-from .autograd import NEURONS, beyond_kernels, has_tangent, in_transform, run_fused
+from .autograd import NEURONS, beyond_kernels, has_tangent, in_transform, run_fused, tracked
 from .extension import has_kernels, native, native_model
 from .ops import register_fakes, register_recurrent_fakes, register_shared_fakes
 from .outputs import BYTES, NUMBERS, Outputs, finish
@@ -24,6 +24,7 @@ from .reset import ALL, Reset, Variants
 __all__ = [
     "SEQUENCES",
     "Neuron",
+    "as_dense",
     "as_dt",
     "as_real_tensor",
     "check_broadcast",
@@ -167,11 +168,20 @@ class Neuron:
         results = None
         if run is not None:
             # The way of nearly all calls. It checks the arguments, more strictly than _is_ready, and may give None.
-            results = run(self.model, input, state_values, params, alpha, surrogate, dt, sequence, record, number)
-        if results is None and not self._is_ready(input, state_values, params, sequence):
-            input, state_values, params, alpha = self._prepare(input, state_values, params, alpha, sequence)
-            if run is not None:
+            try:
                 results = run(self.model, input, state_values, params, alpha, surrogate, dt, sequence, record, number)
+            except RuntimeError:
+                if all(tracked(t) is t for t in (input, *state_values, *params, alpha)):
+                    raise
+        if results is None:
+            input, alpha = tracked(input), tracked(alpha)
+            state_values, params = tuple(map(tracked, state_values)), tuple(map(tracked, params))
+            if not self._is_ready(input, state_values, params, sequence):
+                input, state_values, params, alpha = self._prepare(input, state_values, params, alpha, sequence)
+                if run is not None:
+                    results = run(
+                        self.model, input, state_values, params, alpha, surrogate, dt, sequence, record, number
+                    )
         if results is None:
             arguments = (input, state_values, params, surrogate, alpha, dt, sequence, record)
             if self.runs_kernels(input, dt, (*state_values, *params)):
@@ -283,9 +293,8 @@ class Neuron:
         """Bring arguments into the form that the operators take, or say what is wrong with them."""
         if not isinstance(input, torch.Tensor):
             raise TypeError(f"input: got {type(input).__name__}, expected a tensor; convert it with torch.as_tensor.")
-        if input.layout is not torch.strided:
-            raise TypeError(f"input: got a {input.layout} tensor, expected a dense one; call .to_dense().")
         reject_quantized("input", input)
+        input = as_dense(input)
         if input.is_complex():
             raise TypeError(f"input: got dtype {input.dtype}, expected a real one; take .real or .abs().")
         if sequence and input.dim() == 0:
@@ -405,7 +414,10 @@ class Neuron:
 
 
 def spike_function(surrogate: int, alpha: Any) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Spikes with a surrogate derivative, by its number."""
+    """Spikes with a surrogate derivative, by its number; while torch.jit.trace runs, without one."""
+    if torch.jit.is_tracing() and not torch.compiler.is_compiling():
+        # A trace with a function of Python cannot be saved. Backward through this one is an error of PyTorch.
+        return lambda u: torch.heaviside(u, u.new_zeros(()))
     method = next(name for name, number in SURROGATES.items() if number == surrogate)
     return lambda u: threshold(u, method, alpha)
 
@@ -440,6 +452,11 @@ def _any_requires_grad(tensors: tuple[torch.Tensor, ...], params: tuple[torch.Te
         if t.requires_grad:
             return True
     return any([p.requires_grad for p in params])
+
+
+def as_dense(input: torch.Tensor) -> torch.Tensor:
+    """An input of whatever sparse layout as a dense one, since potentials are dense whatever arrives."""
+    return input if input.layout is torch.strided else input.to_dense()
 
 
 def as_real_tensor(name: str, value: Any) -> torch.Tensor:

@@ -14,9 +14,9 @@ from typing import Any, Literal, NamedTuple, NoReturn, cast
 import torch
 from torch.utils import _pytree as pytree
 
-from .autograd import beyond_kernels, pull_back, reduce_to, wants_more
+from .autograd import beyond_kernels, pull_back, reduce_to, tracked, wants_more
 from .extension import has_kernels
-from .neuron import Neuron, as_dt, check_broadcast, descend, reject_quantized, spike_function
+from .neuron import Neuron, as_dense, as_dt, check_broadcast, descend, reject_quantized, spike_function
 from .ops import RECURRENT_SEGMENT
 from .reset import Reset, Variants
 
@@ -24,31 +24,35 @@ __all__ = ["RECURRENT", "Recurrent", "check_weights", "project", "stack_states"]
 
 
 def project(weights: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    """What arrives through weights, ``weights @ x`` for each ``x`` of a batch, which may be sparse."""
+    """What arrives through weights, ``weights @ x`` for each ``x`` of all leading dimensions.
+
+    Integers and booleans take the dtype of the weights. Sparse COO tensors are multiplied as such, those of the other
+    sparse layouts as dense ones.
+    """
+    weights, x = tracked(weights), tracked(x)
     if not x.is_floating_point():
         x = x.to(weights.dtype)
     if x.is_sparse:
-        return torch.sparse.mm(x, weights.t())
-    return torch.nn.functional.linear(x, weights)
+        return torch.sparse.mm(_as_sparse_matrix(x), weights.t()).reshape(*x.shape[:-1], weights.shape[0])
+    return torch.nn.functional.linear(as_dense(x), weights)
 
 
-def project_all(weights: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    """:func:`project` for all time steps of ``x``, in one product."""
-    if not x.is_sparse:
-        return project(weights, x)
+def _as_sparse_matrix(x: torch.Tensor) -> torch.Tensor:
+    """A sparse COO tensor with its leading dimensions as one."""
+    if x.dim() == 2:
+        return x
     x = x.coalesce()
     *leading, inputs = x.shape
     row = x.indices().new_zeros(x.indices().shape[1])
     for size, index in zip(leading, x.indices()):
         row = row * size + index
-    flat = torch.sparse_coo_tensor(
+    return torch.sparse_coo_tensor(
         torch.stack((row, x.indices()[-1])),
         x.values(),
         (math.prod(leading), inputs),
         is_coalesced=True,
         check_invariants=False,
     )
-    return project(weights, flat).reshape(*leading, weights.shape[0])
 
 
 def check_weights(
@@ -295,9 +299,10 @@ class Recurrent:
             and not beyond_kernels((input, input_weights, z, *values, weights, *params))
         )
         x, own_weights = input, cast(Any, input_weights)
-        if not fused or input.is_sparse or input.dtype != dtype or torch.is_autocast_enabled(input.device.type):
-            x, own_weights = project_all(input_weights, input).to(dtype), None
-        operands = (x, own_weights, z, *values, weights, *params, alpha)
+        plain = input.layout is torch.strided and input.dtype == dtype
+        if not fused or not plain or torch.is_autocast_enabled(input.device.type):
+            x, own_weights = project(input_weights, input).to(dtype), None
+        operands = tuple(map(tracked, (x, own_weights, z, *values, weights, *params, alpha)))
         if fused:
             # In torch.compile whatever the length, so that one graph serves all.
             long = torch.compiler.is_compiling() or x.shape[0] > RECURRENT_SEGMENT

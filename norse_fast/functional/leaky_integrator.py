@@ -16,7 +16,7 @@ import torch
 
 from .._constants import constant
 from .._kernels.neuron import SEQUENCES, Neuron
-from .._kernels.recurrent import check_weights
+from .._kernels.recurrent import check_weights, project
 from ..utils.pytree import StateTuple
 from .parameter import default_bio_parameters
 
@@ -142,7 +142,7 @@ def li_step(
         tensor([[0.3000, 0.3000]])
     """
     input_weights, _ = check_weights(input_spikes, state, input_weights, spikes="v")
-    return _li(torch.nn.functional.linear(input_spikes, input_weights), state, p, dt)
+    return _li(project(input_weights, input_spikes), state, p, dt)
 
 
 SEQUENCES[li_feed_forward_step] = _li

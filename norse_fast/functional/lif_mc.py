@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from .._kernels.neuron import as_real_tensor
+from .._kernels.recurrent import project
 from .lif import LIFFeedForwardState, LIFParameters, LIFState, lif_feed_forward_step, lif_step
 
 __all__ = ["lif_mc_feed_forward_step", "lif_mc_step"]
@@ -41,7 +42,7 @@ def coupling_current(v: Any, g_coupling: Any) -> torch.Tensor:
             f"shape {tuple(v.shape)}; pass one row and column per neuron."
         )
     # The potential is float32 where weights are of a half type.
-    return torch.nn.functional.linear(v, g_coupling.to(v.dtype))
+    return project(g_coupling.to(v.dtype), v)
 
 
 def lif_mc_feed_forward_step(

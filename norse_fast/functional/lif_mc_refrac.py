@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 
-from .._kernels.neuron import Neuron, check_broadcast
-from .._kernels.recurrent import check_weights
+from .._kernels.neuron import Neuron, as_dense, check_broadcast
+from .._kernels.recurrent import check_weights, project
 from .._kernels.reset import Reset
 from .lif import LIFFeedForwardState, LIFState
 from .lif_mc import coupling_current
@@ -56,6 +56,7 @@ _lif_mc_refrac = Neuron(
 def _coupled_step(
     current: torch.Tensor, state: Any, g_coupling: torch.Tensor, neuron: Neuron, p: Any, dt: float
 ) -> tuple[torch.Tensor, LIFRefracFeedForwardState]:
+    current = as_dense(current)
     coupling = coupling_current(state.lif.v, g_coupling)
     if coupling.shape != current.shape:
         check_broadcast("state.lif.v", coupling, current.shape, "use the state of an input of that shape")
@@ -158,7 +159,7 @@ def lif_mc_refrac_step(
         (tensor([[1., 1.]]), tensor([[5., 5.]]))
     """
     input_weights, recurrent_weights = check_weights(input_tensor, state.lif, input_weights, recurrent_weights)
-    projected = torch.nn.functional.linear(input_tensor, input_weights)
+    projected = project(input_weights, input_tensor)
     z, after = _coupled_step(projected, state, g_coupling, _lif_mc_refrac.variants[reset, detach_reset], p, dt)
-    i = after.lif.i + torch.nn.functional.linear(state.lif.z, recurrent_weights)
+    i = after.lif.i + project(recurrent_weights, state.lif.z.to(recurrent_weights.dtype))
     return z, LIFRefracState(LIFState(z, after.lif.v, i), after.rho)

@@ -22,7 +22,7 @@ import torch
 
 from .._constants import constant
 from .._kernels.neuron import SEQUENCES, Neuron
-from .._kernels.recurrent import RECURRENT, Recurrent, check_weights
+from .._kernels.recurrent import RECURRENT, Recurrent, check_weights, project
 from .._kernels.reset import Reset
 from ..utils.pytree import StateTuple
 from .parameter import default_bio_parameters
@@ -275,8 +275,8 @@ def ada_lif_step(
     i_decayed = state.i - dt * p.tau_syn_inv * state.i
     b_decayed = state.b - dt * p.tau_adapt_inv * state.b
     z = threshold(v_decayed - p.v_th, p.method, p.alpha)
-    i_new = i_decayed + torch.nn.functional.linear(input_tensor, input_weights)
-    i_new = i_new + torch.nn.functional.linear(state.z, recurrent_weights)
+    i_new = i_decayed + project(input_weights, input_tensor)
+    i_new = i_new + project(recurrent_weights, state.z.to(recurrent_weights.dtype))
     z = z.expand(i_new.shape)  # the state may be one for all samples
     return z, LSNNState(z, v_decayed - z * (p.v_th - p.v_reset), i_new, b_decayed + z * p.beta)
 

@@ -93,7 +93,17 @@ def filled(
 
 
 def _without_history(value: Any, detach: bool) -> Any:
-    return value.detach() if detach and isinstance(value, torch.Tensor) and value.requires_grad else value
+    if not (detach and isinstance(value, torch.Tensor) and value.requires_grad):
+        return value
+    if torch.compiler.is_compiling():
+        return value.detach()
+    # torch.jit.trace takes no constants that require grad, not even to detach them.
+    trace = torch._C._get_tracing_state()
+    torch._C._set_tracing_state(None)  # type: ignore[attr-defined]
+    try:
+        return value.detach()
+    finally:
+        torch._C._set_tracing_state(trace)  # type: ignore[attr-defined]
 
 
 def initial_voltage(
@@ -169,7 +179,7 @@ class SNNCell(Parameters, Generic[State]):
         state_fallback: makes the initial state from the input, where none is given.
         p: parameters, handed to ``activation``; they are not registered with the module, but for those of ``learn``.
         dt: length of a step in seconds.
-        activation_sparse: step function for sparse input.
+        activation_sparse: step function for sparse COO input; without one, and in other sparse layouts, it becomes dense.
         learn: names of fields of ``p`` that become parameters of the module, see :doc:`/learning`.
         reset: what a spike does to the membrane potential, ``"value"``, ``"subtract"`` or ``"none"``, see
             :mod:`norse_fast.functional.reset`; by default what ``activation`` does.
@@ -246,7 +256,7 @@ class SNN(Parameters, Generic[State]):
         state_fallback: makes the initial state from the input over time, where none is given.
         p: parameters, handed to ``activation``; they are not registered with the module, but for those of ``learn``.
         dt: length of a step in seconds.
-        activation_sparse: step function for sparse input.
+        activation_sparse: step function for sparse COO input; without one, and in other sparse layouts, it becomes dense.
         record_states: return the states of all steps, stacked over time, instead of the last state.
         output: what to return of the outputs. ``"all"``: those of all steps, in the input's dtype. ``"uint8"`` or
             ``"bool"``: the spikes of all steps as bytes, a quarter of the memory of float32; they have no gradient, and only
@@ -305,6 +315,7 @@ class SNN(Parameters, Generic[State]):
         :func:`leaf`), and float32 is what it is computed in."""
         return (
             not torch.compiler.is_compiling()
+            and not torch.jit.is_tracing()
             and getattr(self.state_fallback, "__func__", None) in _UNIFORM
             and input_tensor.dtype is torch.float32
             and (input_tensor.requires_grad or not torch.is_grad_enabled())
@@ -373,7 +384,7 @@ class SNNRecurrentCell(Weights, Generic[State]):
         autapses: whether a neuron may excite itself. If not, the diagonal of the recurrent weights is zeroed in place;
             whatever is assigned to it later does not act, and its gradient is zero.
         dt: length of a step in seconds.
-        activation_sparse: step function for sparse input.
+        activation_sparse: step function for sparse COO input; without one, and in other sparse layouts, it becomes dense.
         learn: names of fields of ``p`` that become parameters of the module, see :doc:`/learning`.
         reset: what a spike does to the membrane potential, ``"value"``, ``"subtract"`` or ``"none"``, see
             :mod:`norse_fast.functional.reset`; by default what ``activation`` does.
@@ -463,7 +474,7 @@ class SNNRecurrent(Weights, Generic[State]):
         recurrent_weights: shape ``(N, N)``; likewise.
         autapses: whether a neuron may excite itself, see :class:`SNNRecurrentCell`.
         dt: length of a step in seconds.
-        activation_sparse: step function for sparse input.
+        activation_sparse: step function for sparse COO input; without one, and in other sparse layouts, it becomes dense.
         record_states: return the states of all steps, stacked over time, instead of the last state.
         learn: names of fields of ``p`` that become parameters of the module, see :doc:`/learning`.
         reset: what a spike does to the membrane potential, ``"value"``, ``"subtract"`` or ``"none"``, see
