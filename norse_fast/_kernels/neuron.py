@@ -483,10 +483,8 @@ def check_broadcast(
     name: str, value: torch.Tensor, shape: torch.Size, fix: str, whose: str = "the input at one time step"
 ) -> None:
     """Raise if a tensor does not broadcast to a shape, that of the neurons by default."""
-    try:
-        fits = torch.broadcast_shapes(value.shape, shape) == shape
-    except RuntimeError:
-        fits = False
+    # Not torch.broadcast_shapes, whose first call imports much of torch.compile, which takes a second.
+    fits = value.dim() <= len(shape) and all(own in (1, size) for own, size in zip(value.shape[::-1], shape[::-1]))
     if not fits:
         raise ValueError(
             f"{name}: got shape {tuple(value.shape)}, expected one that broadcasts to {tuple(shape)}, {whose}; {fix}."

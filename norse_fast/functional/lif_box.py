@@ -46,6 +46,7 @@ class LIFBoxParameters(StateTuple):
             in fused kernels, any other function in plain PyTorch.
 
     Example:
+        >>> from norse_fast import reset_subtract
         >>> LIFBoxParameters(reset_method=reset_subtract).v_th
         tensor(1.)
     """
