@@ -9,6 +9,7 @@ from . import memory as memory
 from ._accelerate import AccelerationReport as AccelerationReport
 from ._accelerate import accelerate as accelerate
 from ._accelerate import revert as revert
+from ._info import info as info
 from ._kernels.extension import VERSION as _VERSION
 from ._kernels.extension import backends as backends
 from ._kernels.extension import kernels_disabled as kernels_disabled

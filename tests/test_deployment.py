@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import doctest
 import io
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -42,3 +46,16 @@ def test_a_trace_sends_no_gradient_through_spikes_in_silence():
     z, _ = torch.jit.trace(nf.LIFCell(), (x.detach(),))(x)
     with pytest.raises(RuntimeError, match="derivative for aten::heaviside is not implemented"):
         z.sum().backward()
+
+
+def test_info_as_a_program():
+    told = subprocess.run([sys.executable, "-m", "norse_fast"], capture_output=True, text=True, check=True).stdout
+    assert told == nf.info() + "\n"
+    for name, value in nf.backends().items():
+        row = next(line for line in told.splitlines() if line.split("  ")[0].endswith(name))
+        assert row.endswith("PyTorch" if value == "none" else value)
+
+
+def test_page():
+    page = Path(__file__).parents[1] / "docs" / "deployment.md"
+    assert doctest.testfile(str(page), module_relative=False).failed == 0

@@ -23,6 +23,7 @@ __all__ = [
     "backends",
     "has_kernels",
     "kernels_disabled",
+    "library_paths",
     "native",
     "native_model",
     "set_differentiate",
@@ -236,6 +237,11 @@ def backends() -> dict[str, str]:
         "cuda": BUILD["cuda"] if "cuda" in _loaded and not _is_disabled() else "none",
         "autograd": "Python" if native() is None else "C++",
     }
+
+
+def library_paths() -> list[Path]:
+    """The files of the compiled libraries that are there, whether or not they serve here."""
+    return sorted(_LIBRARIES.glob("_C_*"))
 
 
 def set_differentiate(function: Callable[..., Any]) -> None:
