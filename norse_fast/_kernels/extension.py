@@ -129,6 +129,9 @@ def _in_disabling_block() -> bool:
     return _disabling.get() > 0
 
 
+# A name of its own: each call of a kernel asks.
+_is_tracing: Callable[[], bool] = torch._C._is_tracing
+
 # What torch.compiler.assume_constant_result does, which would import all of torch.compile first: a second at each start.
 _in_disabling_block._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
@@ -140,7 +143,7 @@ def _is_disabled() -> bool:
         return torch.onnx.is_in_onnx_export() or (_disabling_somewhere and _in_disabling_block())
     # torch.jit.trace cannot record what autograd does in C++ (and compares with a trace without gradients), and ONNX has
     # none of our operators.
-    return _disabling.get() > 0 or torch._C._is_tracing()
+    return _disabling.get() > 0 or _is_tracing()
 
 
 def _count_block(change: int) -> None:
