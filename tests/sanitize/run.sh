@@ -51,7 +51,7 @@ under_address() {
 # Only our libraries are instrumented, so only they can be judged.
 under_thread() {
   env LD_PRELOAD="$(preload libtsan.so)" PYTHONPATH="$root/build/sanitize/thread/tree" \
-    TSAN_OPTIONS=ignore_noninstrumented_modules=1:history_size=4 "$@"
+    TSAN_OPTIONS="ignore_noninstrumented_modules=1:history_size=4:suppressions=$root/tests/sanitize/suppressions.txt" "$@"
 }
 
 # Each file in a process of its own: a finding ends it.
