@@ -151,11 +151,24 @@ def test_the_default_is_what_the_step_function_does(model, kind):
 
 def test_one_of_the_two_is_enough():
     x = torch.full((20, 1, 3), 0.5)
-    attached = nf.LIFRecurrent(3, 4, reset="subtract")
-    assert attached.reset_options == {"reset": "subtract", "detach_reset": True}
-    assert nf.LIF(detach_reset=True).reset_options == {"reset": "value", "detach_reset": True}
+    assert nf.LIFRecurrent(3, 4, reset="subtract").reset_options == {"reset": "subtract"}
+    assert nf.LIF(detach_reset=True).reset_options == {"detach_reset": True}
     assert nf.LIF().reset_options == {}
     assert torch.equal(nf.LIF(detach_reset=True)(x)[0], nf.LIF()(x)[0])
+
+
+@pytest.mark.parametrize("kind", [nf.LIFRecurrent, nf.LIFRecurrentCell])
+def test_what_is_not_said_is_what_each_step_function_does(kind):
+    """The step for sparse input does not detach its reset, and the one for dense input does."""
+    x = 5 * torch.rand(*((6, 2, 3) if kind is nf.LIFRecurrent else (2, 3)), generator=torch.Generator().manual_seed(6))
+    for inputs, detached in ((x, True), (x.to_sparse(), False)):
+        results = []
+        for options in ({"reset": "subtract"}, {"reset": "subtract", "detach_reset": detached}):
+            torch.manual_seed(0)
+            module = kind(3, 4, **options)
+            v = module(inputs, None)[1].v
+            results.append(torch.autograd.grad(v.sum(), module.input_weights)[0])
+        assert torch.equal(*results)
 
 
 def test_lif_box_has_a_reset_in_its_parameters_too():

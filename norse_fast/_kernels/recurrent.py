@@ -244,6 +244,11 @@ class Recurrent:
         self.variants.update({reset: self._with_reset(reset) for reset in neuron.variants if reset != neuron.reset})
         self.variants[neuron.reset] = self
 
+    @property
+    def reset(self) -> Reset | None:
+        """That of its neurons."""
+        return self.neuron.reset
+
     def _with_reset(self, reset: Reset) -> Recurrent:
         layer = copy.copy(self)
         layer.neuron = self.neuron.variants[reset]

@@ -97,18 +97,18 @@ class Parameters(torch.nn.Module):
     reset_options: dict[str, Any] = {}  # noqa: RUF012
 
     def _set_reset(self, activation: Callable[..., Any], reset: str | None, detach_reset: bool | None) -> None:
-        given = {"reset": reset, "detach_reset": detach_reset}
-        if reset is None and detach_reset is None:
+        options = {"reset": reset, "detach_reset": detach_reset}
+        options = {name: value for name, value in options.items() if value is not None}
+        if not options:
             return
         taken = inspect.signature(activation).parameters
-        if any(name not in taken for name in given):
-            name, value = next((name, value) for name, value in given.items() if value is not None)
-            raise TypeError(
-                f"{name}: got {value!r}, but {getattr(activation, '__name__', 'the step function')} has no such argument; "
-                "leave it out."
-            )
-        options = {name: taken[name].default if value is None else value for name, value in given.items()}
-        check_reset(**options)
+        for name, value in options.items():
+            if name not in taken:
+                raise TypeError(
+                    f"{name}: got {value!r}, but {getattr(activation, '__name__', 'the step function')} has no such "
+                    "argument; leave it out."
+                )
+        check_reset(**{"reset": "value", "detach_reset": False, **options})
         self.reset_options = options
 
     def _shown_reset(self) -> str:
