@@ -153,7 +153,7 @@ _coba_lif = Neuron(
 def coba_lif_feed_forward_step(
     input_tensor: torch.Tensor,
     state: CobaLIFFeedForwardState,
-    p: CobaLIFParameters = CobaLIFParameters(),  # noqa: B008
+    p: CobaLIFParameters = CobaLIFParameters(),
     dt: float = 0.001,
     *,
     reset: str = "value",
@@ -174,9 +174,7 @@ def coba_lif_feed_forward_step(
         state: membrane potential and conductances, of shapes that broadcast to the input's.
         p: parameters.
         dt: length of the step, in the unit of the time constants.
-        reset: what a spike does to the membrane potential: ``"value"`` sets it to ``p.v_reset``, ``"subtract"`` takes
-            ``p.v_thresh`` from it, ``"none"`` leaves it.
-        detach_reset: whether the potential after a spike sends no gradient into the spike.
+        reset, detach_reset: what a spike does to the neuron, see :mod:`norse_fast.functional.reset`.
 
     Returns:
         Spikes in the shape and dtype of the input, and the new state.
@@ -207,7 +205,7 @@ def coba_lif_step(
     state: CobaLIFState,
     input_weights: torch.Tensor,
     recurrent_weights: torch.Tensor,
-    p: CobaLIFParameters = CobaLIFParameters(),  # noqa: B008
+    p: CobaLIFParameters = CobaLIFParameters(),
     dt: float = 0.001,
     *,
     reset: str = "value",
@@ -230,9 +228,7 @@ def coba_lif_step(
         recurrent_weights: :math:`R`, shape ``(N, N)``; likewise.
         p: parameters.
         dt: length of the step, in the unit of the time constants.
-        reset: what a spike does to the membrane potential: ``"value"`` sets it to ``p.v_reset``, ``"subtract"`` takes
-            ``p.v_thresh`` from it, ``"none"`` leaves it.
-        detach_reset: whether the potential after a spike sends no gradient into the spike.
+        reset, detach_reset: what a spike does to the neuron, see :mod:`norse_fast.functional.reset`.
 
     Returns:
         Spikes of shape ``(..., N)`` and the new state.

@@ -69,7 +69,7 @@ def correlation_sensor_step(
     z_pre: torch.Tensor,
     z_post: torch.Tensor,
     state: CorrelationSensorState,
-    p: CorrelationSensorParameters = CorrelationSensorParameters(),  # noqa: B008
+    p: CorrelationSensorParameters = CorrelationSensorParameters(),
     dt: float = 0.001,
 ) -> CorrelationSensorState:
     r"""One time step of correlation sensors.

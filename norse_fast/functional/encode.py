@@ -53,7 +53,7 @@ def _is_known_zero(value: Any) -> bool:
 def constant_current_lif_encode(
     input_current: torch.Tensor,
     seq_length: int,
-    p: LIFParameters = LIFParameters(),  # noqa: B008
+    p: LIFParameters = LIFParameters(),
     dt: float = 0.001,
 ) -> torch.Tensor:
     r"""Spikes of LIF neurons that a constant current drives, a rate code.
@@ -321,7 +321,7 @@ def _spiked_before(spikes: torch.Tensor) -> torch.Tensor:
 def spike_latency_lif_encode(
     input_current: torch.Tensor,
     seq_length: int,
-    p: LIFParameters = LIFParameters(),  # noqa: B008
+    p: LIFParameters = LIFParameters(),
     dt: float = 0.001,
 ) -> torch.Tensor:
     """The first spike of LIF neurons that a constant current drives: the stronger, the earlier.

@@ -104,7 +104,7 @@ _layer = Recurrent(_iaf, IAFState, receivers=("v",))
 def iaf_feed_forward_step(
     input_spikes: torch.Tensor,
     state: IAFFeedForwardState,
-    p: IAFParameters = IAFParameters(),  # noqa: B008
+    p: IAFParameters = IAFParameters(),
     dt: float = 0.001,
     *,
     reset: str = "value",
@@ -123,9 +123,7 @@ def iaf_feed_forward_step(
         state: membrane potential, of a shape that broadcasts to the input's.
         p: parameters.
         dt: length of the step in seconds, which changes nothing.
-        reset: what a spike does to the membrane potential: ``"value"`` sets it to ``p.v_reset``, ``"subtract"`` takes
-            ``p.v_th`` from it, ``"none"`` leaves it.
-        detach_reset: whether the potential after a spike sends no gradient into the spike.
+        reset, detach_reset: what a spike does to the neuron, see :mod:`norse_fast.functional.reset`.
 
     Returns:
         Spikes in the shape and dtype of the input, and the new state.
@@ -146,7 +144,7 @@ def iaf_step(
     state: IAFState,
     input_weights: torch.Tensor,
     recurrent_weights: torch.Tensor,
-    p: IAFParameters = IAFParameters(),  # noqa: B008
+    p: IAFParameters = IAFParameters(),
     dt: float = 0.001,
     *,
     reset: str = "value",
@@ -163,9 +161,7 @@ def iaf_step(
         recurrent_weights: :math:`R`, shape ``(N, N)``.
         p: parameters.
         dt: length of the step in seconds, which changes nothing.
-        reset: what a spike does to the membrane potential: ``"value"`` sets it to ``p.v_reset``, ``"subtract"`` takes
-            ``p.v_th`` from it, ``"none"`` leaves it.
-        detach_reset: whether the potential after a spike sends no gradient into the spike.
+        reset, detach_reset: what a spike does to the neuron, see :mod:`norse_fast.functional.reset`.
 
     Returns:
         Spikes of shape ``(..., N)`` and the new state.

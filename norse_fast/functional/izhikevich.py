@@ -301,10 +301,7 @@ def izhikevich_feed_forward_step(
         s: membrane potential and recovery variable, of shapes that broadcast to the input's.
         p: parameters.
         dt: length of the step in seconds.
-        reset: what a spike does to the membrane potential: ``"value"`` sets it to ``p.c``, ``"subtract"`` takes
-            ``p.v_th`` from it, ``"none"`` leaves it.
-        detach_reset: whether what a spike changes, the potential and the recovery, sends no gradient into the
-            spike.
+        reset, detach_reset: what a spike does to the neuron, see :mod:`norse_fast.functional.reset`.
 
     Returns:
         Spikes in the shape and dtype of the input, and the new state.
@@ -347,10 +344,7 @@ def izhikevich_recurrent_step(
         recurrent_weights: :math:`R`, shape ``(N, N)``.
         p: parameters.
         dt: length of the step in seconds.
-        reset: what a spike does to the membrane potential: ``"value"`` sets it to ``p.c``, ``"subtract"`` takes
-            ``p.v_th`` from it, ``"none"`` leaves it.
-        detach_reset: whether what a spike changes, the potential and the recovery, sends no gradient into the
-            spike.
+        reset, detach_reset: what a spike does to the neuron, see :mod:`norse_fast.functional.reset`.
 
     Returns:
         Spikes of shape ``(..., N)`` and the new state.

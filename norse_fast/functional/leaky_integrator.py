@@ -82,7 +82,7 @@ _li = Neuron("li", ("v", "i"), ("tau_syn_inv", "tau_mem_inv", "v_leak"), LIState
 def li_feed_forward_step(
     input_tensor: torch.Tensor,
     state: LIState,
-    p: LIParameters = LIParameters(),  # noqa: B008
+    p: LIParameters = LIParameters(),
     dt: float = 0.001,
 ) -> tuple[torch.Tensor, LIState]:
     r"""One time step of leaky integrators, each driven by its own input.
@@ -117,7 +117,7 @@ def li_step(
     input_spikes: torch.Tensor,
     state: LIState,
     input_weights: torch.Tensor,
-    p: LIParameters = LIParameters(),  # noqa: B008
+    p: LIParameters = LIParameters(),
     dt: float = 0.001,
 ) -> tuple[torch.Tensor, LIState]:
     r"""One time step of leaky integrators behind a linear layer, :math:`j = i + W x`.

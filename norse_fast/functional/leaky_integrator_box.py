@@ -71,7 +71,7 @@ _li_box = Neuron("li_box", ("v",), ("tau_mem_inv", "v_leak"), LIBoxState, _step,
 def li_box_feed_forward_step(
     input_tensor: torch.Tensor,
     state: LIBoxState,
-    p: LIBoxParameters = LIBoxParameters(),  # noqa: B008
+    p: LIBoxParameters = LIBoxParameters(),
     dt: float = 0.001,
 ) -> tuple[torch.Tensor, LIBoxState]:
     r"""One time step of leaky integrators without a synapse, each driven by its own input.
@@ -105,7 +105,7 @@ def li_box_step(
     input_spikes: torch.Tensor,
     state: LIBoxState,
     input_weights: torch.Tensor,
-    p: LIBoxParameters = LIBoxParameters(),  # noqa: B008
+    p: LIBoxParameters = LIBoxParameters(),
     dt: float = 0.001,
 ) -> tuple[torch.Tensor, LIBoxState]:
     r"""One time step of leaky integrators without a synapse behind a linear layer, driven by :math:`W x`.

@@ -163,9 +163,7 @@ def lif_feed_forward_step(
         state: membrane potential and synaptic current, of shapes that broadcast to the input's.
         p: parameters.
         dt: length of the step in seconds.
-        reset: what a spike does to the membrane potential: ``"value"`` sets it to ``p.v_reset``, ``"subtract"`` takes
-            ``p.v_th`` from it, ``"none"`` leaves it.
-        detach_reset: whether the potential after a spike sends no gradient into the spike.
+        reset, detach_reset: what a spike does to the neuron, see :mod:`norse_fast.functional.reset`.
 
     Returns:
         Spikes in the shape and dtype of the input, and the new state.
@@ -206,9 +204,7 @@ def lif_step(
         recurrent_weights: :math:`R`, shape ``(N, N)``.
         p: parameters.
         dt: length of the step in seconds.
-        reset: what a spike does to the membrane potential: ``"value"`` sets it to ``p.v_reset``, ``"subtract"`` takes
-            ``p.v_th`` from it, ``"none"`` leaves it.
-        detach_reset: whether the potential after a spike sends no gradient into the spike.
+        reset, detach_reset: what a spike does to the neuron, see :mod:`norse_fast.functional.reset`.
 
     Returns:
         Spikes of shape ``(..., N)`` and the new state.
@@ -247,9 +243,7 @@ def lif_step_sparse(
         recurrent_weights: shape ``(N, N)``.
         p: parameters.
         dt: length of the step in seconds.
-        reset: what a spike does to the membrane potential: ``"value"`` sets it to ``p.v_reset``, ``"subtract"`` takes
-            ``p.v_th`` from it, ``"none"`` leaves it.
-        detach_reset: whether the potential after a spike sends no gradient into the spike.
+        reset, detach_reset: what a spike does to the neuron, see :mod:`norse_fast.functional.reset`.
 
     Returns:
         Sparse spikes of shape ``(B, N)`` and the new state.
@@ -275,7 +269,7 @@ def lif_step_integral(
     state: LIFState,
     input_weights: torch.Tensor,
     recurrent_weights: torch.Tensor,
-    p: LIFParameters = LIFParameters(),  # noqa: B008
+    p: LIFParameters = LIFParameters(),
     dt: float = 0.001,
     *,
     reset: str = "value",
@@ -292,9 +286,7 @@ def lif_step_integral(
         recurrent_weights: shape ``(N, N)``.
         p: parameters.
         dt: length of a step in seconds.
-        reset: what a spike does to the membrane potential: ``"value"`` sets it to ``p.v_reset``, ``"subtract"`` takes
-            ``p.v_th`` from it, ``"none"`` leaves it.
-        detach_reset: whether the potential after a spike sends no gradient into the spike.
+        reset, detach_reset: what a spike does to the neuron, see :mod:`norse_fast.functional.reset`.
 
     Returns:
         Spikes of the last step, shape ``(..., N)``, and the state after it.
@@ -329,9 +321,7 @@ def lif_feed_forward_integral(
         state: state before the first step, of shapes that broadcast to one step of the input.
         p: parameters.
         dt: length of a step in seconds.
-        reset: what a spike does to the membrane potential: ``"value"`` sets it to ``p.v_reset``, ``"subtract"`` takes
-            ``p.v_th`` from it, ``"none"`` leaves it.
-        detach_reset: whether the potential after a spike sends no gradient into the spike.
+        reset, detach_reset: what a spike does to the neuron, see :mod:`norse_fast.functional.reset`.
 
     Returns:
         Spikes of all steps, in the shape and dtype of the input, and the state after the last.
@@ -366,9 +356,7 @@ def lif_feed_forward_step_sparse(
         state: membrane potential and synaptic current, dense.
         p: parameters.
         dt: length of the step in seconds.
-        reset: what a spike does to the membrane potential: ``"value"`` sets it to ``p.v_reset``, ``"subtract"`` takes
-            ``p.v_th`` from it, ``"none"`` leaves it.
-        detach_reset: whether the potential after a spike sends no gradient into the spike.
+        reset, detach_reset: what a spike does to the neuron, see :mod:`norse_fast.functional.reset`.
 
     Returns:
         Sparse spikes in the shape of the input, and the new state.

@@ -158,8 +158,8 @@ _layer = Recurrent(_lif_adex, LIFAdExState)
 
 def lif_adex_feed_forward_step(
     input_spikes: torch.Tensor,
-    state: LIFAdExFeedForwardState = LIFAdExFeedForwardState(*torch.zeros(3)),  # noqa: B008
-    p: LIFAdExParameters = LIFAdExParameters(),  # noqa: B008
+    state: LIFAdExFeedForwardState = LIFAdExFeedForwardState(*torch.zeros(3)),
+    p: LIFAdExParameters = LIFAdExParameters(),
     dt: float = 0.001,
     *,
     reset: str = "value",
@@ -183,10 +183,7 @@ def lif_adex_feed_forward_step(
             zeros.
         p: parameters.
         dt: length of the step in seconds.
-        reset: what a spike does to the membrane potential: ``"value"`` sets it to ``p.v_reset``, ``"subtract"`` takes
-            ``p.v_th`` from it, ``"none"`` leaves it.
-        detach_reset: whether what a spike changes, the potential and the adaptation, sends no gradient into the
-            spike.
+        reset, detach_reset: what a spike does to the neuron, see :mod:`norse_fast.functional.reset`.
 
     Returns:
         Spikes in the shape and dtype of the input, and the new state.
@@ -208,7 +205,7 @@ def lif_adex_step(
     state: LIFAdExState,
     input_weights: torch.Tensor,
     recurrent_weights: torch.Tensor,
-    p: LIFAdExParameters = LIFAdExParameters(),  # noqa: B008
+    p: LIFAdExParameters = LIFAdExParameters(),
     dt: float = 0.001,
     *,
     reset: str = "value",
@@ -226,10 +223,7 @@ def lif_adex_step(
         recurrent_weights: :math:`R`, shape ``(N, N)``.
         p: parameters.
         dt: length of the step in seconds.
-        reset: what a spike does to the membrane potential: ``"value"`` sets it to ``p.v_reset``, ``"subtract"`` takes
-            ``p.v_th`` from it, ``"none"`` leaves it.
-        detach_reset: whether what a spike changes, the potential and the adaptation, sends no gradient into the
-            spike.
+        reset, detach_reset: what a spike does to the neuron, see :mod:`norse_fast.functional.reset`.
 
     Returns:
         Spikes of shape ``(..., N)`` and the new state.
@@ -251,7 +245,7 @@ def lif_adex_current_encoder(
     input_current: torch.Tensor,
     voltage: torch.Tensor,
     adaptation: torch.Tensor,
-    p: LIFAdExParameters = LIFAdExParameters(),  # noqa: B008
+    p: LIFAdExParameters = LIFAdExParameters(),
     dt: float = 0.001,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     r"""One step of a LIFAdEx neuron without a synapse, to turn a current into spikes.

@@ -96,7 +96,7 @@ def compute_refractory_update(
     state: LIFAdExRefracState | LIFAdExRefracFeedForwardState,
     z_new: torch.Tensor,
     v_new: torch.Tensor,
-    p: LIFAdExRefracParameters = LIFAdExRefracParameters(),  # noqa: B008
+    p: LIFAdExRefracParameters = LIFAdExRefracParameters(),
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """What the refractory period does to the result of a LIFAdEx step.
 
@@ -125,7 +125,7 @@ def compute_refractory_update(
 def lif_adex_refrac_feed_forward_step(
     input_tensor: torch.Tensor,
     state: LIFAdExRefracFeedForwardState,
-    p: LIFAdExRefracParameters = LIFAdExRefracParameters(),  # noqa: B008
+    p: LIFAdExRefracParameters = LIFAdExRefracParameters(),
     dt: float = 0.001,
     *,
     reset: str = "value",
@@ -148,10 +148,7 @@ def lif_adex_refrac_feed_forward_step(
         state: state of the LIFAdEx neurons and refractory counter, of shapes that broadcast to the input's.
         p: parameters.
         dt: length of the step in seconds.
-        reset: what a spike does to the membrane potential: ``"value"`` sets it to ``p.lif_adex.v_reset``, ``"subtract"``
-            takes ``p.lif_adex.v_th`` from it, ``"none"`` leaves it.
-        detach_reset: whether what a spike changes, the potential and the adaptation, sends no gradient into the
-            spike.
+        reset, detach_reset: what a spike does to the neuron, see :mod:`norse_fast.functional.reset`.
 
     Returns:
         Spikes in the shape and dtype of the input, and the new state.
@@ -175,7 +172,7 @@ def lif_adex_refrac_step(
     state: LIFAdExRefracState,
     input_weights: torch.Tensor,
     recurrent_weights: torch.Tensor,
-    p: LIFAdExRefracParameters = LIFAdExRefracParameters(),  # noqa: B008
+    p: LIFAdExRefracParameters = LIFAdExRefracParameters(),
     dt: float = 0.001,
     *,
     reset: str = "value",
@@ -192,10 +189,7 @@ def lif_adex_refrac_step(
         recurrent_weights: shape ``(N, N)``.
         p: parameters.
         dt: length of the step in seconds.
-        reset: what a spike does to the membrane potential: ``"value"`` sets it to ``p.lif_adex.v_reset``, ``"subtract"``
-            takes ``p.lif_adex.v_th`` from it, ``"none"`` leaves it.
-        detach_reset: whether what a spike changes, the potential and the adaptation, sends no gradient into the
-            spike.
+        reset, detach_reset: what a spike does to the neuron, see :mod:`norse_fast.functional.reset`.
 
     Returns:
         Spikes of shape ``(..., N)`` and the new state.

@@ -133,7 +133,7 @@ _lif_box = _ByReset("lif_box", ("v",), ("tau_mem_inv", "v_leak", "v_th", "v_rese
 def lif_box_feed_forward_step(
     input_tensor: torch.Tensor,
     state: LIFBoxFeedForwardState,
-    p: LIFBoxParameters = LIFBoxParameters(),  # noqa: B008
+    p: LIFBoxParameters = LIFBoxParameters(),
     dt: float = 0.001,
     *,
     reset: str = "value",
@@ -152,9 +152,7 @@ def lif_box_feed_forward_step(
         state: membrane potential, of a shape that broadcasts to the input's.
         p: parameters.
         dt: length of the step in seconds.
-        reset: what a spike does to the membrane potential: ``"value"`` does what ``p.reset_method`` does, ``"subtract"``
-            takes ``p.v_th`` from it, ``"none"`` leaves it.
-        detach_reset: whether the potential after a spike sends no gradient into the spike.
+        reset, detach_reset: what a spike does to the neuron, see :mod:`norse_fast.functional.reset`.
 
     Returns:
         Spikes in the shape and dtype of the input, and the new state.

@@ -62,7 +62,7 @@ def lif_correlation_step(
     state: LIFCorrelationState,
     input_weights: torch.Tensor,
     recurrent_weights: torch.Tensor,
-    p: LIFCorrelationParameters = LIFCorrelationParameters(),  # noqa: B008
+    p: LIFCorrelationParameters = LIFCorrelationParameters(),
     dt: float = 0.001,
 ) -> tuple[torch.Tensor, LIFCorrelationState]:
     """One time step of a recurrent LIF layer with correlation sensors.

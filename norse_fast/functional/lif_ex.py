@@ -139,8 +139,8 @@ _layer = Recurrent(_lif_ex, LIFExState)
 
 def lif_ex_feed_forward_step(
     input_spikes: torch.Tensor,
-    state: LIFExFeedForwardState = LIFExFeedForwardState(*torch.zeros(2)),  # noqa: B008
-    p: LIFExParameters = LIFExParameters(),  # noqa: B008
+    state: LIFExFeedForwardState = LIFExFeedForwardState(*torch.zeros(2)),
+    p: LIFExParameters = LIFExParameters(),
     dt: float = 0.001,
     *,
     reset: str = "value",
@@ -161,9 +161,7 @@ def lif_ex_feed_forward_step(
         state: membrane potential and synaptic current, of shapes that broadcast to the input's; by default zeros.
         p: parameters.
         dt: length of the step in seconds.
-        reset: what a spike does to the membrane potential: ``"value"`` sets it to ``p.v_reset``, ``"subtract"`` takes
-            ``p.v_th`` from it, ``"none"`` leaves it.
-        detach_reset: whether the potential after a spike sends no gradient into the spike.
+        reset, detach_reset: what a spike does to the neuron, see :mod:`norse_fast.functional.reset`.
 
     Returns:
         Spikes in the shape and dtype of the input, and the new state.
@@ -185,7 +183,7 @@ def lif_ex_step(
     state: LIFExState,
     input_weights: torch.Tensor,
     recurrent_weights: torch.Tensor,
-    p: LIFExParameters = LIFExParameters(),  # noqa: B008
+    p: LIFExParameters = LIFExParameters(),
     dt: float = 0.001,
     *,
     reset: str = "value",
@@ -202,9 +200,7 @@ def lif_ex_step(
         recurrent_weights: :math:`R`, shape ``(N, N)``.
         p: parameters.
         dt: length of the step in seconds.
-        reset: what a spike does to the membrane potential: ``"value"`` sets it to ``p.v_reset``, ``"subtract"`` takes
-            ``p.v_th`` from it, ``"none"`` leaves it.
-        detach_reset: whether the potential after a spike sends no gradient into the spike.
+        reset, detach_reset: what a spike does to the neuron, see :mod:`norse_fast.functional.reset`.
 
     Returns:
         Spikes of shape ``(..., N)`` and the new state.
@@ -225,7 +221,7 @@ def lif_ex_step(
 def lif_ex_current_encoder(
     input_current: torch.Tensor,
     voltage: torch.Tensor,
-    p: LIFExParameters = LIFExParameters(),  # noqa: B008
+    p: LIFExParameters = LIFExParameters(),
     dt: float = 0.001,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     r"""One step of a LIFEx neuron without a synapse, to turn a current into spikes.

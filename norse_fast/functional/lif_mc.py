@@ -49,7 +49,7 @@ def lif_mc_feed_forward_step(
     input_tensor: torch.Tensor,
     state: LIFFeedForwardState,
     g_coupling: torch.Tensor,
-    p: LIFParameters = LIFParameters(),  # noqa: B008
+    p: LIFParameters = LIFParameters(),
     dt: float = 0.001,
     *,
     reset: str = "value",
@@ -66,9 +66,7 @@ def lif_mc_feed_forward_step(
         g_coupling: coupling :math:`G`, shape ``(N, N)``, in 1/s.
         p: parameters.
         dt: length of the step in seconds.
-        reset: what a spike does to the membrane potential: ``"value"`` sets it to ``p.v_reset``, ``"subtract"`` takes
-            ``p.v_th`` from it, ``"none"`` leaves it.
-        detach_reset: whether the potential after a spike sends no gradient into the spike.
+        reset, detach_reset: what a spike does to the neuron, see :mod:`norse_fast.functional.reset`.
 
     Returns:
         Spikes in the shape and dtype of the input, and the new state.
@@ -95,7 +93,7 @@ def lif_mc_step(
     input_weights: torch.Tensor,
     recurrent_weights: torch.Tensor,
     g_coupling: torch.Tensor,
-    p: LIFParameters = LIFParameters(),  # noqa: B008
+    p: LIFParameters = LIFParameters(),
     dt: float = 0.001,
     *,
     reset: str = "value",
@@ -114,9 +112,7 @@ def lif_mc_step(
         g_coupling: coupling :math:`G`, shape ``(N, N)``, in 1/s.
         p: parameters.
         dt: length of the step in seconds.
-        reset: what a spike does to the membrane potential: ``"value"`` sets it to ``p.v_reset``, ``"subtract"`` takes
-            ``p.v_th`` from it, ``"none"`` leaves it.
-        detach_reset: whether the potential after a spike sends no gradient into the spike.
+        reset, detach_reset: what a spike does to the neuron, see :mod:`norse_fast.functional.reset`.
 
     Returns:
         Spikes of shape ``(..., N)`` and the new state.

@@ -72,7 +72,7 @@ def lif_mc_refrac_feed_forward_step(
     input_tensor: torch.Tensor,
     state: LIFRefracFeedForwardState,
     g_coupling: torch.Tensor,
-    p: LIFRefracParameters = LIFRefracParameters(),  # noqa: B008
+    p: LIFRefracParameters = LIFRefracParameters(),
     dt: float = 0.001,
     *,
     reset: str = "value",
@@ -94,9 +94,7 @@ def lif_mc_refrac_feed_forward_step(
         g_coupling: coupling :math:`G` per time step, shape ``(N, N)``.
         p: parameters.
         dt: length of the step in seconds.
-        reset: what a spike does to the membrane potential: ``"value"`` sets it to ``p.lif.v_reset``, ``"subtract"`` takes
-            ``p.lif.v_th`` from it, ``"none"`` leaves it.
-        detach_reset: whether the potential after a spike sends no gradient into the spike.
+        reset, detach_reset: what a spike does to the neuron, see :mod:`norse_fast.functional.reset`.
 
     Returns:
         Spikes of shape ``(..., N)`` and the new state.
@@ -121,7 +119,7 @@ def lif_mc_refrac_step(
     input_weights: torch.Tensor,
     recurrent_weights: torch.Tensor,
     g_coupling: torch.Tensor,
-    p: LIFRefracParameters = LIFRefracParameters(),  # noqa: B008
+    p: LIFRefracParameters = LIFRefracParameters(),
     dt: float = 0.001,
     *,
     reset: str = "value",
@@ -140,9 +138,7 @@ def lif_mc_refrac_step(
         g_coupling: coupling :math:`G` per time step, shape ``(N, N)``.
         p: parameters.
         dt: length of the step in seconds.
-        reset: what a spike does to the membrane potential: ``"value"`` sets it to ``p.lif.v_reset``, ``"subtract"`` takes
-            ``p.lif.v_th`` from it, ``"none"`` leaves it.
-        detach_reset: whether the potential after a spike sends no gradient into the spike.
+        reset, detach_reset: what a spike does to the neuron, see :mod:`norse_fast.functional.reset`.
 
     Returns:
         Spikes of shape ``(..., N)`` and the new state.

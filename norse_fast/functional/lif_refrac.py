@@ -103,7 +103,7 @@ def compute_refractory_update(
     state: LIFRefracState | LIFRefracFeedForwardState,
     z_new: torch.Tensor,
     v_new: torch.Tensor,
-    p: LIFRefracParameters = LIFRefracParameters(),  # noqa: B008
+    p: LIFRefracParameters = LIFRefracParameters(),
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """What the refractory period does to the result of a LIF step.
 
@@ -130,7 +130,7 @@ def compute_refractory_update(
 def lif_refrac_feed_forward_step(
     input_tensor: torch.Tensor,
     state: LIFRefracFeedForwardState,
-    p: LIFRefracParameters = LIFRefracParameters(),  # noqa: B008
+    p: LIFRefracParameters = LIFRefracParameters(),
     dt: float = 0.001,
     *,
     reset: str = "value",
@@ -152,9 +152,7 @@ def lif_refrac_feed_forward_step(
         state: state of the LIF neurons and refractory counter, of shapes that broadcast to the input's.
         p: parameters.
         dt: length of the step in seconds.
-        reset: what a spike does to the membrane potential: ``"value"`` sets it to ``p.lif.v_reset``, ``"subtract"`` takes
-            ``p.lif.v_th`` from it, ``"none"`` leaves it.
-        detach_reset: whether the potential after a spike sends no gradient into the spike.
+        reset, detach_reset: what a spike does to the neuron, see :mod:`norse_fast.functional.reset`.
 
     Returns:
         Spikes in the shape and dtype of the input, and the new state.
@@ -178,7 +176,7 @@ def lif_refrac_step(
     state: LIFRefracState,
     input_weights: torch.Tensor,
     recurrent_weights: torch.Tensor,
-    p: LIFRefracParameters = LIFRefracParameters(),  # noqa: B008
+    p: LIFRefracParameters = LIFRefracParameters(),
     dt: float = 0.001,
     *,
     reset: str = "value",
@@ -195,9 +193,7 @@ def lif_refrac_step(
         recurrent_weights: shape ``(N, N)``.
         p: parameters.
         dt: length of the step in seconds.
-        reset: what a spike does to the membrane potential: ``"value"`` sets it to ``p.lif.v_reset``, ``"subtract"`` takes
-            ``p.lif.v_th`` from it, ``"none"`` leaves it.
-        detach_reset: whether the potential after a spike sends no gradient into the spike.
+        reset, detach_reset: what a spike does to the neuron, see :mod:`norse_fast.functional.reset`.
 
     Returns:
         Spikes of shape ``(..., N)`` and the new state.
@@ -221,7 +217,7 @@ def lif_refrac_step_sparse(
     state: LIFRefracState,
     input_weights: torch.Tensor,
     recurrent_weights: torch.Tensor,
-    p: LIFRefracParameters = LIFRefracParameters(),  # noqa: B008
+    p: LIFRefracParameters = LIFRefracParameters(),
     dt: float = 0.001,
     *,
     reset: str = "value",
@@ -236,9 +232,7 @@ def lif_refrac_step_sparse(
         recurrent_weights: shape ``(N, N)``.
         p: parameters.
         dt: length of the step in seconds.
-        reset: what a spike does to the membrane potential: ``"value"`` sets it to ``p.lif.v_reset``, ``"subtract"`` takes
-            ``p.lif.v_th`` from it, ``"none"`` leaves it.
-        detach_reset: whether the potential after a spike sends no gradient into the spike.
+        reset, detach_reset: what a spike does to the neuron, see :mod:`norse_fast.functional.reset`.
 
     Returns:
         Sparse spikes of shape ``(B, N)`` and the new state.

@@ -138,7 +138,7 @@ _lsnn = Neuron("lsnn", ("v", "i", "b"), _PARAMS, LSNNFeedForwardState, _step)
 def lsnn_feed_forward_step(
     input_tensor: torch.Tensor,
     state: LSNNFeedForwardState,
-    p: LSNNParameters = LSNNParameters(),  # noqa: B008
+    p: LSNNParameters = LSNNParameters(),
     dt: float = 0.001,
     *,
     reset: str = "value",
@@ -160,10 +160,7 @@ def lsnn_feed_forward_step(
         state: membrane potential, synaptic current and threshold, of shapes that broadcast to the input's.
         p: parameters.
         dt: length of the step in seconds.
-        reset: what a spike does to the membrane potential: ``"value"`` sets it to ``p.v_reset``, ``"subtract"`` takes
-            the adapted threshold :math:`b_d` from it, ``"none"`` leaves it.
-        detach_reset: whether what a spike changes, the potential and the threshold, sends no gradient into the
-            spike.
+        reset, detach_reset: what a spike does to the neuron, see :mod:`norse_fast.functional.reset`.
 
     Returns:
         Spikes in the shape and dtype of the input, and the new state.
@@ -189,7 +186,7 @@ def lsnn_step(
     state: LSNNState,
     input_weights: torch.Tensor,
     recurrent_weights: torch.Tensor,
-    p: LSNNParameters = LSNNParameters(),  # noqa: B008
+    p: LSNNParameters = LSNNParameters(),
     dt: float = 0.001,
     *,
     reset: str = "value",
@@ -207,10 +204,7 @@ def lsnn_step(
         recurrent_weights: :math:`R`, shape ``(N, N)``.
         p: parameters.
         dt: length of the step in seconds.
-        reset: what a spike does to the membrane potential: ``"value"`` sets it to ``p.v_reset``, ``"subtract"`` takes
-            the adapted threshold :math:`b_d` from it, ``"none"`` leaves it.
-        detach_reset: whether what a spike changes, the potential and the threshold, sends no gradient into the
-            spike.
+        reset, detach_reset: what a spike does to the neuron, see :mod:`norse_fast.functional.reset`.
 
     Returns:
         Spikes of shape ``(..., N)`` and the new state.
@@ -235,7 +229,7 @@ def ada_lif_step(
     state: LSNNState,
     input_weights: torch.Tensor,
     recurrent_weights: torch.Tensor,
-    p: LSNNParameters = LSNNParameters(),  # noqa: B008
+    p: LSNNParameters = LSNNParameters(),
     dt: float = 0.001,
 ) -> tuple[torch.Tensor, LSNNState]:
     r"""One time step of a recurrent layer of LIF neurons with an adaptation current; composed of PyTorch operations.

@@ -82,7 +82,7 @@ def _step(
 def qif_feed_forward_step(
     input_tensor: torch.Tensor,
     state: QIFFeedForwardState,
-    p: QIFParameters = QIFParameters(),  # noqa: B008
+    p: QIFParameters = QIFParameters(),
     dt: float = 0.001,
     *,
     reset: str = "value",
@@ -96,9 +96,7 @@ def qif_feed_forward_step(
         state: membrane potential, of a shape that broadcasts to the input's.
         p: parameters.
         dt: length of the step in seconds.
-        reset: what a spike does to the membrane potential: ``"value"`` sets it to ``p.v_reset``, ``"subtract"`` takes
-            ``p.v_th`` from it, ``"none"`` leaves it.
-        detach_reset: whether the potential after a spike sends no gradient into the spike.
+        reset, detach_reset: what a spike does to the neuron, see :mod:`norse_fast.functional.reset`.
 
     Returns:
         Spikes in the shape and dtype of the input, and the new state.

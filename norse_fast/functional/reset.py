@@ -1,4 +1,12 @@
-"""What a spike does to the membrane potential.
+"""What a spike does to a neuron.
+
+Spiking step functions and modules take two keywords. ``reset`` says what happens to the membrane potential:
+
+- ``"value"`` sets it to ``p.v_reset``, Izhikevich to ``p.c``. LIFBox does what ``p.reset_method`` does.
+- ``"subtract"`` takes ``p.v_th`` from it, LSNN its adapted threshold.
+- ``"none"`` leaves it.
+
+``detach_reset`` says whether what a spike changes (potential, adaptation, recovery) sends no gradient into the spike.
 
 Source: W. Gerstner, W. Kistler, R. Naud, L. Paninski, *Neuronal Dynamics*, Cambridge University Press, 2014, chapter 1.3, for
 the reset to a value; B. Rueckauer, I. Lungu, Y. Hu, M. Pfeiffer, S. Liu, *Conversion of Continuous-Valued Deep Networks to

@@ -153,10 +153,10 @@ class STDPParameters:
 
     def __init__(
         self,
-        a_pre: Any = constant(1.0),  # noqa: B008
-        a_post: Any = constant(1.0),  # noqa: B008
-        tau_pre_inv: Any = constant(1.0 / 50e-3),  # noqa: B008
-        tau_post_inv: Any = constant(1.0 / 50e-3),  # noqa: B008
+        a_pre: Any = constant(1.0),
+        a_post: Any = constant(1.0),
+        tau_pre_inv: Any = constant(1.0 / 50e-3),
+        tau_post_inv: Any = constant(1.0 / 50e-3),
         w_min: Any = 0.0,
         w_max: Any = 1.0,
         eta_plus: Any = 1e-3,
@@ -209,7 +209,7 @@ def stdp_step_linear(
     z_post: torch.Tensor,
     w: torch.Tensor,
     state_stdp: STDPState,
-    p_stdp: STDPParameters = STDPParameters(),  # noqa: B008
+    p_stdp: STDPParameters = STDPParameters(),
     dt: float = 0.001,
 ) -> tuple[torch.Tensor, STDPState]:
     r"""One time step of STDP of dense weights; the contributions of a batch are summed.
@@ -251,7 +251,7 @@ def stdp_step_conv2d(
     z_post: torch.Tensor,
     w: torch.Tensor,
     state_stdp: STDPState,
-    p_stdp: STDPParameters = STDPParameters(),  # noqa: B008
+    p_stdp: STDPParameters = STDPParameters(),
     dt: float = 0.001,
 ) -> tuple[torch.Tensor, STDPState]:
     r"""One time step of STDP of a two-dimensional convolution; contributions are summed over batch and positions.

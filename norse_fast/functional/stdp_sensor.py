@@ -61,7 +61,7 @@ def stdp_sensor_step(
     z_pre: torch.Tensor,
     z_post: torch.Tensor,
     state: STDPSensorState,
-    p: STDPSensorParameters = STDPSensorParameters(),  # noqa: B008
+    p: STDPSensorParameters = STDPSensorParameters(),
     dt: float = 0.001,
 ) -> STDPSensorState:
     r"""One time step of an STDP sensor.

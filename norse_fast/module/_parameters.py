@@ -96,6 +96,30 @@ class Parameters(torch.nn.Module):
     #: The keywords of the step function that say what a spike does, where the module was told.
     reset_options: dict[str, Any] = {}  # noqa: RUF012
 
+    def _set_step(
+        self,
+        activation: Callable[..., Any],
+        activation_sparse: Callable[..., Any] | None,
+        state_fallback: Callable[[torch.Tensor], Any],
+        p: Any,
+        dt: float,
+        learn: str | Sequence[str],
+        reset: str | None,
+        detach_reset: bool | None,
+    ) -> None:
+        self.activation = activation
+        self.activation_sparse = activation_sparse
+        self.state_fallback = state_fallback
+        self._set_parameters(p, learn)
+        self._set_reset(activation, reset, detach_reset)
+        self.dt = dt
+
+    def _step_for(self, input_tensor: torch.Tensor) -> Callable[..., Any]:
+        """The step function for dense or for sparse input."""
+        if self.activation_sparse is not None and input_tensor.is_sparse:
+            return self.activation_sparse
+        return self.activation
+
     def _set_reset(self, activation: Callable[..., Any], reset: str | None, detach_reset: bool | None) -> None:
         options = {"reset": reset, "detach_reset": detach_reset}
         options = {name: value for name, value in options.items() if value is not None}

@@ -15,8 +15,9 @@ from ..functional.coba_lif import (
     coba_lif_feed_forward_step,
     coba_lif_step,
 )
+from ._initial import initial_voltage, leaf, uniform, zeros
 from ._parameters import checked
-from .snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell, initial_voltage, leaf, uniform, zeros
+from .snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell
 
 __all__ = ["CobaLIF", "CobaLIFCell", "CobaLIFFeedForwardCell", "CobaLIFRecurrent"]
 
@@ -58,7 +59,7 @@ class CobaLIFFeedForwardCell(SNNCell[CobaLIFFeedForwardState]):
         tensor([[1., 0.]])
     """
 
-    def __init__(self, p: CobaLIFParameters = CobaLIFParameters(), **kwargs: Any) -> None:  # noqa: B008
+    def __init__(self, p: CobaLIFParameters = CobaLIFParameters(), **kwargs: Any) -> None:
         super().__init__(coba_lif_feed_forward_step, self.initial_state, checked(p, CobaLIFParameters), **kwargs)
 
     def initial_state(self, input_tensor: torch.Tensor) -> CobaLIFFeedForwardState:
@@ -88,7 +89,7 @@ class CobaLIF(SNN[CobaLIFFeedForwardState]):
                 [1., 1.]])
     """
 
-    def __init__(self, p: CobaLIFParameters = CobaLIFParameters(), **kwargs: Any) -> None:  # noqa: B008
+    def __init__(self, p: CobaLIFParameters = CobaLIFParameters(), **kwargs: Any) -> None:
         super().__init__(coba_lif_feed_forward_step, self.initial_state, checked(p, CobaLIFParameters), **kwargs)
 
     @uniform
@@ -123,7 +124,7 @@ class CobaLIFCell(SNNRecurrentCell[CobaLIFState]):
         self,
         input_size: int,
         hidden_size: int,
-        p: CobaLIFParameters = CobaLIFParameters(),  # noqa: B008
+        p: CobaLIFParameters = CobaLIFParameters(),
         dt: float = 0.001,
         **kwargs: Any,
     ) -> None:
@@ -166,7 +167,7 @@ class CobaLIFRecurrent(SNNRecurrent[CobaLIFState]):
         self,
         input_size: int,
         hidden_size: int,
-        p: CobaLIFParameters = CobaLIFParameters(),  # noqa: B008
+        p: CobaLIFParameters = CobaLIFParameters(),
         dt: float = 0.001,
         **kwargs: Any,
     ) -> None:

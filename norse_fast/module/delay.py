@@ -9,8 +9,9 @@ import torch
 
 from .._constants import constant
 from ..functional.delay import DelayState, check_delays_of, delay_sequence, delayed_linear_sequence
+from ._initial import zeros
 from ._parameters import _as_parameter
-from .snn import _check_time, zeros
+from .snn import _check_time
 
 __all__ = ["Delay", "DelayCell", "DelayedLinear", "DelayedLinearCell"]
 

@@ -24,7 +24,7 @@ __all__ = [
 
 
 class _LIFEncoder(torch.nn.Module):
-    def __init__(self, seq_length: int, p: LIFParameters = LIFParameters(), dt: float = 0.001) -> None:  # noqa: B008
+    def __init__(self, seq_length: int, p: LIFParameters = LIFParameters(), dt: float = 0.001) -> None:
         super().__init__()
         self.seq_length = seq_length
         self.p: Any = checked(p, LIFParameters)

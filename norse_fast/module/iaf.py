@@ -7,8 +7,9 @@ from typing import Any
 import torch
 
 from ..functional.iaf import IAFFeedForwardState, IAFParameters, iaf_feed_forward_step
+from ._initial import initial_voltage, uniform
 from ._parameters import checked
-from .snn import SNN, SNNCell, initial_voltage, uniform
+from .snn import SNN, SNNCell
 
 __all__ = ["IAF", "IAFCell"]
 
@@ -37,12 +38,7 @@ class IAFCell(SNNCell[IAFFeedForwardState]):
         tensor([[0., 1.]])
     """
 
-    def __init__(
-        self,
-        p: IAFParameters = IAFParameters(),  # noqa: B008
-        dt: float = 0.001,
-        **kwargs: Any,
-    ) -> None:
+    def __init__(self, p: IAFParameters = IAFParameters(), dt: float = 0.001, **kwargs: Any) -> None:
         super().__init__(iaf_feed_forward_step, self.initial_state, checked(p, IAFParameters), dt, **kwargs)
 
     def initial_state(self, input_tensor: torch.Tensor) -> IAFFeedForwardState:
@@ -68,12 +64,7 @@ class IAF(SNN[IAFFeedForwardState]):
         tensor([0., 1., 0., 1.])
     """
 
-    def __init__(
-        self,
-        p: IAFParameters = IAFParameters(),  # noqa: B008
-        dt: float = 0.001,
-        **kwargs: Any,
-    ) -> None:
+    def __init__(self, p: IAFParameters = IAFParameters(), dt: float = 0.001, **kwargs: Any) -> None:
         super().__init__(iaf_feed_forward_step, self.initial_state, checked(p, IAFParameters), dt, **kwargs)
 
     @uniform

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..functional.leaky_integrator import LIParameters, LIState, li_feed_forward_step, li_step
+from ._initial import initial_voltage, uniform, zeros
 from ._parameters import Parameters, checked
-from .snn import SNN, SNNCell, initial_voltage, uniform, zeros
+from .snn import SNN, SNNCell
 
 __all__ = ["LI", "LICell", "LILinearCell"]
 
@@ -32,7 +33,7 @@ class LICell(SNNCell[LIState]):
         tensor([[0.1000, 0.1000]])
     """
 
-    def __init__(self, p: LIParameters = LIParameters(), **kwargs: Any) -> None:  # noqa: B008
+    def __init__(self, p: LIParameters = LIParameters(), **kwargs: Any) -> None:
         super().__init__(li_feed_forward_step, self.initial_state, checked(p, LIParameters), **kwargs)
 
     def initial_state(self, input_tensor: torch.Tensor) -> LIState:
@@ -59,7 +60,7 @@ class LI(SNN[LIState]):
         tensor([0.1000, 0.2700, 0.4870])
     """
 
-    def __init__(self, p: LIParameters = LIParameters(), **kwargs: Any) -> None:  # noqa: B008
+    def __init__(self, p: LIParameters = LIParameters(), **kwargs: Any) -> None:
         super().__init__(li_feed_forward_step, self.initial_state, checked(p, LIParameters), **kwargs)
 
     @uniform
@@ -95,7 +96,7 @@ class LILinearCell(Parameters):
         self,
         input_size: int,
         hidden_size: int,
-        p: LIParameters = LIParameters(),  # noqa: B008
+        p: LIParameters = LIParameters(),
         dt: float = 0.001,
         *,
         learn: str | Sequence[str] = (),

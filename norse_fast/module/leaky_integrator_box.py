@@ -9,8 +9,9 @@ import torch
 
 from ..functional.leaky_integrator_box import LIBoxParameters, LIBoxState, li_box_feed_forward_step
 from ..functional.leaky_integrator_box import li_box_step as li_box_step
+from ._initial import initial_voltage, uniform
 from ._parameters import checked
-from .snn import SNN, SNNCell, initial_voltage, uniform
+from .snn import SNN, SNNCell
 
 __all__ = ["LIBox", "LIBoxCell"]
 
@@ -33,7 +34,7 @@ class LIBoxCell(SNNCell[LIBoxState]):
         tensor([[0.1000, 0.1000]])
     """
 
-    def __init__(self, p: LIBoxParameters = LIBoxParameters(), **kwargs: Any) -> None:  # noqa: B008
+    def __init__(self, p: LIBoxParameters = LIBoxParameters(), **kwargs: Any) -> None:
         super().__init__(li_box_feed_forward_step, self.initial_state, checked(p, LIBoxParameters), **kwargs)
 
     def initial_state(self, input_tensor: torch.Tensor) -> LIBoxState:
@@ -60,12 +61,7 @@ class LIBox(SNN[LIBoxState]):
         tensor([0.1000, 0.1900, 0.2710])
     """
 
-    def __init__(
-        self,
-        p: LIBoxParameters = LIBoxParameters(),  # noqa: B008
-        dt: float = 0.001,
-        **kwargs: Any,
-    ) -> None:
+    def __init__(self, p: LIBoxParameters = LIBoxParameters(), dt: float = 0.001, **kwargs: Any) -> None:
         super().__init__(li_box_feed_forward_step, self.initial_state, checked(p, LIBoxParameters), dt, **kwargs)
 
     @uniform

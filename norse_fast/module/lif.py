@@ -17,8 +17,9 @@ from ..functional.lif import (
     lif_step_sparse,
 )
 from ..utils.clone import clone_tensor as clone_tensor
+from ._initial import initial_voltage, uniform, zeros
 from ._parameters import as_tensors
-from .snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell, initial_voltage, uniform, zeros
+from .snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell
 
 __all__ = ["LIF", "LIFCell", "LIFRecurrent", "LIFRecurrentCell"]
 
@@ -46,7 +47,7 @@ class LIFCell(SNNCell[LIFFeedForwardState]):
         tensor([[0., 1.]])
     """
 
-    def __init__(self, p: LIFParameters = LIFParameters(), **kwargs: Any) -> None:  # noqa: B008
+    def __init__(self, p: LIFParameters = LIFParameters(), **kwargs: Any) -> None:
         super().__init__(
             lif_feed_forward_step,
             self.initial_state,
@@ -84,7 +85,7 @@ class LIF(SNN[LIFFeedForwardState]):
         tensor([[3., 3.]])
     """
 
-    def __init__(self, p: LIFParameters = LIFParameters(), **kwargs: Any) -> None:  # noqa: B008
+    def __init__(self, p: LIFParameters = LIFParameters(), **kwargs: Any) -> None:
         super().__init__(
             lif_feed_forward_step,
             self.initial_state,
@@ -130,13 +131,7 @@ class LIFRecurrentCell(SNNRecurrentCell[LIFState]):
         torch.Size([3, 4])
     """
 
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        p: LIFParameters = LIFParameters(),  # noqa: B008
-        **kwargs: Any,
-    ) -> None:
+    def __init__(self, input_size: int, hidden_size: int, p: LIFParameters = LIFParameters(), **kwargs: Any) -> None:
         super().__init__(
             lif_step,
             self.initial_state,
@@ -171,13 +166,7 @@ class LIFRecurrent(SNNRecurrent[LIFState]):
         torch.Size([5, 3, 4])
     """
 
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        p: LIFParameters = LIFParameters(),  # noqa: B008
-        **kwargs: Any,
-    ) -> None:
+    def __init__(self, input_size: int, hidden_size: int, p: LIFParameters = LIFParameters(), **kwargs: Any) -> None:
         super().__init__(
             lif_step,
             self.initial_state,

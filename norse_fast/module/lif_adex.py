@@ -15,8 +15,9 @@ from ..functional.lif_adex import (
     lif_adex_feed_forward_step,
     lif_adex_step,
 )
+from ._initial import initial_voltage, uniform, zeros
 from ._parameters import checked
-from .snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell, initial_voltage, uniform, zeros
+from .snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell
 
 __all__ = ["LIFAdEx", "LIFAdExCell", "LIFAdExRecurrent", "LIFAdExRecurrentCell"]
 
@@ -47,7 +48,7 @@ class LIFAdExCell(SNNCell[LIFAdExFeedForwardState]):
         (tensor([[0., 1.]]), tensor([[0.0000, 0.0200]]))
     """
 
-    def __init__(self, p: LIFAdExParameters = LIFAdExParameters(), **kwargs: Any) -> None:  # noqa: B008
+    def __init__(self, p: LIFAdExParameters = LIFAdExParameters(), **kwargs: Any) -> None:
         super().__init__(lif_adex_feed_forward_step, self.initial_state, checked(p, LIFAdExParameters), **kwargs)
 
     def initial_state(self, x: torch.Tensor) -> LIFAdExFeedForwardState:
@@ -73,7 +74,7 @@ class LIFAdEx(SNN[LIFAdExFeedForwardState]):
         tensor([[3., 3.]])
     """
 
-    def __init__(self, p: LIFAdExParameters = LIFAdExParameters(), **kwargs: Any) -> None:  # noqa: B008
+    def __init__(self, p: LIFAdExParameters = LIFAdExParameters(), **kwargs: Any) -> None:
         super().__init__(lif_adex_feed_forward_step, self.initial_state, checked(p, LIFAdExParameters), **kwargs)
 
     @uniform
@@ -101,11 +102,7 @@ class LIFAdExRecurrentCell(SNNRecurrentCell[LIFAdExState]):
     """
 
     def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        p: LIFAdExParameters = LIFAdExParameters(),  # noqa: B008
-        **kwargs: Any,
+        self, input_size: int, hidden_size: int, p: LIFAdExParameters = LIFAdExParameters(), **kwargs: Any
     ) -> None:
         super().__init__(
             lif_adex_step, self.initial_state, input_size, hidden_size, checked(p, LIFAdExParameters), **kwargs
@@ -136,11 +133,7 @@ class LIFAdExRecurrent(SNNRecurrent[LIFAdExState]):
     """
 
     def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        p: LIFAdExParameters = LIFAdExParameters(),  # noqa: B008
-        **kwargs: Any,
+        self, input_size: int, hidden_size: int, p: LIFAdExParameters = LIFAdExParameters(), **kwargs: Any
     ) -> None:
         super().__init__(
             lif_adex_step, self.initial_state, input_size, hidden_size, checked(p, LIFAdExParameters), **kwargs

@@ -18,8 +18,9 @@ from ..functional.lif_adex_refrac import (
     lif_adex_refrac_feed_forward_step,
     lif_adex_refrac_step,
 )
+from ._initial import initial_voltage, uniform, zeros
 from ._parameters import checked
-from .snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell, initial_voltage, uniform, zeros
+from .snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell
 
 __all__ = ["LIFAdExRefrac", "LIFAdExRefracCell", "LIFAdExRefracRecurrent", "LIFAdExRefracRecurrentCell"]
 
@@ -55,7 +56,7 @@ class LIFAdExRefracCell(SNNCell[LIFAdExRefracFeedForwardState]):
         (tensor([[0., 1.]]), tensor([[0., 5.]]))
     """
 
-    def __init__(self, p: LIFAdExRefracParameters = LIFAdExRefracParameters(), **kwargs: Any) -> None:  # noqa: B008
+    def __init__(self, p: LIFAdExRefracParameters = LIFAdExRefracParameters(), **kwargs: Any) -> None:
         super().__init__(
             lif_adex_refrac_feed_forward_step, self.initial_state, checked(p, LIFAdExRefracParameters), **kwargs
         )
@@ -85,7 +86,7 @@ class LIFAdExRefrac(SNN[LIFAdExRefracFeedForwardState]):
         tensor([1., 0., 0., 0., 0., 0., 1., 0., 0.])
     """
 
-    def __init__(self, p: LIFAdExRefracParameters = LIFAdExRefracParameters(), **kwargs: Any) -> None:  # noqa: B008
+    def __init__(self, p: LIFAdExRefracParameters = LIFAdExRefracParameters(), **kwargs: Any) -> None:
         super().__init__(
             lif_adex_refrac_feed_forward_step, self.initial_state, checked(p, LIFAdExRefracParameters), **kwargs
         )
@@ -116,11 +117,7 @@ class LIFAdExRefracRecurrentCell(SNNRecurrentCell[LIFAdExRefracState]):
     """
 
     def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        p: LIFAdExRefracParameters = LIFAdExRefracParameters(),  # noqa: B008
-        **kwargs: Any,
+        self, input_size: int, hidden_size: int, p: LIFAdExRefracParameters = LIFAdExRefracParameters(), **kwargs: Any
     ) -> None:
         super().__init__(
             lif_adex_refrac_step,
@@ -157,11 +154,7 @@ class LIFAdExRefracRecurrent(SNNRecurrent[LIFAdExRefracState]):
     """
 
     def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        p: LIFAdExRefracParameters = LIFAdExRefracParameters(),  # noqa: B008
-        **kwargs: Any,
+        self, input_size: int, hidden_size: int, p: LIFAdExRefracParameters = LIFAdExRefracParameters(), **kwargs: Any
     ) -> None:
         super().__init__(
             lif_adex_refrac_step,

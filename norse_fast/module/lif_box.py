@@ -8,8 +8,9 @@ import torch
 
 from ..functional.lif_box import LIFBoxFeedForwardState, LIFBoxParameters, lif_box_feed_forward_step
 from ..utils.clone import clone_tensor as clone_tensor
+from ._initial import initial_voltage, uniform
 from ._parameters import checked
-from .snn import SNN, SNNCell, initial_voltage, uniform
+from .snn import SNN, SNNCell
 
 __all__ = ["LIFBox", "LIFBoxCell"]
 
@@ -31,12 +32,7 @@ class LIFBoxCell(SNNCell[LIFBoxFeedForwardState]):
         (tensor([[0., 1.]]), tensor([[0.1000, 0.0000]]))
     """
 
-    def __init__(
-        self,
-        p: LIFBoxParameters = LIFBoxParameters(),  # noqa: B008
-        dt: float = 0.001,
-        **kwargs: Any,
-    ) -> None:
+    def __init__(self, p: LIFBoxParameters = LIFBoxParameters(), dt: float = 0.001, **kwargs: Any) -> None:
         super().__init__(lif_box_feed_forward_step, self.initial_state, checked(p, LIFBoxParameters), dt, **kwargs)
 
     def initial_state(self, input_tensor: torch.Tensor) -> LIFBoxFeedForwardState:
@@ -62,12 +58,7 @@ class LIFBox(SNN[LIFBoxFeedForwardState]):
         tensor([0., 1., 0., 1.])
     """
 
-    def __init__(
-        self,
-        p: LIFBoxParameters = LIFBoxParameters(),  # noqa: B008
-        dt: float = 0.001,
-        **kwargs: Any,
-    ) -> None:
+    def __init__(self, p: LIFBoxParameters = LIFBoxParameters(), dt: float = 0.001, **kwargs: Any) -> None:
         super().__init__(lif_box_feed_forward_step, self.initial_state, checked(p, LIFBoxParameters), dt, **kwargs)
 
     @uniform

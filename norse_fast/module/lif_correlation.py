@@ -11,8 +11,8 @@ from .._kernels.recurrent import check_weights
 from ..functional.correlation_sensor import CorrelationSensorState
 from ..functional.lif import LIFState
 from ..functional.lif_correlation import LIFCorrelationParameters, LIFCorrelationState, lif_correlation_step
+from ._initial import copied, zeros
 from ._parameters import Parameters, checked
-from .snn import copied, zeros
 
 __all__ = ["LIFCorrelation"]
 
@@ -41,7 +41,7 @@ class LIFCorrelation(Parameters):
         self,
         input_size: int,
         hidden_size: int,
-        p: LIFCorrelationParameters = LIFCorrelationParameters(),  # noqa: B008
+        p: LIFCorrelationParameters = LIFCorrelationParameters(),
         dt: float = 0.001,
         *,
         learn: str | Sequence[str] = (),

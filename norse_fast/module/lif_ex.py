@@ -14,8 +14,9 @@ from ..functional.lif_ex import (
     lif_ex_feed_forward_step,
     lif_ex_step,
 )
+from ._initial import initial_voltage, uniform, zeros
 from ._parameters import checked
-from .snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell, initial_voltage, uniform, zeros
+from .snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell
 
 __all__ = ["LIFEx", "LIFExCell", "LIFExRecurrent", "LIFExRecurrentCell"]
 
@@ -46,7 +47,7 @@ class LIFExCell(SNNCell[LIFExFeedForwardState]):
         (tensor([[0., 1.]]), tensor([[ 0., 16.]]))
     """
 
-    def __init__(self, p: LIFExParameters = LIFExParameters(), **kwargs: Any) -> None:  # noqa: B008
+    def __init__(self, p: LIFExParameters = LIFExParameters(), **kwargs: Any) -> None:
         super().__init__(lif_ex_feed_forward_step, self.initial_state, checked(p, LIFExParameters), **kwargs)
 
     def initial_state(self, input_tensor: torch.Tensor) -> LIFExFeedForwardState:
@@ -72,7 +73,7 @@ class LIFEx(SNN[LIFExFeedForwardState]):
         tensor([[3., 3.]])
     """
 
-    def __init__(self, p: LIFExParameters = LIFExParameters(), **kwargs: Any) -> None:  # noqa: B008
+    def __init__(self, p: LIFExParameters = LIFExParameters(), **kwargs: Any) -> None:
         super().__init__(lif_ex_feed_forward_step, self.initial_state, checked(p, LIFExParameters), **kwargs)
 
     @uniform
@@ -100,11 +101,7 @@ class LIFExRecurrentCell(SNNRecurrentCell[LIFExState]):
     """
 
     def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        p: LIFExParameters = LIFExParameters(),  # noqa: B008
-        **kwargs: Any,
+        self, input_size: int, hidden_size: int, p: LIFExParameters = LIFExParameters(), **kwargs: Any
     ) -> None:
         super().__init__(
             lif_ex_step, self.initial_state, input_size, hidden_size, checked(p, LIFExParameters), **kwargs
@@ -135,11 +132,7 @@ class LIFExRecurrent(SNNRecurrent[LIFExState]):
     """
 
     def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        p: LIFExParameters = LIFExParameters(),  # noqa: B008
-        **kwargs: Any,
+        self, input_size: int, hidden_size: int, p: LIFExParameters = LIFExParameters(), **kwargs: Any
     ) -> None:
         super().__init__(
             lif_ex_step, self.initial_state, input_size, hidden_size, checked(p, LIFExParameters), **kwargs

@@ -10,9 +10,10 @@ import torch
 from .._kernels.recurrent import check_weights
 from ..functional.lif import LIFParameters, LIFState
 from ..functional.lif_mc import lif_mc_step
+from ._initial import initial_voltage, zeros
 from ._parameters import checked
 from ._weights import check_weight
-from .snn import FeedforwardActivation, SNNRecurrentCell, State, initial_voltage, zeros
+from .snn import FeedforwardActivation, SNNRecurrentCell, State
 
 __all__ = ["LIFMCRecurrentCell"]
 
@@ -98,7 +99,7 @@ class LIFMCRecurrentCell(CoupledCell[LIFState]):
         self,
         input_size: int,
         hidden_size: int,
-        p: LIFParameters = LIFParameters(),  # noqa: B008
+        p: LIFParameters = LIFParameters(),
         g_coupling: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> None:

@@ -9,10 +9,10 @@ import torch
 from ..functional.lif import LIFState as LIFState
 from ..functional.lif_mc_refrac import lif_mc_refrac_step
 from ..functional.lif_refrac import LIFRefracParameters, LIFRefracState
+from ._initial import zeros
 from ._parameters import checked
 from .lif_mc import CoupledCell
 from .snn import SNNRecurrentCell as SNNRecurrentCell
-from .snn import zeros
 
 __all__ = ["LIFMCRefracRecurrentCell"]
 
@@ -44,7 +44,7 @@ class LIFMCRefracRecurrentCell(CoupledCell[LIFRefracState]):
         self,
         input_size: int,
         hidden_size: int,
-        p: LIFRefracParameters = LIFRefracParameters(),  # noqa: B008
+        p: LIFRefracParameters = LIFRefracParameters(),
         g_coupling: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> None:

@@ -17,8 +17,9 @@ from ..functional.lif_refrac import (
     lif_refrac_step,
     lif_refrac_step_sparse,
 )
+from ._initial import initial_voltage, uniform, zeros
 from ._parameters import as_tensors
-from .snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell, initial_voltage, uniform, zeros
+from .snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell
 
 __all__ = ["LIFRefrac", "LIFRefracCell", "LIFRefracRecurrent", "LIFRefracRecurrentCell"]
 
@@ -61,7 +62,7 @@ class LIFRefracCell(SNNCell[LIFRefracFeedForwardState]):
         (tensor([[0., 1.]]), tensor([[0., 5.]]))
     """
 
-    def __init__(self, p: LIFRefracParameters = LIFRefracParameters(), **kwargs: Any) -> None:  # noqa: B008
+    def __init__(self, p: LIFRefracParameters = LIFRefracParameters(), **kwargs: Any) -> None:
         super().__init__(lif_refrac_feed_forward_step, self.initial_state, as_tensors(p, LIFRefracParameters), **kwargs)
 
     def initial_state(self, input_tensor: torch.Tensor) -> LIFRefracFeedForwardState:
@@ -92,7 +93,7 @@ class LIFRefrac(SNN[LIFRefracFeedForwardState]):
         tensor([1., 0., 0., 0., 0., 0., 1., 0., 0.])
     """
 
-    def __init__(self, p: LIFRefracParameters = LIFRefracParameters(), **kwargs: Any) -> None:  # noqa: B008
+    def __init__(self, p: LIFRefracParameters = LIFRefracParameters(), **kwargs: Any) -> None:
         super().__init__(lif_refrac_feed_forward_step, self.initial_state, as_tensors(p, LIFRefracParameters), **kwargs)
 
     @uniform
@@ -120,11 +121,7 @@ class LIFRefracRecurrentCell(SNNRecurrentCell[LIFRefracState]):
     """
 
     def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        p: LIFRefracParameters = LIFRefracParameters(),  # noqa: B008
-        **kwargs: Any,
+        self, input_size: int, hidden_size: int, p: LIFRefracParameters = LIFRefracParameters(), **kwargs: Any
     ) -> None:
         super().__init__(
             lif_refrac_step,
@@ -162,11 +159,7 @@ class LIFRefracRecurrent(SNNRecurrent[LIFRefracState]):
     """
 
     def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        p: LIFRefracParameters = LIFRefracParameters(),  # noqa: B008
-        **kwargs: Any,
+        self, input_size: int, hidden_size: int, p: LIFRefracParameters = LIFRefracParameters(), **kwargs: Any
     ) -> None:
         super().__init__(
             lif_refrac_step,

@@ -14,8 +14,9 @@ from ..functional.lsnn import (
     lsnn_feed_forward_step,
     lsnn_step,
 )
+from ._initial import copied, filled, initial_voltage, uniform, zeros
 from ._parameters import checked
-from .snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell, copied, filled, initial_voltage, uniform, zeros
+from .snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell
 
 __all__ = ["LSNN", "LSNNCell", "LSNNRecurrent", "LSNNRecurrentCell"]
 
@@ -61,7 +62,7 @@ class LSNNCell(SNNCell[LSNNFeedForwardState]):
         tensor([[0., 1.]])
     """
 
-    def __init__(self, p: LSNNParameters = LSNNParameters(), adjoint: bool = False, **kwargs: Any) -> None:  # noqa: B008
+    def __init__(self, p: LSNNParameters = LSNNParameters(), adjoint: bool = False, **kwargs: Any) -> None:
         _reject_adjoint(adjoint)
         super().__init__(lsnn_feed_forward_step, self.initial_state, checked(p, LSNNParameters), **kwargs)
 
@@ -97,7 +98,7 @@ class LSNN(SNN[LSNNFeedForwardState]):
         tensor([[1., 1.]])
     """
 
-    def __init__(self, p: LSNNParameters = LSNNParameters(), adjoint: bool = False, **kwargs: Any) -> None:  # noqa: B008
+    def __init__(self, p: LSNNParameters = LSNNParameters(), adjoint: bool = False, **kwargs: Any) -> None:
         _reject_adjoint(adjoint)
         super().__init__(lsnn_feed_forward_step, self.initial_state, checked(p, LSNNParameters), **kwargs)
 
@@ -133,7 +134,7 @@ class LSNNRecurrentCell(SNNRecurrentCell[LSNNState]):
         self,
         input_size: int,
         hidden_size: int,
-        p: LSNNParameters = LSNNParameters(),  # noqa: B008
+        p: LSNNParameters = LSNNParameters(),
         adjoint: bool = False,
         **kwargs: Any,
     ) -> None:
@@ -173,7 +174,7 @@ class LSNNRecurrent(SNNRecurrent[LSNNState]):
         self,
         input_size: int,
         hidden_size: int,
-        p: LSNNParameters = LSNNParameters(),  # noqa: B008
+        p: LSNNParameters = LSNNParameters(),
         adjoint: bool = False,
         **kwargs: Any,
     ) -> None:

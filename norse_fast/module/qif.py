@@ -7,8 +7,9 @@ from typing import Any
 import torch
 
 from ..functional.qif import QIFFeedForwardState, QIFParameters, qif_feed_forward_step
+from ._initial import initial_voltage, uniform
 from ._parameters import checked
-from .snn import SNN, SNNCell, initial_voltage, uniform
+from .snn import SNN, SNNCell
 
 __all__ = ["QIF", "QIFCell"]
 
@@ -30,7 +31,7 @@ class QIFCell(SNNCell[QIFFeedForwardState]):
         tensor([[0., 1.]])
     """
 
-    def __init__(self, p: QIFParameters = QIFParameters(), **kwargs: Any) -> None:  # noqa: B008
+    def __init__(self, p: QIFParameters = QIFParameters(), **kwargs: Any) -> None:
         super().__init__(qif_feed_forward_step, self.initial_state, checked(p, QIFParameters), **kwargs)
 
     def initial_state(self, input_tensor: torch.Tensor) -> QIFFeedForwardState:
@@ -56,7 +57,7 @@ class QIF(SNN[QIFFeedForwardState]):
         tensor([ 5, 11, 17])
     """
 
-    def __init__(self, p: QIFParameters = QIFParameters(), **kwargs: Any) -> None:  # noqa: B008
+    def __init__(self, p: QIFParameters = QIFParameters(), **kwargs: Any) -> None:
         super().__init__(qif_feed_forward_step, self.initial_state, checked(p, QIFParameters), **kwargs)
 
     @uniform

@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Any, Generic
 import torch
 from typing_extensions import TypeVar
 
-from .._constants import constant
-from .._kernels.autograd import in_transform
 from .._kernels.neuron import SEQUENCES, Neuron
 from .._kernels.outputs import BYTES, NUMBERS, REDUCED, Outputs
 from .._kernels.recurrent import RECURRENT, Recurrent, check_weights, stack_states
+from ._initial import ANY_INPUT, UNIFORM
 from ._parameters import Parameters
 from ._weights import Weights
 
@@ -24,99 +23,10 @@ __all__ = ["SNN", "SNNCell", "SNNRecurrent", "SNNRecurrentCell"]
 
 #: A step function: input, state, parameters and step length to output and new state. ``activation`` is one.
 FeedforwardActivation = Callable[..., tuple[torch.Tensor, Any]]
-Initial = TypeVar("Initial", bound=Callable[..., Any])
 Fused = TypeVar("Fused", Neuron, Recurrent)
 #: The tuple that a module hands from step to step. For type checkers alone, as each ``__call__`` beside a ``forward``: torch
 #: declares that calls of modules take and return anything.
 State = TypeVar("State", default=Any)
-
-
-def leaf(v: torch.Tensor, input_tensor: torch.Tensor) -> torch.Tensor:
-    """An initial membrane potential that requires grad, so that ``z.sum().backward()`` works on a bare neuron.
-
-    Where the input requires grad, it works anyway, and a gradient that nobody asked for would be summed over all neurons.
-    Inside torch.compile and torch.func a new tensor cannot require grad, and nothing there needs it to.
-    """
-    if input_tensor.requires_grad or torch.compiler.is_compiling() or in_transform():
-        return v
-    return v.requires_grad_()
-
-
-def float_dtype(x: torch.Tensor) -> torch.dtype:
-    """The dtype of a tensor, or the default one where it holds anything but floating point numbers."""
-    return x.dtype if x.is_floating_point() and not x.is_quantized else torch.get_default_dtype()
-
-
-class _AnyInput:
-    """Stands for the input where its shape does not matter: :func:`zeros`, :func:`filled` and :func:`copied` then return
-    what broadcasts to all neurons, and make no tensors, which takes longer than a small layer."""
-
-    shape = ()
-    requires_grad = True
-
-
-_ANY_INPUT: Any = _AnyInput()
-_UNIFORM: set[Callable[..., Any]] = set()
-
-
-def uniform(initial_state: Initial) -> Initial:
-    """Marks an ``initial_state`` that makes its tensors by :func:`zeros`, :func:`filled` and :func:`copied` alone."""
-    _UNIFORM.add(initial_state)
-    return initial_state
-
-
-def zeros(shape: Sequence[int], input_tensor: torch.Tensor, dtype: torch.dtype | None = None) -> Any:
-    """An initial state variable on the input's device, by default in the input's float dtype."""
-    if input_tensor is _ANY_INPUT:
-        return 0.0
-    return torch.zeros(shape, device=input_tensor.device, dtype=dtype or float_dtype(input_tensor))
-
-
-def copied(value: Any, input_tensor: torch.Tensor, detach: bool = True) -> Any:
-    """A parameter, a number or a tensor, without its memory and history, on the device of the input."""
-    v = _without_history(value, detach)
-    if input_tensor is _ANY_INPUT:
-        return v
-    v = constant(v, torch.get_default_dtype())
-    return v.to(input_tensor.device, float_dtype(v), copy=True)
-
-
-def filled(
-    value: Any, shape: Sequence[int], input_tensor: torch.Tensor, dtype: torch.dtype | None = None, detach: bool = True
-) -> Any:
-    """A parameter as :func:`copied`, filled to a shape, by default in the float dtype of the input."""
-    v = _without_history(value, detach)
-    if input_tensor is _ANY_INPUT:
-        return v
-    v = constant(v, torch.get_default_dtype())
-    return v.to(input_tensor.device, dtype or float_dtype(input_tensor)).expand(shape).clone()
-
-
-def _without_history(value: Any, detach: bool) -> Any:
-    if not (detach and isinstance(value, torch.Tensor) and value.requires_grad):
-        return value
-    if torch.compiler.is_compiling():
-        return value.detach()
-    # torch.jit.trace takes no constants that require grad, not even to detach them.
-    trace = torch._C._get_tracing_state()
-    torch._C._set_tracing_state(None)  # type: ignore[attr-defined]
-    try:
-        return value.detach()
-    finally:
-        torch._C._set_tracing_state(trace)  # type: ignore[attr-defined]
-
-
-def initial_voltage(
-    value: Any,
-    input_tensor: torch.Tensor,
-    shape: Sequence[int] | None = None,
-    dtype: torch.dtype | None = None,
-    detach: bool = True,
-) -> torch.Tensor:
-    """An initial membrane potential, a :func:`leaf`: a parameter :func:`filled`, or without shape :func:`copied`."""
-    if shape is None:
-        return leaf(copied(value, input_tensor, detach), input_tensor)
-    return leaf(filled(value, shape, input_tensor, dtype, detach), input_tensor)
 
 
 def _check_time(input_tensor: torch.Tensor) -> None:
@@ -184,9 +94,7 @@ class SNNCell(Parameters, Generic[State]):
         dt: length of a step in seconds.
         activation_sparse: step function for sparse COO input; without one, and in other sparse layouts, it becomes dense.
         learn: names of fields of ``p`` that become parameters of the module, see :doc:`/learning`.
-        reset: what a spike does to the membrane potential, ``"value"``, ``"subtract"`` or ``"none"``, see
-            :mod:`norse_fast.functional.reset`; by default what ``activation`` does.
-        detach_reset: whether what a spike changes sends no gradient into the spike; likewise.
+        reset, detach_reset: see :mod:`norse_fast.functional.reset`; by default what ``activation`` does.
 
     Example:
         >>> from norse_fast.functional.lif import LIFFeedForwardState, LIFParameters, lif_feed_forward_step
@@ -210,12 +118,7 @@ class SNNCell(Parameters, Generic[State]):
         detach_reset: bool | None = None,
     ) -> None:
         super().__init__()
-        self.activation = activation
-        self.activation_sparse = activation_sparse
-        self.state_fallback = state_fallback
-        self._set_parameters(p, learn)
-        self._set_reset(activation, reset, detach_reset)
-        self.dt = dt
+        self._set_step(activation, activation_sparse, state_fallback, p, dt, learn, reset, detach_reset)
 
     def _neuron_shape(self, input_tensor: torch.Tensor) -> Sequence[int]:
         return input_tensor.shape
@@ -236,9 +139,7 @@ class SNNCell(Parameters, Generic[State]):
         """
         if state is None:
             state = self.state_fallback(input_tensor)
-        activation, options = self.activation, self.reset_options
-        if self.activation_sparse is not None and input_tensor.is_sparse:
-            activation = self.activation_sparse
+        activation, options = self._step_for(input_tensor), self.reset_options
         if options:
             return activation(input_tensor, state, self.p, self.dt, **options)
         return activation(input_tensor, state, self.p, self.dt)  # which takes a sixtieth less
@@ -263,9 +164,7 @@ class SNN(Parameters, Generic[State]):
             the state has. ``"sum"``, ``"mean"`` or ``"last"``: their sum or mean over time, or that of the last step, with
             gradients, in the input's dtype; those of all steps are never in memory. Half precision is summed in float32.
         learn: names of fields of ``p`` that become parameters of the module, see :doc:`/learning`.
-        reset: what a spike does to the membrane potential, ``"value"``, ``"subtract"`` or ``"none"``, see
-            :mod:`norse_fast.functional.reset`; by default what ``activation`` does.
-        detach_reset: whether what a spike changes sends no gradient into the spike; likewise.
+        reset, detach_reset: see :mod:`norse_fast.functional.reset`; by default what ``activation`` does.
 
     Raises:
         ValueError: ``output`` is unknown, or bytes where the output is a membrane potential.
@@ -298,12 +197,7 @@ class SNN(Parameters, Generic[State]):
     ) -> None:
         super().__init__()
         _check_output(output, activation)
-        self.activation = activation
-        self.activation_sparse = activation_sparse
-        self.state_fallback = state_fallback
-        self._set_parameters(p, learn)
-        self._set_reset(activation, reset, detach_reset)
-        self.dt = dt
+        self._set_step(activation, activation_sparse, state_fallback, p, dt, learn, reset, detach_reset)
         self.record_states = record_states
         self.output = output
 
@@ -316,7 +210,7 @@ class SNN(Parameters, Generic[State]):
         return (
             not torch.compiler.is_compiling()
             and not torch.jit.is_tracing()
-            and getattr(self.state_fallback, "__func__", None) in _UNIFORM
+            and getattr(self.state_fallback, "__func__", None) in UNIFORM
             and input_tensor.dtype is torch.float32
             and (input_tensor.requires_grad or not torch.is_grad_enabled())
         )
@@ -348,14 +242,12 @@ class SNN(Parameters, Generic[State]):
                 f"input_tensor: got shape {tuple(input_tensor.shape)}, expected at least one time step for "
                 f"output={kind!r}; only the sum of none is defined."
             )
-        activation = self.activation
-        if self.activation_sparse is not None and input_tensor.is_sparse:
-            activation = self.activation_sparse
+        activation = self._step_for(input_tensor)
         options = self.reset_options
         neuron = find_fused(SEQUENCES, activation, options)
         if state is None:
             values = neuron is not None and self._starts_from_values(input_tensor)
-            state = self.state_fallback(_ANY_INPUT if values else input_tensor)
+            state = self.state_fallback(ANY_INPUT if values else input_tensor)
         if neuron is None:
             return _run_steps(
                 lambda x, s: activation(x, s, self.p, self.dt, **options), input_tensor, state, record, kind
@@ -386,9 +278,7 @@ class SNNRecurrentCell(Weights, Generic[State]):
         dt: length of a step in seconds.
         activation_sparse: step function for sparse COO input; without one, and in other sparse layouts, it becomes dense.
         learn: names of fields of ``p`` that become parameters of the module, see :doc:`/learning`.
-        reset: what a spike does to the membrane potential, ``"value"``, ``"subtract"`` or ``"none"``, see
-            :mod:`norse_fast.functional.reset`; by default what ``activation`` does.
-        detach_reset: whether what a spike changes sends no gradient into the spike; likewise.
+        reset, detach_reset: see :mod:`norse_fast.functional.reset`; by default what ``activation`` does.
 
     Raises:
         TypeError: a weight is not a tensor.
@@ -421,12 +311,7 @@ class SNNRecurrentCell(Weights, Generic[State]):
         detach_reset: bool | None = None,
     ) -> None:
         super().__init__()
-        self.activation = activation
-        self.activation_sparse = activation_sparse
-        self.state_fallback = state_fallback
-        self._set_parameters(p, learn)
-        self._set_reset(activation, reset, detach_reset)
-        self.dt = dt
+        self._set_step(activation, activation_sparse, state_fallback, p, dt, learn, reset, detach_reset)
         self._set_weights(input_size, hidden_size, input_weights, recurrent_weights, autapses)
 
     def _neuron_shape(self, input_tensor: torch.Tensor) -> Sequence[int]:
@@ -448,9 +333,7 @@ class SNNRecurrentCell(Weights, Generic[State]):
         check_weights(input_tensor, state, self.input_weights)
         if state is None:
             state = self.state_fallback(input_tensor)
-        activation = self.activation
-        if self.activation_sparse is not None and input_tensor.is_sparse:
-            activation = self.activation_sparse
+        activation = self._step_for(input_tensor)
         weights = (self.input_weights, self.masked_weights())
         return activation(input_tensor, state, *weights, self.p, self.dt, **self.reset_options)
 
@@ -477,9 +360,7 @@ class SNNRecurrent(Weights, Generic[State]):
         activation_sparse: step function for sparse COO input; without one, and in other sparse layouts, it becomes dense.
         record_states: return the states of all steps, stacked over time, instead of the last state.
         learn: names of fields of ``p`` that become parameters of the module, see :doc:`/learning`.
-        reset: what a spike does to the membrane potential, ``"value"``, ``"subtract"`` or ``"none"``, see
-            :mod:`norse_fast.functional.reset`; by default what ``activation`` does.
-        detach_reset: whether what a spike changes sends no gradient into the spike; likewise.
+        reset, detach_reset: see :mod:`norse_fast.functional.reset`; by default what ``activation`` does.
 
     Raises:
         TypeError: a weight is not a tensor.
@@ -513,12 +394,7 @@ class SNNRecurrent(Weights, Generic[State]):
         detach_reset: bool | None = None,
     ) -> None:
         super().__init__()
-        self.activation = activation
-        self.activation_sparse = activation_sparse
-        self.state_fallback = state_fallback
-        self._set_parameters(p, learn)
-        self._set_reset(activation, reset, detach_reset)
-        self.dt = dt
+        self._set_step(activation, activation_sparse, state_fallback, p, dt, learn, reset, detach_reset)
         self.record_states = record_states
         self._set_weights(input_size, hidden_size, input_weights, recurrent_weights, autapses)
 
@@ -544,9 +420,7 @@ class SNNRecurrent(Weights, Generic[State]):
         if state is None:
             state = self.state_fallback(input_tensor)
         weights = (self.input_weights, self.masked_weights())
-        activation = self.activation
-        if self.activation_sparse is not None and input_tensor.is_sparse:
-            activation = self.activation_sparse
+        activation = self._step_for(input_tensor)
         options = self.reset_options
         layer = find_fused(RECURRENT, activation, options)
         if layer is not None:

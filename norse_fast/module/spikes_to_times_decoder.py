@@ -34,7 +34,7 @@ class SpikesToTimesDecoder(torch.nn.Module):
 
     def __init__(
         self,
-        spike_count: int | torch.Tensor = constant(1),  # noqa: B008
+        spike_count: int | torch.Tensor = constant(1),
         convert_indices_to_times: bool = True,
         dt: float = 1e-3,
     ) -> None:

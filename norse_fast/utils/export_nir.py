@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 import warnings
 from collections.abc import Iterator
@@ -25,6 +24,7 @@ from ..module.lift import Lift
 from ..module.sequential import RecurrentSequential, SequentialState
 from ..module.snn import SNN, SNNRecurrent
 from ._nir import ORIGIN, attribute, import_nir
+from ._nir_shapes import only, spread, with_shapes
 from .import_nir import CubaLIF, Scale
 from .state import _is_module_stateful
 
@@ -97,7 +97,7 @@ def to_nir(
     if not isinstance(graph, nir.NIRGraph):
         return graph
     shape = None if sample_data is None else _step_shape(module, sample_data)
-    graph = _with_shapes(nir, graph, shape)
+    graph = with_shapes(nir, graph, shape)
     if type_check:
         try:
             graph.infer_types()
@@ -178,7 +178,7 @@ def _convert(module: torch.nn.Module, to: _Target) -> Any:
         node = _to_node(leaf, to)
         if isinstance(node, to.nir.NIRGraph):
             # nirtorch expects this name, where graphs have that of their input.
-            node.input_type = {"input": _only(node.input_type)}
+            node.input_type = {"input": only(node.input_type)}
         return node
 
     arguments = list(inspect.signature(module.forward).parameters.values())[1:]
@@ -212,54 +212,6 @@ def _is_leaf(module: torch.nn.Module) -> bool:
     return any(cls.__module__.startswith(libraries) for cls in type(module).__mro__ if cls is not torch.nn.Module)
 
 
-def _with_shapes(nir: Any, graph: Any, shape: tuple[int, ...] | None) -> Any:
-    """The graph with the shape of its input, if it is known, handed on from node to node."""
-    nodes = dict(graph.nodes)
-    if shape is not None:
-        nodes = {name: nir.Input(shape) if isinstance(n, nir.Input) else n for name, n in nodes.items()}
-    changed = True
-    while changed:
-        changed = False
-        for source, target in graph.edges:
-            sent = _only(nodes[source].output_type)
-            received = nodes[target] if sent is None else _receiving(nir, nodes[target], sent)
-            changed |= received is not nodes[target]
-            nodes[target] = received
-    return nir.NIRGraph(nodes, graph.edges, metadata=graph.metadata, type_check=False)
-
-
-def _only(types: Any) -> tuple[int, ...] | None:
-    """The shape that a node, which has one input and one output, takes or gives; None if it is not known."""
-    shape = next(iter(types.values()), None)
-    return None if shape is None else tuple(int(size) for size in shape)
-
-
-def _receiving(nir: Any, node: Any, shape: tuple[int, ...]) -> Any:
-    """A node with input of a shape: the same one if that tells nothing new."""
-    if isinstance(node, (nir.CubaLI, nir.CubaLIF, nir.Delay, nir.IF, nir.LI, nir.LIF, nir.Scale)):
-        fields = {f.name: getattr(node, f.name) for f in dataclasses.fields(node) if f.init and f.name != "metadata"}
-        known = next(iter(fields.values())).shape
-        # What does not fit is left to the type check.
-        if known == shape or not _broadcasts(known, shape):
-            return node
-        return dataclasses.replace(node, **_spread(shape, **fields))
-    if _only(node.output_type) is not None:
-        return node
-    if isinstance(node, nir.NIRGraph):
-        return _with_shapes(nir, node, shape)
-    # NIR infers types in graphs only.
-    copied = dataclasses.replace(node)
-    nir.NIRGraph.from_list(nir.Input(shape), copied)
-    return copied
-
-
-def _broadcasts(shape: tuple[int, ...], target: tuple[int, ...]) -> bool:
-    try:
-        return torch.broadcast_shapes(shape, target) == target
-    except RuntimeError:
-        return False
-
-
 def _tensor(value: Any) -> torch.Tensor:
     """A copy: the graph must not change with the model."""
     tensor = torch.as_tensor(value).detach()
@@ -271,15 +223,9 @@ def _time_constant(rate: Any) -> torch.Tensor:
     return 1 / _tensor(rate).double()
 
 
-def _spread(shape: tuple[int, ...], **values: Any) -> dict[str, Any]:
-    """Arrays of one shape, into which the values and a given shape broadcast."""
-    tensors = torch.broadcast_tensors(*(torch.as_tensor(value) for value in values.values()), torch.empty(shape))
-    return {name: tensor.clone().numpy() for name, tensor in zip(values, tensors)}
-
-
 def _neuron(kind: type, origin: str | None, /, **values: Any) -> Any:
     # NIR wants all parameters in one shape, and its compressed files at least one dimension.
-    return kind(**_spread((1,), **values), metadata={} if origin is None else {ORIGIN: origin})
+    return kind(**spread((1,), **values), metadata={} if origin is None else {ORIGIN: origin})
 
 
 def _potentials(p: Any) -> dict[str, torch.Tensor]:
@@ -398,7 +344,7 @@ def _lif_recurrent(module: Any, to: _Target) -> Any:
         ("recurrent_weights", "lif"),
         ("lif", "output"),
     ]
-    return _with_shapes(to.nir, to.nir.NIRGraph(nodes, edges, type_check=False), None)
+    return with_shapes(to.nir, to.nir.NIRGraph(nodes, edges, type_check=False), None)
 
 
 @_to_node.register
@@ -482,7 +428,7 @@ def _flatten(module: torch.nn.Flatten, to: _Target) -> Any:
 
 @_to_node.register
 def _scale(module: Scale, to: _Target) -> Any:
-    return to.nir.Scale(**_spread((1,), scale=_tensor(module.scale)))
+    return to.nir.Scale(**spread((1,), scale=_tensor(module.scale)))
 
 
 def _check(module: torch.nn.Module, **expected: Any) -> None:
