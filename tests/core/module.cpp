@@ -10,6 +10,8 @@
 #include "core/surrogates.h"
 #include "neurons/models.h"
 
+void bind_cpu(pybind11::module_& m);
+
 namespace py = pybind11;
 using namespace norse_fast;
 using Values = std::vector<double>;
@@ -84,6 +86,7 @@ PYBIND11_MODULE(_core, m) {
     functions["params"] = B::kParams;
     models[decltype(model)::kName] = functions;
   });
+  bind_cpu(m);
   m.attr("models") = models;
   m.attr("surrogates") = std::vector<std::string>(std::begin(Surrogates::kNames), std::end(Surrogates::kNames));
   m.def("surrogate", [](int surrogate, double x, double alpha) {

@@ -2,26 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 
 import hypothesis
 import numpy as np
-import pytest
 from hypothesis import strategies as st
 
 from norse_fast.functional.threshold import SURROGATES
-
-from ..native import build
-
-
-@pytest.fixture(scope="session")
-def core():
-    path = build("core", "NORSE_FAST_CORE")
-    spec = importlib.util.spec_from_file_location("_core", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_vjp_of_every_model(core):
