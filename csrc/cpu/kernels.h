@@ -345,12 +345,8 @@ struct Driver {
     BlockRows::flush();
   }
 
-  static void backward(const Backward<T>& b, const Lanes& lanes) {
-    b.grad_params ? backward_as<true>(b, lanes) : backward_as<false>(b, lanes);
-  }
-
   template <bool kWithParams>
-  static void backward_as(const Backward<T>& b, const Lanes& lanes) {
+  static void backward(const Backward<T>& b, const Lanes& lanes) {
     // What is kept of one segment fits the L2 cache. T = 0 keeps the state that it starts from.
     constexpr int64_t kMost = segment_steps(kWithParams);
     const int64_t length = b.steps < 1 ? 1 : b.steps < kMost ? b.steps : kMost;
@@ -385,12 +381,14 @@ void Kernels<Isa, Model>::run(const Forward<double>& f, Where lanes) {
 
 template <class Isa, class Model>
 void Kernels<Isa, Model>::run(const Backward<float>& b, Where lanes) {
-  cpu::Driver<Isa, Model, float>::backward(b, lanes);
+  using Driver = cpu::Driver<Isa, Model, float>;
+  b.grad_params ? Driver::template backward<true>(b, lanes) : Driver::template backward<false>(b, lanes);
 }
 
 template <class Isa, class Model>
 void Kernels<Isa, Model>::run(const Backward<double>& b, Where lanes) {
-  cpu::Driver<Isa, Model, double>::backward(b, lanes);
+  using Driver = cpu::Driver<Isa, Model, double>;
+  b.grad_params ? Driver::template backward<true>(b, lanes) : Driver::template backward<false>(b, lanes);
 }
 
 }  // namespace norse_fast
