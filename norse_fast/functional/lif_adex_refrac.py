@@ -187,9 +187,7 @@ def lif_adex_refrac_step(
         state: state of the neurons, shape ``(..., N)``.
         input_weights: shape ``(N, inputs)``.
         recurrent_weights: shape ``(N, N)``.
-        p: parameters.
-        dt: length of the step in seconds.
-        reset, detach_reset: what a spike does to the neuron, see :mod:`norse_fast.functional.reset`.
+        p, dt, reset, detach_reset: as for :func:`lif_adex_refrac_feed_forward_step`.
 
     Returns:
         Spikes of shape ``(..., N)`` and the new state.

@@ -136,9 +136,7 @@ def lif_mc_refrac_step(
         input_weights: :math:`W`, shape ``(N, inputs)``.
         recurrent_weights: :math:`R`, shape ``(N, N)``.
         g_coupling: coupling :math:`G` per time step, shape ``(N, N)``.
-        p: parameters.
-        dt: length of the step in seconds.
-        reset, detach_reset: what a spike does to the neuron, see :mod:`norse_fast.functional.reset`.
+        p, dt, reset, detach_reset: as for :func:`lif_mc_refrac_feed_forward_step`.
 
     Returns:
         Spikes of shape ``(..., N)`` and the new state.

@@ -43,14 +43,10 @@ def logical_xor(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     """Where exactly one spikes: :math:`|x - y|`.
 
     Args:
-        x: zeros and ones, any shape and dtype; booleans are converted to the default dtype.
-        y: likewise, of a shape that broadcasts with that of ``x``.
+        x, y: as for :func:`logical_and`.
 
     Returns:
-        Zeros and ones in the common shape and dtype.
-
-    Raises:
-        RuntimeError: the shapes do not broadcast.
+        As for :func:`logical_and`.
 
     Example:
         >>> logical_xor(torch.tensor([0.0, 0.0, 1.0, 1.0]), torch.tensor([0.0, 1.0, 0.0, 1.0]))
@@ -63,14 +59,10 @@ def logical_or(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     """Where at least one spikes: :math:`H(x + y)`, with a surrogate derivative.
 
     Args:
-        x: zeros and ones, any shape and dtype; booleans are converted to the default dtype.
-        y: likewise, of a shape that broadcasts with that of ``x``.
+        x, y: as for :func:`logical_and`.
 
     Returns:
-        Zeros and ones in the common shape and dtype.
-
-    Raises:
-        RuntimeError: the shapes do not broadcast.
+        As for :func:`logical_and`.
 
     Example:
         >>> logical_or(torch.tensor([0.0, 0.0, 1.0, 1.0]), torch.tensor([0.0, 1.0, 0.0, 1.0]))

@@ -202,9 +202,7 @@ def lsnn_step(
         state: state of the neurons, shape ``(..., N)``.
         input_weights: :math:`W`, shape ``(N, inputs)``.
         recurrent_weights: :math:`R`, shape ``(N, N)``.
-        p: parameters.
-        dt: length of the step in seconds.
-        reset, detach_reset: what a spike does to the neuron, see :mod:`norse_fast.functional.reset`.
+        p, dt, reset, detach_reset: as for :func:`lsnn_feed_forward_step`.
 
     Returns:
         Spikes of shape ``(..., N)`` and the new state.

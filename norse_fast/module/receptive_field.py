@@ -279,23 +279,10 @@ class ParameterizedSpatialReceptiveField2d(_CombinedReceptiveField2d):
     It starts with all combinations of the arguments, as :class:`SampledSpatialReceptiveField2d`.
 
     Args:
-        in_channels: channels of the input.
-        size: height and width of the fields in pixels.
-        scales: initial scales, ``(S,)``, in squared units of the domain.
-        angles: initial angles in radians, ``(A,)``.
-        ratios: initial ratios, ``(R,)``.
-        derivatives: as for :func:`norse_fast.functional.receptive_field.spatial_parameters`.
-        x: initial centres along the columns, in units of the domain, ``(X,)``.
-        y: initial centres along the rows, ``(Y,)``.
-        optimize_scales, optimize_angles, optimize_ratios, optimize_x, optimize_y: whether these are learned.
-        optimize_log: whether the logarithms of scales and ratios are learned, which keeps them positive; the parameters are
-            then ``log_scales`` and ``log_ratios``, else ``scales`` and ``ratios``.
-        aggregate, domain: as for :class:`SpatialReceptiveField2d`.
+        in_channels, size, scales, angles, ratios, derivatives, x, y, aggregate, domain: as for
+            :class:`SampledSpatialReceptiveField2d`; scales, angles, ratios and centres are those at the start.
+        optimize_scales, optimize_angles, optimize_ratios, optimize_x, optimize_y, optimize_log: likewise.
         **kwargs: arguments of ``torch.nn.functional.conv2d``.
-
-    Raises:
-        TypeError: the centres are not tensors.
-        ValueError: ``derivatives`` is neither a number nor pairs.
 
     Example:
         >>> scales, angles, ratios = torch.tensor([1.0, 2.0]), torch.tensor([0.0, 1.0]), torch.tensor([0.5, 1.0])
