@@ -151,7 +151,7 @@ struct Driver {
   /// What the spike functions of a step are of. It is vjp that knows.
   [[gnu::noinline]] static void distance_rows(const BlockParams& params, int64_t n, const Block* tape, Block* spikes) {
     if constexpr (Model::kThresholds > 0) {
-      for_each_lane_and_own_params(params, n, {}, [=](int64_t l, const Params& p) __attribute__((always_inline)) {
+      for_each_lane(params, n, {}, [=](int64_t l, const Params& p) __attribute__((always_inline)) {
         const auto record = [=](int k, T u, T) __attribute__((always_inline)) {
           spikes[k][l] = u;
           return T(0);
@@ -168,7 +168,7 @@ struct Driver {
   [[gnu::noinline]] static void vjp_row(const BlockParams& params, int64_t n, const T* x, const Block* state,
                                         const Block* tape, Block* spikes, const T* grad_out, Block* grad,
                                         Block* grad_params, T* grad_input, const Ahead& ahead) {
-    for_each_lane_and_own_params(params, n, ahead, [=](int64_t l, const Params& p) __attribute__((always_inline)) {
+    for_each_lane(params, n, ahead, [=](int64_t l, const Params& p) __attribute__((always_inline)) {
       const State s = kWithParams ? load_state(state, l) : State{};
       State g = load_state(grad, l);
       Params gp = make_params<Model, T>([&](int k) { return kWithParams ? grad_params[k][l] : T(0); });
@@ -264,7 +264,7 @@ struct Driver {
     auto& [params, grad, spikes, grad_params, alpha, running, input_buffer, grad_output_buffer, grad_input_buffer] =
         work;
     const bool on_the_fly = !kWithParams && b.is_default() && b.alpha.is_shared();
-    params.set(b, begin, n, on_the_fly);
+    params.set(b, begin, n);
     const bool last = first + length == b.steps;
     const bool streamed = StoredRows::are_streamed(b.storage, b.grad_input, b.steps, b.lanes);
     const Rows grad_inputs{streamed ? nullptr : b.grad_input, b.lanes};
@@ -296,7 +296,7 @@ struct Driver {
         vjp_row(params, n, tape, b.alpha.shared, grad_output, grad, grad_input, ahead);
       } else {
         constexpr int kThresholds = Model::kThresholds;
-        distance_rows(params, n, tape, spikes);
+        if (!b.derivatives[0]) distance_rows(params, n, tape, spikes);
         if (store_spikes(b, Spikes::kDistances, kThresholds, offset, n, spikes)) continue;
         for (int k = 0; k < kThresholds; ++k) BlockRows::derive(b, k, alpha, offset, n, spikes[k]);
         vjp_row<kWithParams>(params, n, x, tape + kTape, tape, spikes, grad_output, grad, grad_params, grad_input,

@@ -409,7 +409,7 @@ class RecurrentBackwardTask final : public Task, RecurrentPiece<Isa, T> {
       for (int k = 0; k < further_; ++k) copy_row(kept[k], whole_groups(run.n), tape_[k + 1]);
       const void* params = this->params(run);
       const int64_t lane = this->lane(run), offset = t * b_.lanes + lane;
-      if (!on_the_fly_) model_.distances(params, run.n, tape_.data(), spikes_.data());
+      if (!on_the_fly_ && !b_.derivatives[0]) model_.distances(params, run.n, tape_.data(), spikes_.data());
       if (store_spikes(Spikes::kDistances, run, offset)) return;
       Block* grad = states_[run.index];
       const bool last = t + 1 == b_.steps;

@@ -18,6 +18,7 @@ from ..functional.threshold import by_alpha
 __all__ = ["differentiate_in_segments", "has_part_of_python", "outside_of_graphs", "reduce_to"]
 
 # What a backward operator returns of the spike functions (Spikes in csrc/core/launch.h).
+_IN_CACHE = 1 << 17  # elements
 _NOTHING, _DISTANCES, _GRADIENTS = range(3)
 
 
@@ -50,6 +51,13 @@ def reduce_to(grad: torch.Tensor, param: torch.Tensor) -> torch.Tensor:
     # A parameter that varies spans the trailing dimensions, after leading ones of size 1.
     reduced = grad.sum() if param.numel() == 1 else grad.reshape(-1, param.numel()).sum(0)
     return reduced.reshape(param.shape).to(param)
+
+
+def _derive(derivative: Derivative, u: torch.Tensor, alpha: torch.Tensor) -> None:
+    """Replace the distances by the derivatives there; on the CPU a few steps at a time, which stay in the caches."""
+    steps = max(1, _IN_CACHE // max(1, u[0].numel())) if u.is_cpu and u.numel() else max(1, u.shape[0])
+    for part in u.split(steps):
+        part.copy_(derivative_of(derivative, part, alpha))
 
 
 def differentiate_in_segments(
@@ -89,9 +97,11 @@ def differentiate_in_segments(
         needs = wanted(first)
         distances = operator(*head, *(False for _ in needs), [], _DISTANCES)[-1]
         own = own.to(distances[0])
-        derivatives: list[torch.Tensor] = []
-        while callable(surrogate) and distances:
-            derivatives.append(derivative_of(surrogate, distances.pop(0), own))
+        derivatives = []
+        if callable(surrogate):
+            derivatives, distances = distances, []
+            for u in derivatives:
+                _derive(surrogate, u, own)
         *found, grads = operator(*head, *needs, derivatives, _NOTHING if alpha_part is None else _GRADIENTS)
         if alpha_part is not None:
             for u, grad in zip(distances, grads):
