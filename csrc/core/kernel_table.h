@@ -27,6 +27,7 @@ struct Signature {
   const char* name;
   Names state, params;
   int rates;
+  int thresholds;
   int channels;  // of the currents of its recurrent layer; 0: there is none
   bool linear;   // the gradients of the input and the state need nothing of the steps
 

@@ -15,6 +15,7 @@ inline constexpr Surrogate kDefaultSurrogate{0};
 
 inline constexpr int kMaxStates = 6;
 inline constexpr int kMaxParams = 12;
+inline constexpr int kMaxThresholds = 2;
 
 /// Backward keeps no state but those after every kSegment steps and recomputes the rest, a segment at a time.
 inline constexpr int64_t kSegment = 32;
@@ -116,10 +117,17 @@ struct Forward : Problem<T> {
   T* trace[kMaxStates] = {};        // the state after every step; null: not wanted
 };
 
+/// What backward returns of the spike functions z = H(u), so that others than the kernels can compute surrogates: u,
+/// and nothing else; or the gradients of z. Operators are told by number.
+enum class Spikes : int { kNothing, kDistances, kGradients, kCount };
+
 template <class T>
 struct Backward : Problem<T> {
   Surrogate surrogate = kDefaultSurrogate;
   Parameter<T> alpha;
+  const T* derivatives[kMaxThresholds] = {};  // (time, lane): instead, the surrogate derivatives; null: not so
+  Spikes wanted = Spikes::kNothing;
+  T* of_spikes[kMaxThresholds] = {};  // (time, lane): what is wanted
   const T* checkpoints[kMaxStates] = {};
   Rows grad_output;
   const T* grad_reduced = nullptr;  // (lane): instead, that of all outputs from step `reduced_from` on; null: not so
@@ -129,6 +137,11 @@ struct Backward : Problem<T> {
   void* grad_input = nullptr;                  // null: not wanted
   T* grad_state[kMaxStates] = {};
   T* grad_params = nullptr;  // (parameter, lane); null: not wanted
+
+  /// Whether the surrogate is the default, and nobody else computes with it.
+  NORSE_FAST_INLINE bool is_default() const {
+    return surrogate == kDefaultSurrogate && !derivatives[0] && wanted == Spikes::kNothing;
+  }
 };
 
 /// What a recurrent layer has besides its neurons; lanes are (batch, neuron) there. Currents are (time, batch, channel,

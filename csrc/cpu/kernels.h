@@ -135,8 +135,9 @@ struct Driver {
   /// The vjp of a step, with the derivative of the default surrogate on the fly.
   [[gnu::noinline]] static void vjp_row(const BlockParams& params, int64_t n, const Block* tape, T alpha,
                                         const T* grad_out, Block* grad, T* grad_input, const Ahead& ahead) {
-    const auto surrogate = [=](int, T u)
-                               __attribute__((always_inline)) { return DefaultSurrogate::derivative(u, alpha); };
+    const auto surrogate = [=](int, T u, T grad_z) __attribute__((always_inline)) {
+      return grad_z * DefaultSurrogate::derivative(u, alpha);
+    };
     for_each_lane(params, n, ahead, [=](int64_t l, const Params& p) __attribute__((always_inline)) {
       State g = load_state(grad, l);
       Params gp{};
@@ -147,32 +148,35 @@ struct Driver {
 
   // What is rarer takes longer and less code: other surrogates are passes of their own, and parameters are in rows.
 
-  /// The surrogate derivatives of a step. It is vjp that knows of what.
-  [[gnu::noinline]] static void surrogate_rows(const BlockParams& params, Surrogate surrogate, const T* alpha,
-                                               int64_t n, const Block* tape, Block* derivative) {
+  /// What the spike functions of a step are of. It is vjp that knows.
+  [[gnu::noinline]] static void distance_rows(const BlockParams& params, int64_t n, const Block* tape, Block* spikes) {
     if constexpr (Model::kThresholds > 0) {
-      for_each_lane_and_own_params(params, n, {}, [=](int64_t l, const Params& p) __attribute__((always_inline)) {
-        const auto record = [=](int k, T u) __attribute__((always_inline)) {
-          derivative[k][l] = u;
+      for_each_lane(params, n, {}, [=](int64_t l, const Params& p) __attribute__((always_inline)) {
+        const auto record = [=](int k, T u, T) __attribute__((always_inline)) {
+          spikes[k][l] = u;
           return T(0);
         };
         State g{};
         Params gp{};
         Model::vjp(State{}, T(0), p, load_tape(tape, l), record, T(0), g, gp);
       });
-      for (int k = 0; k < Model::kThresholds; ++k) BlockRows::surrogate(surrogate, alpha, n, derivative[k]);
     }
   }
 
+  /// The vjp of a step, with the surrogate derivatives in `spikes`, which become the gradients of the spikes.
   template <bool kWithParams>
   [[gnu::noinline]] static void vjp_row(const BlockParams& params, int64_t n, const T* x, const Block* state,
-                                        const Block* tape, const Block* derivative, const T* grad_out, Block* grad,
+                                        const Block* tape, Block* spikes, const T* grad_out, Block* grad,
                                         Block* grad_params, T* grad_input, const Ahead& ahead) {
-    for_each_lane_and_own_params(params, n, ahead, [=](int64_t l, const Params& p) __attribute__((always_inline)) {
+    for_each_lane(params, n, ahead, [=](int64_t l, const Params& p) __attribute__((always_inline)) {
       const State s = kWithParams ? load_state(state, l) : State{};
       State g = load_state(grad, l);
       Params gp = make_params<Model, T>([&](int k) { return kWithParams ? grad_params[k][l] : T(0); });
-      const auto surrogate = [=](int k, T) __attribute__((always_inline)) { return derivative[k][l]; };
+      const auto surrogate = [=](int k, T, T grad_z) __attribute__((always_inline)) {
+        const T derivative = spikes[k][l];
+        spikes[k][l] = grad_z;
+        return grad_z * derivative;
+      };
       grad_input[l] = Model::vjp(s, kWithParams ? x[l] : T(0), p, load_tape(tape, l), surrogate, grad_out[l], g, gp);
       store_state(g, grad, l);
       if constexpr (kWithParams) {
@@ -219,7 +223,7 @@ struct Driver {
   template <bool kWithParams>
   struct BackwardWork {
     BlockParams params;
-    alignas(64) Block grad[kStates], derivative[Model::kThresholds + 1], grad_params[kWithParams ? kParams : 1];
+    alignas(64) Block grad[kStates], spikes[Model::kThresholds + 1], grad_params[kWithParams ? kParams : 1];
     alignas(64) Block alpha, running[kStates], input_buffer, grad_output_buffer, grad_input_buffer;
   };
 
@@ -257,10 +261,10 @@ struct Driver {
   static void backward_block(const Backward<T>& b, const Segment& segment, BackwardWork<kWithParams>& work,
                              Block* kept) {
     const auto [first, length, begin, n, end] = segment;
-    auto& [params, grad, derivative, grad_params, alpha, running, input_buffer, grad_output_buffer, grad_input_buffer] =
+    auto& [params, grad, spikes, grad_params, alpha, running, input_buffer, grad_output_buffer, grad_input_buffer] =
         work;
-    const bool on_the_fly = !kWithParams && b.surrogate == kDefaultSurrogate && b.alpha.is_shared();
-    params.set(b, begin, n, on_the_fly);
+    const bool on_the_fly = !kWithParams && b.is_default() && b.alpha.is_shared();
+    params.set(b, begin, n);
     const bool last = first + length == b.steps;
     const bool streamed = StoredRows::are_streamed(b.storage, b.grad_input, b.steps, b.lanes);
     const Rows grad_inputs{streamed ? nullptr : b.grad_input, b.lanes};
@@ -291,9 +295,13 @@ struct Driver {
       if (on_the_fly) {
         vjp_row(params, n, tape, b.alpha.shared, grad_output, grad, grad_input, ahead);
       } else {
-        surrogate_rows(params, b.surrogate, alpha, n, tape, derivative);
-        vjp_row<kWithParams>(params, n, x, tape + kTape, tape, derivative, grad_output, grad, grad_params, grad_input,
+        constexpr int kThresholds = Model::kThresholds;
+        if (!b.derivatives[0]) distance_rows(params, n, tape, spikes);
+        if (store_spikes(b, Spikes::kDistances, kThresholds, offset, n, spikes)) continue;
+        for (int k = 0; k < kThresholds; ++k) BlockRows::derive(b, k, alpha, offset, n, spikes[k]);
+        vjp_row<kWithParams>(params, n, x, tape + kTape, tape, spikes, grad_output, grad, grad_params, grad_input,
                              ahead);
+        store_spikes(b, Spikes::kGradients, kThresholds, offset, n, spikes);
       }
       StoredRows::finish(b.storage, grad_input_buffer, n, b.grad_input, offset, streamed);
     }

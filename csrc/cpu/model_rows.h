@@ -24,13 +24,12 @@ struct ModelRows {
   void (*record)(const void* params, int64_t n, const T* x, Block<T>* state, Block<T>* tape);
 
   /// The vjp of a step, which replaces the gradients of the states: with the default surrogate, or with the derivatives
-  /// that `surrogate` finds, without and with gradients of the parameters.
+  /// in `spikes`, without and with gradients of the parameters; `distances` finds what they are derivatives at.
   void (*vjp)(const void* params, int64_t n, const Block<T>* tape, T alpha, const T* grad_out, Block<T>* grad,
               T* grad_input);
-  void (*surrogate)(const void* params, Surrogate surrogate, const T* alpha, int64_t n, const Block<T>* tape,
-                    Block<T>* derivative);
+  void (*distances)(const void* params, int64_t n, const Block<T>* tape, Block<T>* spikes);
   using Vjp = void(const void* params, int64_t n, const T* x, const Block<T>* state, const Block<T>* tape,
-                   const Block<T>* derivative, const T* grad_out, Block<T>* grad, Block<T>* grad_params, T* grad_input);
+                   Block<T>* spikes, const T* grad_out, Block<T>* grad, Block<T>* grad_params, T* grad_input);
   Vjp *vjp_with_surrogate, *vjp_with_params;
 };
 

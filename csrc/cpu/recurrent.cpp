@@ -326,7 +326,7 @@ class RecurrentBackwardTask final : public Task, RecurrentPiece<Isa, T> {
         alpha_(on_the_fly_ ? 0 : Base::run_count_, 1),
         grad_params_(b.grad_params ? Base::run_count_ : 0, model.params),
         tape_(model.tape),
-        derivative_(model.thresholds) {
+        spikes_(model.thresholds) {
     this->for_each_run([&](const Run& run) {
       const int64_t lane = this->lane(run), whole = whole_groups(run.n);
       if (!on_the_fly_) BlockRows<Isa, T>::spread(b.alpha, false, b.dt, lane, run.n, alpha_[run.index][0]);
@@ -362,7 +362,7 @@ class RecurrentBackwardTask final : public Task, RecurrentPiece<Isa, T> {
  private:
   /// Whether derivatives of the default surrogate are computed within the vjp.
   static bool on_the_fly(const RecurrentBackward<T>& b) {
-    return !b.grad_params && b.surrogate == kDefaultSurrogate && b.alpha.is_shared();
+    return !b.grad_params && b.is_default() && b.alpha.is_shared();
   }
 
   auto grad_currents(int64_t t) const { return this->currents_in(static_cast<T*>(b_.grad_input), t); }
@@ -402,13 +402,16 @@ class RecurrentBackwardTask final : public Task, RecurrentPiece<Isa, T> {
 
   void back(int64_t t) {
     const int64_t s = t % kRecurrentSegment;
-    gather_grad_spikes(t);
+    if (b_.wanted != Spikes::kDistances) gather_grad_spikes(t);
     this->for_each_run([&](const Run& run) {
       const Block* kept = this->kept(s, run);
       BlockRows<Isa, T>::load(this->at(grad_currents(t), run, 0), run.n, tape_[0]);
       for (int k = 0; k < further_; ++k) copy_row(kept[k], whole_groups(run.n), tape_[k + 1]);
+      const void* params = this->params(run);
+      const int64_t lane = this->lane(run), offset = t * b_.lanes + lane;
+      if (!on_the_fly_ && !b_.derivatives[0]) model_.distances(params, run.n, tape_.data(), spikes_.data());
+      if (store_spikes(Spikes::kDistances, run, offset)) return;
       Block* grad = states_[run.index];
-      const int64_t lane = this->lane(run);
       const bool last = t + 1 == b_.steps;
       for (int k = 0; (last || s + 1 == kRecurrentSegment) && k < model_.states; ++k) {
         load_grad(last ? b_.grad_final_state[k] : b_.grad_state[k], run, grad[k]);
@@ -417,16 +420,18 @@ class RecurrentBackwardTask final : public Task, RecurrentPiece<Isa, T> {
                        this->piece_.neuron_begin;
       add_rows(later, StoredRows::read(b_.storage, b_.grad_output, t, lane, run.n, output_), run.n, grad_output_);
       for (int k = 0; b_.grad_trace[0] && k < model_.states; ++k) {
-        BlockRows<Isa, T>::add(b_.grad_trace[k] + t * b_.lanes + lane, run.n, grad[k]);
+        BlockRows<Isa, T>::add(b_.grad_trace[k] + offset, run.n, grad[k]);
       }
-      const void* params = this->params(run);
       if (on_the_fly_) {
         model_.vjp(params, run.n, tape_.data(), b_.alpha.shared, grad_output_, grad, output_);
       } else {
-        model_.surrogate(params, b_.surrogate, alpha_[run.index][0], run.n, tape_.data(), derivative_.data());
+        for (int k = 0; k < model_.thresholds; ++k) {
+          BlockRows<Isa, T>::derive(b_, k, alpha_[run.index][0], offset, run.n, spikes_.data()[k]);
+        }
         const auto vjp = b_.grad_params ? model_.vjp_with_params : model_.vjp_with_surrogate;
-        vjp(params, run.n, kept[further_ + model_.states], kept + further_, tape_.data(), derivative_.data(),
-            grad_output_, grad, b_.grad_params ? grad_params_[run.index] : nullptr, output_);
+        vjp(params, run.n, kept[further_ + model_.states], kept + further_, tape_.data(), spikes_.data(), grad_output_,
+            grad, b_.grad_params ? grad_params_[run.index] : nullptr, output_);
+        store_spikes(Spikes::kGradients, run, offset);
       }
       for (int c = 0; c < channels_; ++c) {
         const bool before = model_.recurrence.arrival == Arrival::kBefore;
@@ -434,6 +439,10 @@ class RecurrentBackwardTask final : public Task, RecurrentPiece<Isa, T> {
       }
       for (int k = 0; s == 0 && k < model_.states; ++k) copy_row(grad[k], run.n, b_.grad_state[k] + lane);
     });
+  }
+
+  bool store_spikes(Spikes what, const Run& run, int64_t offset) const {
+    return cpu::store_spikes(b_, what, model_.thresholds, offset, run.n, spikes_.data());
   }
 
   void load_grad(const T* from, const Run& run, T* to) const {
@@ -467,7 +476,7 @@ class RecurrentBackwardTask final : public Task, RecurrentPiece<Isa, T> {
   const bool on_the_fly_;
   const int further_;  // rows of the tape
   Blocks segment_, states_, alpha_, grad_params_;
-  Buffer<Isa, Block> tape_, derivative_;
+  Buffer<Isa, Block> tape_, spikes_;
   alignas(64) Block grad_output_, output_;
 };
 

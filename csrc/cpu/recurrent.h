@@ -17,10 +17,10 @@ const ModelRows<T>& rows_of() {
     return *static_cast<const Params*>(params);
   };
   static constexpr auto kVjp = [](auto with_params) {
-    return [](const void* params, int64_t n, const T* x, ConstRows state, ConstRows tape, ConstRows derivative,
+    return [](const void* params, int64_t n, const T* x, ConstRows state, ConstRows tape, Rows spikes,
               const T* grad_out, Rows grad, Rows grad_params, T* grad_input) {
-      Driver::template vjp_row<decltype(with_params)::value>(kParams(params), n, x, state, tape, derivative, grad_out,
-                                                             grad, grad_params, grad_input, {});
+      Driver::template vjp_row<decltype(with_params)::value>(kParams(params), n, x, state, tape, spikes, grad_out, grad,
+                                                             grad_params, grad_input, {});
     };
   };
   static constexpr ModelRows<T> kRows{
@@ -43,8 +43,8 @@ const ModelRows<T>& rows_of() {
       [](const void* params, int64_t n, ConstRows tape, T alpha, const T* grad_out, Rows grad, T* grad_input) {
         Driver::vjp_row(kParams(params), n, tape, alpha, grad_out, grad, grad_input, {});
       },
-      [](const void* params, Surrogate surrogate, const T* alpha, int64_t n, ConstRows tape, Rows derivative) {
-        Driver::surrogate_rows(kParams(params), surrogate, alpha, n, tape, derivative);
+      [](const void* params, int64_t n, ConstRows tape, Rows spikes) {
+        Driver::distance_rows(kParams(params), n, tape, spikes);
       },
       kVjp(std::false_type{}),
       kVjp(std::true_type{}),

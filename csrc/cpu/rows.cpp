@@ -134,9 +134,10 @@ void BlockRows<Isa, T>::exp(int64_t n, Block<T>* reduced) {
 }
 
 template <class Isa, class T>
-void BlockRows<Isa, T>::surrogate(Surrogate surrogate, const T* alpha, int64_t n, T* row) {
+void BlockRows<Isa, T>::derive(const Backward<T>& b, int k, const T* alpha, int64_t offset, int64_t n, T* row) {
+  if (b.derivatives[k]) return load(b.derivatives[k] + offset, n, row);
   const int64_t whole = whole_groups(n);
-  Surrogates::visit(surrogate, [&](auto kind) {
+  Surrogates::visit(b.surrogate, [&](auto kind) {
 #pragma omp simd
     for (int64_t l = 0; l < whole; ++l) row[l] = decltype(kind)::derivative(row[l], alpha[l]);
   });

@@ -26,6 +26,15 @@ NORSE_FAST_INLINE void copy_row(const T* from, int64_t n, T* to) {
   std::memcpy(to, from, n * sizeof(T));
 }
 
+/// Whether `what` is wanted of the spike functions; then stores it, which is in the rows of a step.
+template <class T, size_t kLength>
+bool store_spikes(const Backward<T>& b, Spikes what, int thresholds, int64_t offset, int64_t n,
+                  const T (*rows)[kLength]) {
+  if (b.wanted != what) return false;
+  for (int k = 0; k < thresholds; ++k) copy_row(rows[k], n, b.of_spikes[k] + offset);
+  return true;
+}
+
 template <class Isa, class T>
 struct BlockRows {
   static void fill(T value, int64_t n, T* to);
@@ -56,8 +65,9 @@ struct BlockRows {
   /// Replaces the second of two rows by exp of what detail::reduce_exponent made them of.
   static void exp(int64_t n, Block<T>* reduced);
 
-  /// row = the surrogate derivative at row, with the alpha of each lane.
-  static void surrogate(Surrogate surrogate, const T* alpha, int64_t n, T* row);
+  /// Replaces a row of what the k-th spike function of a step is of by the surrogate derivative there, with the alpha
+  /// of each lane, or by that which is given; `offset` is the place of the row in those of all steps.
+  static void derive(const Backward<T>& b, int k, const T* alpha, int64_t offset, int64_t n, T* row);
 };
 
 /// What a later step reads and writes. A row asks for it group by group while it is computed: rows of neighbouring

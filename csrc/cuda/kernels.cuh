@@ -247,17 +247,25 @@ struct SharedColumn {
   __device__ __forceinline__ Value& waiting(int k) const { return base[(kSegment * kKept + k) * kThreads]; }
 };
 
-/// The surrogate derivative as vjp calls it.
+/// The spike functions of a step as vjp calls them; `at` is the place of the lane in the rows of all steps.
 template <class T>
 struct SurrogateOf {
-  Surrogate kind;
+  const Backward<T>& b;
   T alpha;
+  int64_t at;
 
-  __device__ __forceinline__ T operator()(int, T u) const {
+  __device__ __forceinline__ T operator()(int k, T u, T grad_z) const {
+    if (b.wanted != Spikes::kNothing) b.of_spikes[k][at] = b.wanted == Spikes::kDistances ? u : grad_z;
+    return grad_z * derivative(k, u);
+  }
+
+ private:
+  __device__ __forceinline__ T derivative(int k, T u) const {
+    if (b.derivatives[0]) return b.derivatives[k][at];
     // The default is worth a comparison of its own: the others are compared with one by one.
-    if (kind == kDefaultSurrogate) return DefaultSurrogate::derivative(u, alpha);
+    if (b.surrogate == kDefaultSurrogate) return DefaultSurrogate::derivative(u, alpha);
     T derivative = T(0);
-    Surrogates::visit(kind, [&](auto which) { derivative = decltype(which)::derivative(u, alpha); });
+    Surrogates::visit(b.surrogate, [&](auto which) { derivative = decltype(which)::derivative(u, alpha); });
     return derivative;
   }
 };
@@ -267,7 +275,9 @@ template <class T>
 struct DefaultSurrogateOf {
   T alpha;
 
-  __device__ __forceinline__ T operator()(int, T u) const { return DefaultSurrogate::derivative(u, alpha); }
+  __device__ __forceinline__ T operator()(int, T u, T grad_z) const {
+    return grad_z * DefaultSurrogate::derivative(u, alpha);
+  }
 };
 
 /// Some steps on the way of backward: forward through a segment to compute again what vjp needs of its steps, then
@@ -337,7 +347,7 @@ __global__ void __launch_bounds__(SharedColumn<Model, T, Stored, kWidth, kWithPa
     for (int k = 0; k < Kept::kKept; ++k) kept[k] = column.kept(step, k);
 #pragma unroll
     for (int l = 0; l < kWidth; ++l) {
-      const auto surrogate = surrogate_of(alpha[l]);
+      const auto surrogate = surrogate_of(l);
       if constexpr (kWithParams) {
         const auto before = make_state<Model, T>([&](int k) { return kept[k].of[l]; });
         const T x = kept[kStates].of[l];
@@ -358,7 +368,7 @@ __global__ void __launch_bounds__(SharedColumn<Model, T, Stored, kWidth, kWithPa
 
   const int64_t parts = (b.steps + kPrefetch - 1) / kPrefetch;
   // Steps of what nearly all calls ask for are laid out one after another, without a branch.
-  const bool plain = b.surrogate == kDefaultSurrogate && !b.grad_trace[0] && !b.grad_reduced && b.grad_input;
+  const bool plain = b.is_default() && !b.grad_trace[0] && !b.grad_reduced && b.grad_input;
   Stored* const grad_input = static_cast<Stored*>(b.grad_input) + lane;
   Word<Stored, kWidth> next[kPrefetch] = {};
   // The first round only fetches.
@@ -393,7 +403,7 @@ __global__ void __launch_bounds__(SharedColumn<Model, T, Stored, kWidth, kWithPa
 #pragma unroll
       for (int k = kPrefetch - 1; k >= 0; --k, to -= b.lanes) {
         write_output(step_back(first + k, unpack<Stored, T, kWidth>(values[k]),
-                               [](T alpha) { return DefaultSurrogateOf<T>{alpha}; }),
+                               [&](int l) { return DefaultSurrogateOf<T>{alpha[l]}; }),
                      to);
       }
     } else if (computes) {
@@ -410,7 +420,8 @@ __global__ void __launch_bounds__(SharedColumn<Model, T, Stored, kWidth, kWithPa
             for_each_member<kStates>(grad[l], [&](int m, T& member) { member += b.grad_trace[m][offset + l]; });
           }
         }
-        const Value grad_x = step_back(first + k, grad_z, [&](T alpha) { return SurrogateOf<T>{b.surrogate, alpha}; });
+        const Value grad_x =
+            step_back(first + k, grad_z, [&](int l) { return SurrogateOf<T>{b, alpha[l], offset + l}; });
         if (b.grad_input) write_output(grad_x, static_cast<Stored*>(b.grad_input) + offset);
       }
     }

@@ -458,7 +458,7 @@ __device__ __forceinline__ void step_back(const RecurrentBackward<T>& b, int64_t
   auto next = now.state;
   typename Model::template Tape<T> tape;
   advance<Model, T>(next, now.x, p, tape);
-  const T grad_x = Model::vjp(now.state, now.x, p, tape, SurrogateOf<T>{b.surrogate, alpha},
+  const T grad_x = Model::vjp(now.state, now.x, p, tape, SurrogateOf<T>{b, alpha, t * b.lanes + lane},
                               grad_spikes + now.grad_output, grad.state, grad.params);
   T* to = static_cast<T*>(b.grad_input) + (t * b.lanes + row * b.neurons) * C + neuron;
   if constexpr (Model::kRecurrence.arrival == Arrival::kBefore) {

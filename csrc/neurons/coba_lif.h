@@ -69,7 +69,7 @@ struct CobaLIF {
     const T v = tape.v, g_e = tape.g_e, g_i = tape.g_i;
     const T u = tape.vd - p.v_thresh;
     const T z = heaviside(u);
-    const T grad_u = (grad_out + reset.attached(reset.grad_z(tape.vd, grad.v))) * surrogate(0, u);
+    const T grad_u = surrogate(0, u, grad_out + reset.attached(reset.grad_z(tape.vd, grad.v)));
     const T grad_vd = reset.grad_vd(z, grad.v) + grad_u;
     const T grad_current = grad_vd * p.dt_c_m;
     const T grad_decayed_e = grad.g_e + grad_current * (p.e_rev_E - v);

@@ -50,7 +50,7 @@ struct LIFBox {
     const Reset<T> reset{p.reset, p.v_reset, p.v_th};
     const T u = tape.vd - p.v_th;
     const T z = heaviside(u);
-    const T grad_u = (grad_out + reset.attached(reset.grad_z(tape.vd, grad.v))) * surrogate(0, u);
+    const T grad_u = surrogate(0, u, grad_out + reset.attached(reset.grad_z(tape.vd, grad.v)));
     const T grad_vd = reset.grad_vd(z, grad.v) + grad_u;
     const T grad_drive = grad_vd * p.dt_tau_mem;
 

@@ -62,7 +62,7 @@ struct LIFMCRefrac {
     const T u = tape.vd - p.v_th;
     const T z = heaviside(u);
     const T grad_z = grad_out + reset.attached(reset.grad_z(tape.vd, grad.v)) + grad.rho * (p.rho_reset - relu(left));
-    const T grad_u = grad_z * surrogate(1, u);
+    const T grad_u = surrogate(1, u, grad_z);
     const T grad_vd = reset.grad_vd(z, grad.v) + grad_u;
     const T grad_drive = grad_vd * (active * p.dt_tau_mem);
     const T grad_left = relu_vjp(left, grad.rho * (T(1) - z));
@@ -77,7 +77,7 @@ struct LIFMCRefrac {
 
     grad.v = grad_vd - grad_drive;
     grad.i = (grad.i - grad.i * p.dt_tau_syn) + grad_drive;
-    grad.rho = grad_left + grad_mask * surrogate(0, tape.rho);
+    grad.rho = grad_left + surrogate(0, tape.rho, grad_mask);
     return grad_vd;
   }
 };

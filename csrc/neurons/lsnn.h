@@ -64,7 +64,7 @@ struct LSNN {
     const T u = tape.vd - tape.bd;
     const T z = heaviside(u);
     const T grad_z = grad_out + reset.attached(reset.grad_z(tape.vd, grad.v) + grad.b * p.beta);
-    const T grad_u = grad_z * surrogate(0, u);
+    const T grad_u = surrogate(0, u, grad_z);
     const T grad_vd = reset.grad_vd(z, grad.v) + grad_u;
     const T grad_bd = (grad.b - grad_u) + reset.grad_v_th(z, grad.v);
     const T grad_drive = grad_vd * p.dt_tau_mem;

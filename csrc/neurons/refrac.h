@@ -87,7 +87,7 @@ struct Refrac {
     const T grad_mask = -(grad_v * tape.rise + grad_z * tape.z) - grad_left;
 
     grad_params.rho_reset += grad.rho * z;
-    grad.rho = grad_left + grad_mask * surrogate(1, tape.rho);
+    grad.rho = grad_left + surrogate(1, tape.rho, grad_mask);
     grad.inner.v = grad_v * (T(1) - mask);
     const T grad_x =
         Inner::vjp(s.inner, x, p.inner, tape.inner, surrogate, grad_z * (T(1) - mask), grad.inner, grad_params.inner);

@@ -31,10 +31,11 @@ void set_runner(Runner<Launch>& runner) {
 /// The entry of a model. Its functions are Runners::run and, where it has a recurrent layer, Runners::run_recurrent.
 template <class Runners, class Model>
 ModelKernels model_kernels() {
-  static_assert(kStateCount<Model> <= kMaxStates && kParamCount<Model> <= kMaxParams,
-                "raise kMaxStates or kMaxParams in launch.h");
+  static_assert(
+      kStateCount<Model> <= kMaxStates && kParamCount<Model> <= kMaxParams && Model::kThresholds <= kMaxThresholds,
+      "raise kMaxStates, kMaxParams or kMaxThresholds in launch.h");
   ModelKernels kernels{{Model::kName, names_of(Model::kStateNames), names_of(Model::kParamNames), Model::kRates,
-                        channels_of<Model>(), kTapeCount<Model> == 0},
+                        Model::kThresholds, channels_of<Model>(), kTapeCount<Model> == 0},
                        {}};
   std::apply([](auto&... runner) { (set_runner<Runners, Model>(runner), ...); }, kernels.runners);
   return kernels;

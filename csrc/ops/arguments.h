@@ -75,6 +75,8 @@ struct BackwardArguments : ProblemArguments {
   std::vector<std::optional<Tensor>> grad_state;
   std::vector<Tensor> grad_trace;
   int64_t surrogate = 0, kind = 0;
+  std::vector<Tensor> derivatives;  // of every spike function, instead of the surrogate's; or none
+  int64_t spikes = 0;               // Spikes
   bool want_input = false, want_input_weights = false, want_z = false, want_weights = false, want_params = false;
 
   template <class Visitor>
@@ -94,6 +96,8 @@ struct BackwardArguments : ProblemArguments {
     v("want_input", want_input);
     if (recurrent) v("want_input_weights", want_input_weights), v("want_z", want_z), v("want_weights", want_weights);
     v("want_params", want_params);
+    v("derivatives", derivatives);
+    v("spikes", spikes);
   }
 };
 
@@ -103,6 +107,7 @@ struct BackwardResults {
   Tensor input, input_weights, z;
   std::vector<Tensor> state;
   Tensor weights, params;
+  std::vector<Tensor> spikes;
 
   template <class Visitor>
   void visit(Visitor&& v, const Signature& model) {
@@ -111,6 +116,7 @@ struct BackwardResults {
     v.each("grad_", model.state, state);
     if (recurrent) v("grad_weights", weights);
     v("grad_params", params);
+    v("spikes", spikes);
   }
 };
 
@@ -247,10 +253,10 @@ class Checker {
     }
   }
 
-  /// A list with a tensor for every state variable, or none.
-  void state_list(const char* name, const std::vector<Tensor>& list, const Sizes& sizes) const {
-    require(list.empty() || list.size() == model_.state.size(), model_.name, ": ", name, " has ", list.size(),
-            " tensors, expected ", model_.state.size(), " or none");
+  /// A list of `count` tensors, or of none.
+  void list_of(size_t count, const char* name, const std::vector<Tensor>& list, const Sizes& sizes) const {
+    require(list.empty() || list.size() == count, model_.name, ": ", name, " has ", list.size(), " tensors, expected ",
+            count, " or none");
     for (const Tensor& t : list) operand(name, t, sizes);
   }
 
@@ -295,8 +301,14 @@ class Checker {
     if (count > 0 && (a.recurrent || model_.is_recomputed(a.want_params))) {
       require(!a.checkpoints.empty(), model_.name, ": checkpoints are missing");
     }
-    if (!a.checkpoints.empty()) state_list("checkpoints", a.checkpoints, with_leading(count, shape_.step));
-    state_list("grad_trace", a.grad_trace, shape_.of_all_steps());
+    const size_t states = model_.state.size();
+    if (!a.checkpoints.empty()) list_of(states, "checkpoints", a.checkpoints, with_leading(count, shape_.step));
+    list_of(states, "grad_trace", a.grad_trace, shape_.of_all_steps());
+    list_of(model_.thresholds, "derivatives", a.derivatives, shape_.of_all_steps());
+    number("spikes", a.spikes, static_cast<int64_t>(Spikes::kCount));
+    const bool wants_gradients = a.want_input || a.want_input_weights || a.want_z || a.want_weights || a.want_params;
+    require(a.spikes != static_cast<int64_t>(Spikes::kDistances) || !wants_gradients, model_.name,
+            ": where the distances are wanted, no gradients are computed");
     for (const auto& t : a.grad_state) operand("a gradient of the state", t, shape_.step);
     if (a.recurrent) {
       operand("output", a.output, shape_.of_all_steps());

@@ -173,6 +173,8 @@ void set_backward(Launch& launch, BackwardArguments& a, const Signature& model, 
   set_problem(launch, a, model, shape);
   launch.alpha = parameter_of<T>(a.alpha, false, a.dt);
   launch.surrogate = static_cast<Surrogate>(a.surrogate);
+  for (size_t k = 0; k < a.derivatives.size(); ++k) launch.derivatives[k] = read<T>(a.derivatives[k]);
+  launch.wanted = static_cast<Spikes>(a.spikes);
   const auto kind = static_cast<Output>(a.kind);
   if (a.grad_output && is_reduced(kind)) {
     launch.grad_reduced = read<T>(*a.grad_output);
@@ -184,6 +186,16 @@ void set_backward(Launch& launch, BackwardArguments& a, const Signature& model, 
     if (!a.checkpoints.empty()) launch.checkpoints[k] = read<T>(a.checkpoints[k]);
     if (!a.grad_trace.empty()) launch.grad_trace[k] = read<T>(a.grad_trace[k]);
     if (a.grad_state[k]) launch.grad_final_state[k] = read<T>(*a.grad_state[k]);
+  }
+}
+
+/// Allocates what is wanted of the spike functions.
+template <class Launch>
+void allocate_spikes(Launch& launch, const Signature& model, const Shape& shape, const Allocator& allocate,
+                     std::vector<Tensor>& spikes) {
+  using T = typename Launch::Type;
+  for (int k = 0; launch.wanted != Spikes::kNothing && k < model.thresholds; ++k) {
+    launch.of_spikes[k] = keep<T>(spikes, allocate(shape.of_all_steps(), kScalarType<T>));
   }
 }
 
@@ -206,6 +218,7 @@ BackwardResults run_backward(BackwardArguments& a, const ModelKernels& kernels, 
   for (size_t k = 0; k < model.state.size(); ++k) {
     launch.grad_state[k] = keep<T>(results.state, allocate(shape.step, kScalarType<T>));
   }
+  allocate_spikes(launch, model, shape, allocate, results.spikes);
   run(launch, kernels, shape);
   return results;
 }

@@ -40,9 +40,11 @@ class RecurrentBackwardCall {
     results_.input_weights = zeros(a.want_input_weights ? sizes_of(*a.input_weights) : Sizes{0});
     results_.weights = zeros(a.want_weights ? sizes_of(a.weights) : Sizes{0});
     results_.params = new_params();
+    allocate_spikes(launch_, model_, shape_, allocate_, results_.spikes);
   }
 
   BackwardResults run() {
+    if (launch_.wanted == Spikes::kDistances) results_.z = zeros(shape_.step);  // without gradients
     if (shape_.lanes == 0) {
       torch::stable::zero_(results_.input);
       results_.z = zeros(a_.want_z ? shape_.step : Sizes{0});
@@ -63,6 +65,9 @@ class RecurrentBackwardCall {
       run_part(first, std::min(first + length, shape_.steps), in_place);
     }
     if (!a_.want_z) results_.z = zeros({0});
+    for (size_t k = 0; launch_.wanted == Spikes::kDistances && k < model_.state.size(); ++k) {
+      torch::stable::zero_(results_.state[k]);
+    }
     return std::move(results_);
   }
 
@@ -91,6 +96,7 @@ class RecurrentBackwardCall {
     const bool adds_params = a_.want_params && last < shape_.steps;
     const Tensor part_params = adds_params ? new_params() : results_.params;
     norse_fast::run(part_of(first, last, grad_currents, part_params), kernels_, shape_);
+    if (launch_.wanted == Spikes::kDistances) return;
     if (adds_params) accumulate(part_params, results_.params);
 
     const Tensor first_step = rows(grad_currents, 0, 1);
@@ -129,6 +135,10 @@ class RecurrentBackwardCall {
     if (first > 0) part.spikes = part.output - lanes;
     if (a_.grad_output) {
       part.grad_output.data = static_cast<const T*>(launch_.grad_output.data) + first * launch_.grad_output.time_stride;
+    }
+    for (int k = 0; k < model_.thresholds; ++k) {
+      if (!a_.derivatives.empty()) part.derivatives[k] += first * lanes;
+      if (part.of_spikes[k]) part.of_spikes[k] += first * lanes;
     }
     if (last < shape_.steps) part.grad_spikes = static_cast<const T*>(results_.z.data_ptr());
     later_ = std::exchange(results_.state, {});

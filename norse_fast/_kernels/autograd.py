@@ -13,11 +13,14 @@ import torch
 from torch.autograd import forward_ad
 
 from .._constants import constant
+from ..functional.threshold import by_alpha
 from .extension import kernels_disabled, set_differentiate
 from .ops import SEGMENT
 from .outputs import NUMBERS
+from .segments import differentiate_in_segments, has_part_of_python, outside_of_graphs, reduce_to
 
 if TYPE_CHECKING:
+    from ..functional._surrogate import Derivative
     from .neuron import Neuron
 
 __all__ = [
@@ -27,7 +30,6 @@ __all__ = [
     "has_tangent",
     "in_transform",
     "pull_back",
-    "reduce_to",
     "run_fused",
     "tracked",
     "wants_more",
@@ -125,7 +127,7 @@ class Call(NamedTuple):
     """What a step or sequence is run with, besides the tensors that may need gradients."""
 
     neuron: Neuron
-    surrogate: int
+    surrogate: int | Derivative
     dt: float
     sequence: bool
     record: bool
@@ -138,7 +140,7 @@ class Call(NamedTuple):
 
 def run_fused(
     neuron: Neuron,
-    surrogate: int,
+    surrogate: int | Derivative,
     dt: float,
     sequence: bool,
     record: bool,
@@ -151,12 +153,14 @@ def run_fused(
     if not isinstance(alpha, torch.Tensor):
         alpha = constant(float(alpha), torch.float64)
     if torch.compiler.is_compiling():
+        if has_part_of_python(surrogate, alpha.requires_grad):
+            return outside_of_graphs(run_fused, neuron, surrogate, dt, sequence, record, output, tensors, params, alpha)
         return Fused.apply(Call(neuron, surrogate, dt, sequence, record, output), *tensors, *params, alpha)
     if in_transform():
         call = Call(neuron, surrogate, dt, sequence, record, output)
         outputs = TransformableFused.apply(call, *tensors, *params, alpha)
         return outputs[: 1 + len(neuron.state) * (2 if record else 1)]
-    for p in params:
+    for p in (*params, alpha):
         if p.requires_grad:
             return _apply(Call(neuron, surrogate, dt, sequence, record, output), *tensors, *params, alpha)
     constants = (*params, alpha)
@@ -177,15 +181,6 @@ def _run(call: Call, *tensors: torch.Tensor) -> Any:
 def _without_gradient(outputs: Any) -> Any:
     """The output, where it is bytes."""
     return () if outputs[0].is_floating_point() else outputs[:1]
-
-
-def reduce_to(grad: torch.Tensor, param: torch.Tensor) -> torch.Tensor:
-    """Sum the gradient of one parameter over the lanes that share a value."""
-    if param.numel() == 0:
-        return torch.zeros_like(param)
-    # A parameter that varies spans the trailing dimensions, after leading ones of size 1.
-    reduced = grad.sum() if param.numel() == 1 else grad.reshape(-1, param.numel()).sum(0)
-    return reduced.reshape(param.shape).to(param)
 
 
 def _backward(ctx: Any, *grads: Any) -> Any:
@@ -212,26 +207,79 @@ def _backward(ctx: Any, *grads: Any) -> Any:
         filler = operands[1].new_zeros(()).expand(operands[0].shape)
         grad_trace = [filler if g is None else g for g in grads[states : 2 * states]]
     want_params = not constants and True in needs[2 + states : -1]
-    grad_input, *grad_state, grad_params = neuron.backward_op(
-        *operands,
-        checkpoints,
-        grad_output,
-        *grads[:states],
-        grad_trace,
-        surrogate,
-        output,
-        dt,
-        sequence,
-        needs[1],
-        want_params,
-    )
+    want_alpha = not constants and needs[-1]
+    gradients = (grad_output, *grads[:states])
+    grad_alpha: torch.Tensor | None = None
+    if has_part_of_python(surrogate, want_alpha):
+        (grad_input, *grad_state, grad_params), grad_alpha = _backward_in_segments(
+            ctx.call, operands, checkpoints, gradients, grad_trace, (needs[1], want_params), want_alpha
+        )
+    else:
+        grad_input, *grad_state, grad_params, _ = neuron.backward_op(
+            *operands,
+            checkpoints,
+            *gradients,
+            grad_trace,
+            surrogate,
+            output,
+            dt,
+            sequence,
+            needs[1],
+            want_params,
+            [],
+            0,
+        )
     found = (None, grad_input if needs[1] else None, *grad_state)
     if constants:
         return found
     reduced = [
         reduce_to(grad_params[k], operands[1 + states + k]) if needs[2 + states + k] else None for k in range(params)
     ]
-    return (*found, *reduced, None)
+    return (*found, *reduced, grad_alpha)
+
+
+def _backward_in_segments(
+    call: Call,
+    operands: Sequence[Any],
+    checkpoints: Sequence[torch.Tensor],
+    grads: Sequence[Any],
+    grad_trace: Sequence[torch.Tensor],
+    needs: Sequence[bool],
+    want_alpha: bool,
+) -> tuple[list[Any], torch.Tensor | None]:
+    """What the operator returns but for the last, and the gradient of alpha."""
+    neuron, surrogate, dt, sequence, _, output, *_ = call
+    states = len(neuron.state)
+    input, *state = operands[: 1 + states]
+    number = 0 if callable(surrogate) else surrogate
+
+    def arguments(first: int, last: int, later: Any) -> tuple[Any, ...]:
+        if not sequence:
+            return (*operands, [], *grads, grad_trace, number, output, dt, False)
+        before = [c[first // SEGMENT - 1] for c in checkpoints] if first else state
+        grad_output, *grad_state = grads
+        if output == NUMBERS["last"]:
+            grad_output = grad_output if later is None else None
+        elif output < NUMBERS["sum"] and grad_output is not None:
+            grad_output = grad_output[first:last]
+        if later is not None:
+            grad_state = later[1 : 1 + states]
+        trace = [g[first:last] for g in grad_trace]
+        own = (input[first:last], *before, *operands[1 + states :])
+        return (*own, [], grad_output, *grad_state, trace, number, output, dt, True)
+
+    steps = input.shape[0] if sequence else 1
+    return differentiate_in_segments(
+        neuron.backward_op,
+        arguments,
+        lambda _: needs,
+        (1 + states,),
+        steps,
+        SEGMENT,
+        surrogate,
+        operands[-1],
+        want_alpha,
+    )
 
 
 def _backward_in_pytorch(ctx: Any, grads: Sequence[Any]) -> Any:
@@ -260,9 +308,9 @@ def _differentiate(
         )
         return (result, *(None,) * states, *values) if call.record else (result, *values)
 
-    # The last is alpha, which gets no gradient.
-    known = (*wanted, *(False,) * (len(operands) - len(wanted)))[:-1]
-    return pull_back(run, operands, (*known, False), grads)[: len(wanted)]
+    known = (*wanted, *(False,) * (len(operands) - len(wanted)))
+    want_alpha = known[-1] and by_alpha(call.surrogate) is not None
+    return pull_back(run, operands, (*known[:-1], want_alpha), grads)[: len(wanted)]
 
 
 _KINDS = {number: kind for kind, number in reversed(NUMBERS.items())}

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 import torch
 
 from .._constants import constant
+from ..functional._surrogate import Derivative, Method
 from ..functional.parameter import replacement
 from ..functional.threshold import SURROGATES, surrogate_index, threshold
 from .autograd import NEURONS, beyond_kernels, has_tangent, in_transform, run_fused, tracked
@@ -80,6 +81,7 @@ class Neuron:
         coefficients: where kernel and step want others than the user's parameters, makes them from those and dt.
         kernel_params: the names of those, where they are others.
         reset_at: before which of the parameters the kernel takes the reset, by default after all; spiking models have one.
+        thresholds: how many spike functions a step of a spiking model evaluates.
         reset: that of this neuron; by default there is one neuron for each that kernels know.
     """
 
@@ -94,6 +96,7 @@ class Neuron:
         coefficients: Callable[[tuple[Any, ...], float], tuple[Any, ...]] | None = None,
         kernel_params: tuple[str, ...] | None = None,
         reset_at: int | None = None,
+        thresholds: int = 1,
         reset: Reset | None = None,
     ) -> None:
         self.name, self.state, self.params, self.pack, self.plain_step = name, state, params, pack, step
@@ -111,9 +114,10 @@ class Neuron:
             recurrent = hasattr(torch.ops.norse_fast, f"{name}_recurrent_forward")
             if name not in NEURONS:
                 NEURONS[name] = self
-                register_fakes(name, len(state), len(self.kernel_params))
+                sizes = (len(state), len(self.kernel_params), 0 if surrogate is None else thresholds)
+                register_fakes(name, *sizes)
                 if recurrent:
-                    register_recurrent_fakes(name, len(state), len(self.kernel_params))
+                    register_recurrent_fakes(name, *sizes)
             self.forward_op = getattr(torch.ops.norse_fast, f"{name}_forward").default
             self.backward_op = getattr(torch.ops.norse_fast, f"{name}_backward").default
             self.model = native_model(name)
@@ -123,7 +127,7 @@ class Neuron:
 
         def with_other_reset(other: Reset) -> Neuron:
             known = name if isinstance(other.kind, str) else None
-            rest = (surrogate, coefficients, kernel_params, reset_at, other)
+            rest = (surrogate, coefficients, kernel_params, reset_at, thresholds, other)
             return type(self)(known, state, params, pack, step, *rest)
 
         #: The neuron with each reset, by ``reset`` and ``detach_reset``.
@@ -207,7 +211,7 @@ class Neuron:
         input: torch.Tensor,
         state: tuple[torch.Tensor, ...],
         params: tuple[torch.Tensor, ...],
-        surrogate: int,
+        surrogate: int | Derivative,
         alpha: Any,
         dt: float,
         sequence: bool,
@@ -215,7 +219,7 @@ class Neuron:
         number: int,
     ) -> tuple[torch.Tensor, Any]:
         tensors = (input, *state)
-        if torch.is_grad_enabled() and _any_requires_grad(tensors, params):
+        if torch.is_grad_enabled() and _any_requires_grad(tensors, (*params, alpha)):
             output, *rest = run_fused(self, surrogate, dt, sequence, record, number, tensors, params, alpha)
             return output, rest[len(state) :] if record else rest
         output, *rest = self.forward_op(*tensors, *params, dt, sequence, False, record, number)
@@ -223,7 +227,7 @@ class Neuron:
 
     def _read(
         self, state: Any, p: Any, dt: float, compiling: bool
-    ) -> tuple[tuple[Any, ...], tuple[Any, ...], str, Any]:
+    ) -> tuple[tuple[Any, ...], tuple[Any, ...], Method, Any]:
         """State variables, parameters as the kernel wants them, surrogate and its alpha, all unchecked."""
         try:
             # torch.compile of torch 2.11 takes no bool as an index.
@@ -231,7 +235,8 @@ class Neuron:
             state_values, params = self._state_readers[which](state), self._p_readers[which](p)
         except AttributeError as error:
             self._reject_fields(state, p, error)
-        method, alpha = "super", _NO_ALPHA
+        method: Method = "super"
+        alpha: Any = _NO_ALPHA
         if self.surrogate:
             params, method, alpha = params[:-2], params[-2], params[-1]
         return state_values, self.make_coefficients(params, dt), method, alpha
@@ -250,7 +255,9 @@ class Neuron:
             return (*params, flag)
         return (*params[:place], flag, *params[place:])
 
-    def prepare(self, example: torch.Tensor, state: Any, p: Any, dt: float) -> tuple[int, Any, Any, Any, Any]:
+    def prepare(
+        self, example: torch.Tensor, state: Any, p: Any, dt: float
+    ) -> tuple[int | Derivative, Any, Any, Any, Any]:
         """Surrogate, ``example``, state, parameters and alpha as the operators take them, for an input like ``example``."""
         values, params, method, alpha = self._read(state, p, dt, torch.compiler.is_compiling())
         surrogate = surrogate_index(method)
@@ -375,7 +382,7 @@ class Neuron:
         input: torch.Tensor,
         state: tuple[torch.Tensor, ...],
         params: tuple[torch.Tensor, ...],
-        surrogate: int,
+        surrogate: int | Derivative,
         alpha: Any,
         dt: Any,
         sequence: bool,
@@ -413,12 +420,12 @@ class Neuron:
         return result, state
 
 
-def spike_function(surrogate: int, alpha: Any) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Spikes with a surrogate derivative, by its number; while torch.jit.trace runs, without one."""
+def spike_function(surrogate: int | Derivative, alpha: Any) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Spikes with a surrogate derivative, or that of its number; while torch.jit.trace runs, without one."""
     if torch.jit.is_tracing() and not torch.compiler.is_compiling():
         # A trace with a function of Python cannot be saved. Backward through this one is an error of PyTorch.
         return lambda u: torch.heaviside(u, u.new_zeros(()))
-    method = next(name for name, number in SURROGATES.items() if number == surrogate)
+    method = surrogate if callable(surrogate) else list(SURROGATES)[surrogate]
     return lambda u: threshold(u, method, alpha)
 
 

@@ -35,7 +35,7 @@ def _checkpoint_count(steps: Any, segment: int) -> Any:
 
 
 @functools.cache  # neurons may share a kernel
-def register_fakes(name: str, states: int, params: int) -> None:
+def register_fakes(name: str, states: int, params: int, thresholds: int) -> None:
     """Register the fake kernels of a model's two operators."""
 
     def forward(input: torch.Tensor, *args: Any) -> Any:
@@ -57,19 +57,21 @@ def register_fakes(name: str, states: int, params: int) -> None:
 
     def backward(input: torch.Tensor, *args: Any) -> Any:
         _check_devices(input, args)
-        sequence, want_input, want_params = args[-3:]
+        sequence, want_input, want_params, _, spikes = args[-5:]
         step = input.shape[1:] if sequence else input.shape
         dtype = _state_dtype(input)
         grad_input = input.new_empty(input.shape if want_input else 0)
         grad_params = input.new_empty((params, *step) if want_params else 0, dtype=dtype)
-        return (grad_input, *(input.new_empty(step, dtype=dtype) for _ in range(states)), grad_params)
+        steps = input.shape[0] if sequence else 1
+        of_spikes = [input.new_empty((steps, *step), dtype=dtype) for _ in range(thresholds if spikes else 0)]
+        return (grad_input, *(input.new_empty(step, dtype=dtype) for _ in range(states)), grad_params, of_spikes)
 
     torch.library.register_fake(f"norse_fast::{name}_forward", forward)
     torch.library.register_fake(f"norse_fast::{name}_backward", backward)
 
 
 @functools.cache
-def register_recurrent_fakes(name: str, states: int, params: int) -> None:
+def register_recurrent_fakes(name: str, states: int, params: int, thresholds: int) -> None:
     """Register the fake kernels of the two operators of a model's recurrent layer."""
 
     def forward(input: torch.Tensor, input_weights: Any, z: torch.Tensor, *args: Any) -> Any:
@@ -86,7 +88,7 @@ def register_recurrent_fakes(name: str, states: int, params: int) -> None:
 
     def backward(input: torch.Tensor, input_weights: Any, z: torch.Tensor, *args: Any) -> Any:
         _check_devices(input, input_weights, z, args)
-        want_input, want_input_weights, want_z, want_weights, want_params = args[-5:]
+        want_input, want_input_weights, want_z, want_weights, want_params, _, spikes = args[-7:]
 
         def gradient(wanted: bool, like: torch.Tensor | None) -> torch.Tensor:
             return z.new_empty(like.shape if wanted and like is not None else 0)
@@ -98,6 +100,7 @@ def register_recurrent_fakes(name: str, states: int, params: int) -> None:
             *(z.new_empty(z.shape) for _ in range(states)),
             gradient(want_weights, args[states]),
             z.new_empty((params, *z.shape) if want_params else 0),
+            [z.new_empty((input.shape[0], *z.shape)) for _ in range(thresholds if spikes else 0)],
         )
 
     torch.library.register_fake(f"norse_fast::{name}_recurrent_forward", forward)

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple, NoReturn, cast
 
 import torch
 from torch.utils import _pytree as pytree
 
-from .autograd import beyond_kernels, pull_back, reduce_to, tracked, wants_more
+from ..functional._surrogate import Derivative
+from ..functional.threshold import by_alpha
+from .autograd import beyond_kernels, pull_back, tracked, wants_more
 from .extension import has_kernels
 from .neuron import Neuron, as_dense, as_dt, check_broadcast, descend, reject_quantized, spike_function
 from .ops import RECURRENT_SEGMENT
 from .reset import Reset, Variants
+from .segments import differentiate_in_segments, has_part_of_python, outside_of_graphs, reduce_to
 
 __all__ = ["RECURRENT", "Recurrent", "check_weights", "project", "stack_states"]
 
@@ -152,7 +155,7 @@ class Call(NamedTuple):
     """What a sequence is run with, besides the tensors that may need gradients."""
 
     layer: Recurrent
-    surrogate: int
+    surrogate: int | Derivative
     dt: float
     record: bool
     checkpoint: bool
@@ -195,22 +198,69 @@ class FusedRecurrence(torch.autograd.Function):
             def run(*operands: Any) -> Any:
                 return layer.run_in_pytorch(*operands, surrogate=surrogate, dt=dt, record=record)
 
-            # The last is alpha, which gets no gradient.
-            return None, *pull_back(run, operands, (*wanted[:-1], False), grads)
+            want_alpha = wanted[-1] and by_alpha(surrogate) is not None
+            return None, *pull_back(run, operands, (*wanted[:-1], want_alpha), grads)
         grad_output, grad_z, *grad_states = grads
         grad_trace: list[Any] = [g for g in grad_states[states:] if g is not None]
         if grad_trace:
             zero = output.new_zeros(()).expand(output.shape)
             grad_trace = [zero if g is None else g for g in grad_states[states:]]
         want_params = True in wanted[states + 4 : -1]
-        *found, grad_params = layer.neuron.recurrent_backward_op(
-            *operands, output, checkpoints, grad_output, grad_z, *grad_states[:states], grad_trace, surrogate, dt,
-            *wanted[:3], wanted[states + 3], want_params,
-        )  # fmt: skip
+        needs = (*wanted[:3], wanted[states + 3], want_params)
+        gradients = (grad_output, grad_z, *grad_states[:states])
+        grad_alpha: torch.Tensor | None = None
+        if has_part_of_python(surrogate, wanted[-1]):
+            (*found, grad_params), grad_alpha = _backward_in_segments(
+                ctx.call, operands, output, checkpoints, gradients, grad_trace, needs, wanted[-1]
+            )
+        else:
+            *found, grad_params, _ = layer.neuron.recurrent_backward_op(
+                *operands, output, checkpoints, *gradients, grad_trace, surrogate, dt, *needs, [], 0
+            )
         result = [g if want else None for g, want in zip(found, wanted)]
         for k in range(states + 4, states + 4 + params):
             result.append(reduce_to(grad_params[k - states - 4], operands[k]) if wanted[k] else None)
-        return None, *result, None
+        return None, *result, grad_alpha
+
+
+def _run_fused(call: Call, *operands: Any) -> Any:
+    return FusedRecurrence.apply(call, *operands)
+
+
+def _backward_in_segments(
+    call: Call,
+    operands: Sequence[Any],
+    output: torch.Tensor,
+    checkpoints: Sequence[torch.Tensor],
+    grads: Sequence[Any],
+    grad_trace: Sequence[torch.Tensor],
+    needs: Sequence[bool],
+    want_alpha: bool,
+) -> tuple[list[Any], torch.Tensor | None]:
+    """What the operator returns but for the last, and the gradient of alpha."""
+    layer, surrogate, dt, _, _ = call
+    states = len(layer.neuron.state)
+    x, input_weights, z, *state = operands[: 3 + states]
+    number = 0 if callable(surrogate) else surrogate
+
+    def arguments(first: int, last: int, later: Any) -> tuple[Any, ...]:
+        before = [z, *state]
+        if first:
+            before = [output[first - 1], *(c[first // RECURRENT_SEGMENT - 1] for c in checkpoints)]
+        grad_output, *rest = grads
+        grad_output = grad_output if grad_output is None else grad_output[first:last]
+        if later is not None:
+            rest = later[2 : 3 + states]
+        own = (x[first:last], input_weights, *before, *operands[3 + states :], output[first:last], [])
+        return (*own, grad_output, *rest, [g[first:last] for g in grad_trace], number, dt)
+
+    def wanted(first: int) -> tuple[bool, ...]:
+        return (*needs[:2], needs[2] or first > 0, *needs[3:])
+
+    return differentiate_in_segments(
+        layer.neuron.recurrent_backward_op, arguments, wanted, (1, states + 3, states + 4), x.shape[0],
+        RECURRENT_SEGMENT, surrogate, operands[-1], want_alpha,
+    )  # fmt: skip
 
 
 class Recurrent:
@@ -312,7 +362,10 @@ class Recurrent:
             # In torch.compile whatever the length, so that one graph serves all.
             long = torch.compiler.is_compiling() or x.shape[0] > RECURRENT_SEGMENT
             call = Call(self, surrogate, dt, record, long and torch.is_grad_enabled())
-            results = FusedRecurrence.apply(call, *operands)
+            if torch.compiler.is_compiling() and has_part_of_python(surrogate, alpha.requires_grad):
+                results = outside_of_graphs(_run_fused, call, *operands)
+            else:
+                results = _run_fused(call, *operands)
         else:
             results = self.run_in_pytorch(*operands, surrogate=surrogate, dt=dt, record=record)
         output, z = (t.to(storage).to_sparse() if self.sparse else t.to(storage) for t in results[:2])
@@ -347,7 +400,7 @@ class Recurrent:
         input_weights: torch.Tensor | None,
         z: torch.Tensor,
         *operands: Any,
-        surrogate: int,
+        surrogate: int | Derivative,
         dt: Any,
         record: bool,
     ) -> tuple[torch.Tensor, ...]:

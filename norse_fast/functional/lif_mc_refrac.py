@@ -50,6 +50,7 @@ _lif_mc_refrac = Neuron(
     _pack,
     _step,
     surrogate="lif.",
+    thresholds=2,
 )
 
 

@@ -27,9 +27,14 @@ class SuperSpike(Surrogate):
     """
 
     @classmethod
-    def chain(cls, gradient: torch.Tensor, x: torch.Tensor, k: Any) -> torch.Tensor:
+    def chain(cls, gradient: torch.Tensor, x: torch.Tensor, k: Any, *given: Any) -> torch.Tensor:
         """The surrogate gradient, by a division as in the reference."""
         return gradient / (k * x.abs() + 1.0).pow(2)
+
+    @staticmethod
+    def by_k(x: torch.Tensor, k: Any) -> torch.Tensor:
+        """The derivative of :math:`x / (k |x| + 1)` by :math:`k`."""
+        return -x * x.abs() / (k * x.abs() + 1.0).pow(2)
 
 
 def super_fn(x: torch.Tensor, alpha: Any = 100.0) -> torch.Tensor:
@@ -37,8 +42,7 @@ def super_fn(x: torch.Tensor, alpha: Any = 100.0) -> torch.Tensor:
 
     Args:
         x: distance of the membrane potential to the threshold, any shape and floating dtype.
-        alpha: steepness of the surrogate in the inverse unit of ``x``, a number or a tensor that broadcasts; it gets no
-            gradient.
+        alpha: steepness of the surrogate in the inverse unit of ``x``, a number or a tensor that broadcasts.
 
     Returns:
         Spikes, 0 or 1, in the shape and dtype of ``x``.

@@ -13,7 +13,7 @@ import torch
 from .._constants import constant
 from .._kernels.reset import check_reset
 from ..functional.parameter import replacement
-from ..functional.threshold import surrogate_index
+from ..functional.threshold import by_alpha, surrogate_index
 
 __all__ = ["Parameters", "as_tensors", "checked", "described"]
 
@@ -59,7 +59,7 @@ def _map_fields(function: Callable[[Any], Any], p: Any) -> Any:
 
 
 def _as_tensor(value: Any) -> Any:
-    return value if isinstance(value, str) else constant(value, torch.get_default_dtype())
+    return value if isinstance(value, str) or callable(value) else constant(value, torch.get_default_dtype())
 
 
 def _tracked(value: Any) -> Any:
@@ -141,12 +141,16 @@ class Parameters(torch.nn.Module):
     def _set_parameters(self, p: Any, learn: str | Sequence[str]) -> None:
         values = {path: value for path, value in _leaves(p) if path}
         names = [path[-1] for path in values]
-        # The steepness of a surrogate has no gradient, and a name that two fields share does not say which it means.
+        # A name that two fields share does not say which it means.
         fields = {
             path[-1]: path
             for path, value in values.items()
-            if isinstance(value, (torch.Tensor, float, int)) and path[-1] != "alpha" and names.count(path[-1]) == 1
+            if isinstance(value, (torch.Tensor, float, int)) and names.count(path[-1]) == 1
         }
+        if "alpha" in fields:
+            method = values[(*fields["alpha"][:-1], "method")]
+            if by_alpha(surrogate_index(method)) is None:
+                del fields["alpha"]
         learned: dict[str, tuple[str, ...]] = {}
         for name in (learn,) if isinstance(learn, str) else tuple(learn):
             if name not in fields:

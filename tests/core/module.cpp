@@ -58,7 +58,7 @@ struct Bound {
   /// What the vjp asks the surrogate derivatives of.
   static Values thresholds(const Values& s, double x, const Values& p) {
     Values u(Model::kThresholds);
-    const auto record = [&](int k, double value) {
+    const auto record = [&](int k, double value, double) {
       u.at(k) = value;
       return 0.0;
     };
@@ -68,7 +68,8 @@ struct Bound {
 
   static py::tuple vjp(const Values& s, double x, const Values& p, const Values& derivatives, double grad_output,
                        const Values& grad_state) {
-    return vjp_with(s, x, p, [&](int k, double) { return derivatives.at(k); }, grad_output, grad_state);
+    return vjp_with(
+        s, x, p, [&](int k, double, double grad_z) { return grad_z * derivatives.at(k); }, grad_output, grad_state);
   }
 };
 

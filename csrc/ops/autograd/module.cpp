@@ -126,13 +126,13 @@ bool is_true(PyObject* object) {
 }
 
 /// run(model, input, state, params, alpha, surrogate, dt, sequence, record, output): (output, states), or None where
-/// the arguments must be prepared first, or be run by operators.
+/// the arguments must be prepared first, or be run by operators, as for surrogates that Python computes.
 PyObject* run_python(PyObject*, PyObject* const* args, Py_ssize_t count) {
   HANDLE_TH_ERRORS
   TORCH_CHECK_TYPE(count == 10, "run: got ", count, " arguments, expected 10");
   const Model model{PyLong_AsSize_t(args[0])};
   TORCH_CHECK_INDEX(model.index < kernels_of(at::kCPU)->count, "run: got the number of no model");
-  const int64_t surrogate = PyLong_AsLongLong(args[5]);
+  const int64_t surrogate = PyLong_Check(args[5]) ? PyLong_AsLongLong(args[5]) : -1;
   const bool record = is_true(args[8]);
   Reader reader;
   reader.arguments.record = record;
@@ -141,6 +141,7 @@ PyObject* run_python(PyObject*, PyObject* const* args, Py_ssize_t count) {
   if (PyErr_Occurred()) throw python_error();
   if (!is_plain_thread() || !reader.read(args[1], args[2], args[3], args[4], args[6], model.signature()))
     Py_RETURN_NONE;
+  if (at::GradMode::is_enabled() && (surrogate < 0 || reader.alpha.requires_grad())) Py_RETURN_NONE;
 
   ForwardResults results;
   {

@@ -123,6 +123,7 @@ struct StackTaker {
   size_t next = 0;
 
   void operator()(const char*, Tensor& value) { value = stack.at(next++).toTensor(); }
+  void operator()(const char*, std::vector<Tensor>& value) { value = stack.at(next++).toTensorVector(); }
 
   void each(const char*, const Names& names, std::vector<Tensor>& values) {
     values.resize(names.size());
