@@ -6,7 +6,7 @@ import platform
 
 import torch
 
-from ._kernels.extension import BUILD, VERSION, backends, library_paths
+from ._kernels.extension import BUILD, NATIVE_HINT, VERSION, backends, library_paths
 
 __all__ = ["info"]
 
@@ -16,7 +16,8 @@ def info() -> str:
 
     Returns:
         A line for each of: the versions of norse_fast, Python and torch, with the platform; what the libraries were built
-        with, and where they are; and what :func:`backends` tells of the CPU, of CUDA and of autograd.
+        with, and where they are; and what :func:`backends` tells of the CPU, of CUDA and of autograd. Where steps of cells
+        are slower than they could be, also the command that mends it.
 
     Example:
         >>> print(info().splitlines()[0].split()[0])
@@ -32,5 +33,7 @@ def info() -> str:
     }
     for name, value in backends().items():
         lines[name if name == "autograd" else f"runs on {name}"] = "PyTorch" if value == "none" else value
+    if NATIVE_HINT:
+        lines["hint"] = NATIVE_HINT
     width = max(map(len, lines))
     return "\n".join(f"{name:<{width}}  {value}" for name, value in lines.items())

@@ -174,22 +174,49 @@ def test_old_torch(copy: Path):
 
 
 AUTOGRAD = f"{CHECK}; print(nf.backends()['autograd'])"
+STEP = "cell, x = nf.LIFCell(), torch.ones(2, requires_grad=True); cell(x); cell(x); torch.compile(cell, backend='eager')(x)"
 
 
 @pytest.mark.parametrize("change", ["torch", "python", "damage"])
 def test_autograd_node_of_another_version(copy: Path, change: str):
-    """Python takes over in silence: the results are the same."""
-    (library,) = (copy / "norse_fast").glob("_C_autograd.*")
+    """Python takes over, with the same results, and tells once what makes single steps as fast as they can be."""
+    (library,) = (copy / "norse_fast").glob("_C_autograd_*")
+    prepare = "pass"
     if change == "torch":
-        build = json.loads((copy / "norse_fast" / "_build.json").read_text())
-        (copy / "norse_fast" / "_build.json").write_text(json.dumps({**build, "torch_commit": "another"}))
+        prepare = "import torch; torch.version.git_version = 'another'"
     elif change == "python":
-        library.rename(library.with_name("_C_autograd.cpython-399-x86_64-linux-gnu.so"))
+        prepare = "import importlib.machinery as m; m.EXTENSION_SUFFIXES.remove('.abi3.so')"
     else:
         library.write_bytes(b"not a library")
-    result = run(AUTOGRAD, copy)
+    result = run(f"{prepare}; {AUTOGRAD}", copy)
     assert result.stdout.splitlines() == [EXPECTED, "Python"]
     assert result.stderr == ""
+
+    result = run(f"{prepare}; {AUTOGRAD}; {STEP}; print(nf.info())", copy)
+    assert result.stdout.splitlines()[:2] == [EXPECTED, "Python"]
+    for text in (result.stderr, result.stdout):
+        assert text.count(f"no autograd node in C++ fits torch {torch.__version__} and this Python") == 1
+        assert "pip install --no-build-isolation" in text
+    assert result.stderr.count("RuntimeWarning") == 1
+
+
+def test_a_node_that_an_older_build_left_is_not_used(copy: Path):
+    record = copy / "norse_fast" / "_build.json"
+    record.write_text(json.dumps({**json.loads(record.read_text()), "nodes": []}))
+    assert run(AUTOGRAD, copy).stdout.splitlines() == [EXPECTED, "Python"]
+
+
+@pytest.mark.parametrize("variable", ["NORSE_FAST_PYTHON_AUTOGRAD", "NORSE_FAST_PURE_PYTORCH"])
+def test_no_hint_where_the_node_is_left_out_by_choice(variable: str):
+    result = run(f"{CHECK}; {STEP}; print(nf.info())", **{variable: "1"})
+    assert result.stderr == ""
+    assert "hint" not in result.stdout
+
+
+def test_no_hint_with_the_node():
+    result = run(f"{CHECK}; {STEP}; print(nf.info())", NORSE_FAST_PYTHON_AUTOGRAD="0")
+    assert result.stderr == ""
+    assert "hint" not in result.stdout
 
 
 def test_python_autograd_on_request(copy: Path):

@@ -14,6 +14,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 import norse_fast as nf
@@ -160,6 +161,15 @@ def test_only_entry_points_are_exported(library: Path):
     listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     entry = {"PyInit__C_autograd"} if library.name.startswith("_C_autograd") else set()
     assert {line.split()[0] for line in listed.splitlines()} == entry
+
+
+@pytest.mark.parametrize("library", sorted(PACKAGE.glob("_C_autograd*.abi3.so")), ids=lambda path: path.name)
+def test_nodes_serve_every_python(library: Path):
+    """What is Python's own begins with an underscore; the stable ABI has these two of it."""
+    command = ["nm", "--dynamic", "--undefined-only", "--format=posix", str(library)]
+    listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    names = {line.split()[0] for line in listed.splitlines()}
+    assert {name for name in names if name.startswith("_Py")} <= {"_Py_Dealloc", "_Py_NoneStruct"}
 
 
 # Types.
@@ -310,5 +320,6 @@ def test_the_page_about_installing_names_every_variable():
 
 
 def test_the_build_is_recorded():
-    assert set(extension.BUILD) == {"version", "torch", "torch_commit", "cuda"}
+    assert set(extension.BUILD) == {"version", "torch", "nodes", "cuda"}
+    assert torch.version.git_version in extension.BUILD["nodes"]
     assert json.loads((extension._LIBRARIES / "_build.json").read_text()) == extension.BUILD

@@ -19,9 +19,11 @@ import torch
 
 __all__ = [
     "BUILD",
+    "NATIVE_HINT",
     "VERSION",
     "backends",
     "has_kernels",
+    "hint_at_step",
     "kernels_disabled",
     "library_paths",
     "native",
@@ -50,8 +52,8 @@ def _find_libraries() -> Path:
 
 _LIBRARIES = _find_libraries()
 _REBUILD = (
-    "run `pip install --no-build-isolation --force-reinstall --no-deps .` in the norse_fast checkout, where docs/install.md "
-    "tells more"
+    "run `pip install --no-build-isolation --force-reinstall --no-deps .` in the norse_fast checkout, or with "
+    f"`--no-binary norse-fast norse-fast=={VERSION}` in place of the dot; docs/install.md tells more"
 )
 
 
@@ -63,12 +65,15 @@ def _read_build() -> dict[str, Any]:
     return build
 
 
-#: What the build recorded of itself: the version of norse_fast, of the torch whose headers it used, and of CUDA.
+#: What the build recorded of itself: the version of norse_fast, of the torch whose headers it used, and of CUDA, and the
+#: commits of torch for which there is an autograd node.
 BUILD = _read_build()
 
 # The device types that have kernels. Filled at import; a type that is missing runs the pure-PyTorch path.
 _loaded: set[str] = set()
 _warned: set[str] = set()
+# Of libraries that serve every Python; one without its lock has none.
+_STABLE_ABI = ".abi3.so"
 
 
 def _describe_build() -> str:
@@ -191,13 +196,16 @@ if not _never:
         _load("cuda")
 
 
+_without_native = os.environ.get("NORSE_FAST_PYTHON_AUTOGRAD", "") not in ("", "0")
+
+
 def _load_native() -> Any:
-    """The module with the autograd node in C++, or None: in silence, because Python does the same, only slower."""
+    """The module with the autograd node in C++, or None: Python does the same, only slower."""
     # It uses all of torch's C++, which differs from version to version, where the other libraries use its stable part.
-    path = _LIBRARIES / f"_C_autograd{importlib.machinery.EXTENSION_SUFFIXES[0]}"
-    wanted = os.environ.get("NORSE_FAST_PYTHON_AUTOGRAD", "") in ("", "0")
-    same_torch = BUILD.get("torch_commit") == getattr(torch.version, "git_version", None)
-    if not (wanted and same_torch and "cpu" in _loaded and path.exists()):
+    commit = getattr(torch.version, "git_version", None)
+    path = _LIBRARIES / f"_C_autograd_{commit}{_STABLE_ABI}"
+    known = commit in BUILD.get("nodes", ()) and _STABLE_ABI in importlib.machinery.EXTENSION_SUFFIXES
+    if _without_native or not (known and "cpu" in _loaded and path.exists()):
         return None
     spec = importlib.util.spec_from_file_location("norse_fast._C_autograd", path)
     assert spec is not None
@@ -217,6 +225,28 @@ def _load_native() -> Any:
 _native = _load_native()
 
 
+#: What to do for fast steps, where the autograd node is missing and was not left out by choice.
+NATIVE_HINT = (
+    f"no autograd node in C++ fits torch {torch.__version__} and this Python; for one, {_REBUILD}"
+    if _native is None and "cpu" in _loaded and not _without_native
+    else ""
+)
+_hinted = not NATIVE_HINT
+
+
+def hint_at_step() -> None:
+    """Tell once, at the first single step that takes longer than it must."""
+    global _hinted
+    if not _hinted:
+        _hinted = True
+        warnings.warn(
+            f"norse_fast runs single steps with the same results, but three to six times slower than it could: "
+            f"{NATIVE_HINT}.",
+            RuntimeWarning,
+            stacklevel=4,
+        )
+
+
 def native() -> Any:
     """What runs a model in C++, or None where that goes through operators and an autograd.Function."""
     return None if _native is None or _is_disabled() else _native.run
@@ -227,8 +257,8 @@ def backends() -> dict[str, str]:
 
     Returns:
         ``cpu``: the instruction set of the kernels; ``cuda``: the version of CUDA of theirs; both ``"none"`` where PyTorch
-        takes their place. ``autograd``: ``"C++"``, or ``"Python"``, with which a small step takes three times as long; the
-        former is for the very version of torch and of Python that the libraries were built with.
+        takes their place. ``autograd``: ``"C++"``, or ``"Python"``, with which a small step takes three to six times as
+        long; the former needs a node that was built for this very version of torch.
 
     Example:
         >>> with kernels_disabled():

@@ -17,7 +17,7 @@ from ..functional._surrogate import Derivative, Method
 from ..functional.parameter import replacement
 from ..functional.threshold import SURROGATES, surrogate_index, threshold
 from .autograd import NEURONS, beyond_kernels, has_tangent, in_transform, run_fused, tracked
-from .extension import has_kernels, native, native_model
+from .extension import has_kernels, hint_at_step, native, native_model
 from .ops import register_fakes, register_recurrent_fakes, register_shared_fakes
 from .outputs import BYTES, NUMBERS, Outputs, finish
 from .reset import ALL, Reset, Variants
@@ -189,6 +189,8 @@ class Neuron:
         if results is None:
             arguments = (input, state_values, params, surrogate, alpha, dt, sequence, record)
             if self.runs_kernels(input, dt, (*state_values, *params)):
+                if not (sequence or compiling):
+                    hint_at_step()
                 results = self._run_operators(*arguments, number)
             else:
                 results = self.run_in_pytorch(*arguments, kind)

@@ -3,7 +3,6 @@
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/record_function.h>
 #include <torch/csrc/autograd/functions/utils.h>
-#include <torch/csrc/autograd/python_variable.h>
 #include <torch/csrc/dynamo/compiled_autograd.h>
 
 #include <array>
@@ -65,18 +64,7 @@ void spread_states(Arguments& a, bool plain) {
   }
 }
 
-unsigned long main_thread = 0;
-
-/// Throws where the user wants the present call to end.
-void check_interrupt() {
-  // Other threads would wait for the interpreter in vain.
-  if (PyThread_get_thread_ident() != main_thread) return;
-  const py::gil_scoped_acquire gil;
-  if (PyErr_CheckSignals() == 0) return;
-  python_error error;
-  error.persist();
-  throw error;
-}
+Differentiate differentiate_function = nullptr;
 
 /// Whether gradients are batched, or carry a tangent.
 bool is_transformed(const variable_list& grads) {
@@ -87,12 +75,6 @@ bool is_transformed(const variable_list& grads) {
     const auto* meta = torch::autograd::impl::get_autograd_meta(t);
     return t.key_set().has_any(kTransforms) || (meta && meta->fw_grad_);
   });
-}
-
-/// Never destroyed: that would need Python.
-py::object& differentiate_function() {
-  static auto& function = *new py::object;
-  return function;
 }
 
 bool any_requires_grad(const std::vector<Tensor>& tensors) {
@@ -182,7 +164,7 @@ class FusedBackward : public Node {
                   "p: got parameters that were modified by an inplace operation since forward, expected them unchanged "
                   "until backward; make new tensors instead.");
     }
-    if (at::GradMode::is_enabled() || is_transformed(grads)) return differentiate_in_python(grads);
+    if (at::GradMode::is_enabled() || is_transformed(grads)) return differentiate_in_pytorch(grads);
     const at::AutoGradMode no_grad(false);
     return differentiate(std::move(grads));
   }
@@ -225,24 +207,12 @@ class FusedBackward : public Node {
   }
 
   /// The same from PyTorch's own operators, which differentiate further, and with batches of gradients.
-  variable_list differentiate_in_python(const variable_list& grads) {
-    const py::gil_scoped_acquire gil;
-    py::tuple operands(operands_.size() + constants_.size()), wanted(num_outputs());
-    size_t next = 0;
-    for (const SavedVariable& t : operands_) operands[next++] = py::cast(t.unpack());
-    for (const Tensor& t : constants_) operands[next++] = py::cast(t);
-    for (size_t k = 0; k < num_outputs(); ++k) wanted[k] = py::cast(task_should_compute_output(k));
-    py::tuple given(grads.size());
-    for (size_t k = 0; k < grads.size(); ++k) {
-      given[k] = grads[k].defined() ? py::cast(grads[k]) : static_cast<py::object>(py::none());
-    }
-    const py::tuple found = differentiate_function()(model_.signature().name, surrogate_, dt_, sequence_, record_,
-                                                     output_, operands, given, wanted);
-    variable_list results(num_outputs());
-    for (size_t k = 0; k < num_outputs(); ++k) {
-      if (!found[k].is_none()) results[k] = py::cast<Tensor>(found[k]);
-    }
-    return results;
+  variable_list differentiate_in_pytorch(const variable_list& grads) {
+    Pass pass{model_.signature().name, surrogate_, dt_, sequence_, record_, output_, {}, grads, {}};
+    for (const SavedVariable& t : operands_) pass.operands.push_back(t.unpack());
+    pass.operands.insert(pass.operands.end(), constants_.begin(), constants_.end());
+    for (size_t k = 0; k < num_outputs(); ++k) pass.wanted.push_back(task_should_compute_output(k));
+    return differentiate_function(pass);
   }
 
   variable_list differentiate(variable_list&& grads) {
@@ -322,14 +292,13 @@ class FusedBackward : public Node {
 
 }  // namespace
 
-void set_differentiate(py::object function) { differentiate_function() = std::move(function); }
+void set_differentiate(Differentiate function) { differentiate_function = function; }
 
 void set_kernels(at::DeviceType type, const KernelTable* kernels) { tables[static_cast<size_t>(type)] = kernels; }
 
-void watch_interrupts(unsigned long thread) {
-  main_thread = thread;
+void set_interrupt_check(void (*check)()) {
   for (const KernelTable* kernels : tables) {
-    if (kernels) kernels->set_interrupt_check(&check_interrupt);
+    if (kernels) kernels->set_interrupt_check(check);
   }
 }
 

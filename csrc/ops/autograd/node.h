@@ -1,19 +1,29 @@
 #pragma once
 // One call of a model, with gradients where they are wanted: what `Fused` in norse_fast/_kernels/autograd.py does, as a
-// node of autograd in C++, which takes a fraction of the time of a Python function.
-
-#include <torch/csrc/utils/pybind.h>
+// node of autograd in C++, which takes a fraction of the time of a Python function. It knows nothing of Python.
 
 #include "../calls.h"
 
 namespace norse_fast::autograd {
 
-/// The Python function that differentiates a call through PyTorch's own operators: `differentiate_in_pytorch` in
-/// norse_fast/_kernels/autograd.py.
-void set_differentiate(py::object function);
+/// A backward pass for PyTorch's own operators: what the node kept, the gradients that came, and which are wanted.
+struct Pass {
+  const char* model;
+  int64_t surrogate;
+  double dt;
+  bool sequence, record;
+  int64_t output;
+  std::vector<Tensor> operands;
+  const std::vector<Tensor>& grads;
+  std::vector<bool> wanted;
+};
 
-/// Ends long calls that the main thread of Python makes, to which signals are sent, after Ctrl-C.
-void watch_interrupts(unsigned long main_thread);
+/// What runs such a pass: a gradient, or none, for each that may be wanted.
+using Differentiate = std::vector<Tensor> (*)(const Pass& pass);
+void set_differentiate(Differentiate function);
+
+/// What long calls ask from time to time; it throws where they are to end.
+void set_interrupt_check(void (*check)());
 
 /// Makes the kernels of a device type known.
 void set_kernels(at::DeviceType type, const KernelTable* kernels);
