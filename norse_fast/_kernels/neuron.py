@@ -15,7 +15,8 @@ import torch
 from .._constants import constant
 from ..functional.parameter import replacement
 from ..functional.threshold import SURROGATES, surrogate_index, threshold
-from .autograd import NEURONS, beyond_kernels, has_tangent, in_transform, run_fused, tracked
+from .autograd import NEURONS, beyond_kernels, has_tangent, in_transform, needs_gradient, run_fused, tracked
+from .batches import register_batches
 from .extension import has_kernels, native, native_model
 from .ops import register_fakes, register_recurrent_fakes, register_shared_fakes
 from .outputs import BYTES, NUMBERS, Outputs, finish
@@ -111,9 +112,12 @@ class Neuron:
             recurrent = hasattr(torch.ops.norse_fast, f"{name}_recurrent_forward")
             if name not in NEURONS:
                 NEURONS[name] = self
-                register_fakes(name, len(state), len(self.kernel_params))
+                sizes = len(state), len(self.kernel_params)
+                register_fakes(name, *sizes)
+                register_batches(name, *sizes)
                 if recurrent:
-                    register_recurrent_fakes(name, len(state), len(self.kernel_params))
+                    register_recurrent_fakes(name, *sizes)
+                    register_batches(name, *sizes, recurrent=True)
             self.forward_op = getattr(torch.ops.norse_fast, f"{name}_forward").default
             self.backward_op = getattr(torch.ops.norse_fast, f"{name}_backward").default
             self.model = native_model(name)
@@ -215,7 +219,7 @@ class Neuron:
         number: int,
     ) -> tuple[torch.Tensor, Any]:
         tensors = (input, *state)
-        if torch.is_grad_enabled() and _any_requires_grad(tensors, params):
+        if torch.is_grad_enabled() and needs_gradient((*tensors, *params)):
             output, *rest = run_fused(self, surrogate, dt, sequence, record, number, tensors, params, alpha)
             return output, rest[len(state) :] if record else rest
         output, *rest = self.forward_op(*tensors, *params, dt, sequence, False, record, number)
@@ -445,13 +449,6 @@ def as_dt(dt: Any) -> Any:
 def _takes_default_dtype(value: torch.Tensor) -> bool:
     """Whether the product of an integer and dt has another dtype than float32, which kernels compute it in."""
     return value.dtype is torch.int64 and torch.get_default_dtype() is not torch.float32
-
-
-def _any_requires_grad(tensors: tuple[torch.Tensor, ...], params: tuple[torch.Tensor, ...]) -> bool:
-    for t in tensors:
-        if t.requires_grad:
-            return True
-    return any([p.requires_grad for p in params])
 
 
 def as_dense(input: torch.Tensor) -> torch.Tensor:
