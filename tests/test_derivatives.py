@@ -258,3 +258,23 @@ def test_switch_is_per_context():
             pass
         assert nf.backends()["cpu"] == "none"
     assert nf.backends() == outside
+
+
+def test_derivatives_of_a_backward_pass_whose_forward_pass_is_over():
+    """Only the level of torch.func at which a call ran may have its gradients from kernels."""
+    layer, x = nf.LIF(), 5 * torch.rand(3, 40, 2, 3, dtype=torch.float64)
+
+    def pulled():
+        _, pull = torch.func.vjp(lambda q: layer(q)[0], x)
+        first = torch.func.grad(lambda g: pull(g)[0].pow(2).sum())(x)
+        return first, torch.func.jvp(lambda g: pull(g)[0], (x,), (x,))[1], torch.func.vmap(pull)(torch.stack([x]))[0]
+
+    def of_a_batch():
+        leaf = x.clone().requires_grad_()
+        z = torch.func.vmap(lambda q: layer(q)[0])(leaf)
+        (first,) = torch.autograd.grad(z.pow(2).sum(), leaf, create_graph=True)
+        batch = torch.autograd.grad(z, leaf, torch.stack([x, 2 * x]), is_grads_batched=True, retain_graph=True)
+        return first, *torch.autograd.grad(first.pow(2).sum(), leaf), *batch
+
+    assert_equal_derivatives(pulled)
+    assert_equal_derivatives(of_a_batch)

@@ -1,12 +1,12 @@
 """The one autograd function: gradients of every model through its fused forward and backward operators.
 
-The kernels compute first derivatives, backwards. Whatever else is asked for, forward mode, batches, derivatives of
-derivatives, PyTorch's own operators do.
+The kernels compute first derivatives, backwards, also within and of torch.func.vmap. Whatever else is asked for, forward
+mode, derivatives of derivatives, PyTorch's own operators do.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -29,6 +29,7 @@ __all__ = [
     "beyond_kernels",
     "has_tangent",
     "in_transform",
+    "needs_gradient",
     "pull_back",
     "run_fused",
     "tracked",
@@ -51,15 +52,37 @@ def tracked(value: Any) -> Any:
     return value.clone() if isinstance(value, torch.Tensor) and value.is_inference() else value
 
 
+def _levels_of(t: torch.Tensor) -> Iterator[torch.Tensor]:
+    """A tensor, and what it is at each of the levels of torch.func beneath its own."""
+    yield t
+    while _functorch.is_functorch_wrapped_tensor(t):
+        t = _functorch.get_unwrapped(t)
+        yield t
+
+
+def needs_gradient(tensors: Iterable[torch.Tensor]) -> bool:
+    """Whether one of these tensors needs a gradient, at any level of torch.func."""
+    if in_transform():  # where one of a batch does not tell
+        return any(part.requires_grad for t in tensors for part in _levels_of(t))
+    return any([t.requires_grad for t in tensors])
+
+
 def _is_followed(t: Any) -> bool:
-    """Whether a tensor, beneath the level of torch.func at which it is, is one of a batch, or differentiated further."""
+    """Whether a tensor, beneath all levels of torch.func, is differentiated further."""
     if not isinstance(t, torch.Tensor):
         return False
-    while _functorch.is_functorch_wrapped_tensor(t):
-        if _functorch.is_batchedtensor(t):
-            return True
-        t = _functorch.get_unwrapped(t)
+    *_, t = _levels_of(t)
     return t.requires_grad or has_tangent(t) or _is_legacy_batch(t)
+
+
+def _derivatives() -> list[Any]:
+    """The levels of torch.func that take derivatives."""
+    return [x for x in _functorch.get_interpreter_stack() or () if x.key() != _functorch.TransformType.Vmap]
+
+
+def _are_backward(derivatives: Sequence[Any]) -> bool:
+    """Whether levels take no other derivative than the kernels have: one, backwards."""
+    return not derivatives or (len(derivatives) == 1 and derivatives[0].key() == _functorch.TransformType.Grad)
 
 
 def has_tangent(t: Any) -> bool:
@@ -72,22 +95,41 @@ def has_tangent(t: Any) -> bool:
 def beyond_kernels(tensors: Iterable[Any]) -> bool:
     """Whether a call with these tensors may be differentiated in ways that the kernels cannot."""
     if torch.compiler.is_compiling():
+        if torch._C._are_functorch_transforms_active():
+            # Within them torch.compile loses derivatives of autograd functions in silence, so it must not look.
+            torch._dynamo.graph_break(
+                "norse_fast: torch.func within torch.compile runs uncompiled; compile without fullgraph."
+            )
         return False
-    levels = _functorch.get_interpreter_stack()
-    if not levels:
+    if not in_transform():
         return forward_ad._current_level >= 0 and any(has_tangent(t) for t in tensors)
-    if len(levels) > 1 or levels[0].key() != _functorch.TransformType.Grad:
+    derivatives = _derivatives()
+    if not _are_backward(derivatives):
         return True
-    return any(_is_followed(t) for t in tensors)
+    bases = [base for *_, base in map(_levels_of, tensors)]
+    return any(has_tangent(t) or _is_legacy_batch(t) or (derivatives and t.requires_grad) for t in bases)
 
 
-def wants_more(grads: Iterable[Any]) -> bool:
-    """Whether, in a backward pass, these gradients come in batches or will be differentiated themselves."""
+def wants_more(grads: Iterable[Any], saved: Sequence[torch.Tensor] = ()) -> bool:
+    """Whether, in a backward pass, these gradients come in batches or will be differentiated themselves.
+
+    Args:
+        grads: the gradients of the outputs, some of them None.
+        saved: what the forward pass saved, which tells at which level of torch.func it ran; none where it runs at none.
+    """
     if torch.compiler.is_compiling():
         return False
-    if in_transform():  # which runs all backward passes with gradients enabled
-        return any(_is_followed(g) for g in grads)
-    return torch.is_grad_enabled() or any(has_tangent(g) or _is_legacy_batch(g) for g in grads)
+    if not in_transform():
+        return torch.is_grad_enabled() or any(has_tangent(g) or _is_legacy_batch(g) for g in grads)
+    derivatives = _derivatives()
+    if not saved or not _are_backward(derivatives) or any(_is_followed(g) for g in grads):
+        return True
+    if not derivatives:
+        # They are always enabled where torch.func takes a derivative, or did.
+        return torch.is_grad_enabled() and any(_is_followed(t) for t in saved)
+    # A level at which the forward pass did not run differentiates this pass.
+    own = {_functorch.maybe_get_level(part) for t in saved for part in _levels_of(t)}
+    return any(level.level() not in own for level in derivatives)
 
 
 def _is_legacy_batch(t: Any) -> bool:
@@ -184,13 +226,13 @@ def _without_gradient(outputs: Any) -> Any:
 
 
 def _backward(ctx: Any, *grads: Any) -> Any:
-    if wants_more(grads):
+    saved = ctx.saved_tensors
+    if wants_more(grads, saved):
         return _backward_in_pytorch(ctx, grads)
     grad_output, *grads = grads  # type: ignore[assignment]
     neuron, surrogate, dt, sequence, record, output, constants, versions = ctx.call
     states, params = len(neuron.state), len(neuron.kernel_params)
     needs = ctx.needs_input_grad
-    saved = ctx.saved_tensors
     if constants:
         if tuple([t._version for t in constants]) != versions:
             raise RuntimeError(
@@ -359,6 +401,8 @@ _apply = super(torch.autograd.Function, Fused).apply
 
 class TransformableFused(torch.autograd.Function):
     """:class:`Fused` in the form that torch.func demands, which takes longer to call: what is saved must be an output."""
+
+    generate_vmap_rule = True
 
     @staticmethod
     def forward(call: Call, *tensors: torch.Tensor) -> Any:

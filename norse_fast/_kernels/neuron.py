@@ -16,7 +16,8 @@ from .._constants import constant
 from ..functional._surrogate import Derivative, Method
 from ..functional.parameter import replacement
 from ..functional.threshold import SURROGATES, surrogate_index, threshold
-from .autograd import NEURONS, beyond_kernels, has_tangent, in_transform, run_fused, tracked
+from .autograd import NEURONS, beyond_kernels, has_tangent, in_transform, needs_gradient, run_fused, tracked
+from .batches import register_batches
 from .extension import has_kernels, hint_at_step, native, native_model
 from .ops import register_fakes, register_recurrent_fakes, register_shared_fakes
 from .outputs import BYTES, NUMBERS, Outputs, finish
@@ -116,8 +117,10 @@ class Neuron:
                 NEURONS[name] = self
                 sizes = (len(state), len(self.kernel_params), 0 if surrogate is None else thresholds)
                 register_fakes(name, *sizes)
+                register_batches(name, *sizes[:2])
                 if recurrent:
                     register_recurrent_fakes(name, *sizes)
+                    register_batches(name, *sizes[:2], recurrent=True)
             self.forward_op = getattr(torch.ops.norse_fast, f"{name}_forward").default
             self.backward_op = getattr(torch.ops.norse_fast, f"{name}_backward").default
             self.model = native_model(name)
@@ -221,7 +224,8 @@ class Neuron:
         number: int,
     ) -> tuple[torch.Tensor, Any]:
         tensors = (input, *state)
-        if torch.is_grad_enabled() and _any_requires_grad(tensors, (*params, alpha)):
+        learned = (alpha,) if isinstance(alpha, torch.Tensor) else ()
+        if torch.is_grad_enabled() and needs_gradient((*tensors, *params, *learned)):
             output, *rest = run_fused(self, surrogate, dt, sequence, record, number, tensors, params, alpha)
             return output, rest[len(state) :] if record else rest
         output, *rest = self.forward_op(*tensors, *params, dt, sequence, False, record, number)
@@ -454,13 +458,6 @@ def as_dt(dt: Any) -> Any:
 def _takes_default_dtype(value: torch.Tensor) -> bool:
     """Whether the product of an integer and dt has another dtype than float32, which kernels compute it in."""
     return value.dtype is torch.int64 and torch.get_default_dtype() is not torch.float32
-
-
-def _any_requires_grad(tensors: tuple[torch.Tensor, ...], params: tuple[torch.Tensor, ...]) -> bool:
-    for t in tensors:
-        if t.requires_grad:
-            return True
-    return any([p.requires_grad for p in params])
 
 
 def as_dense(input: torch.Tensor) -> torch.Tensor:

@@ -168,6 +168,8 @@ class FusedRecurrence(torch.autograd.Function):
     Saves the input, the output and a few states; backward computes the rest again.
     """
 
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(call: Call, x: torch.Tensor, input_weights: Any, z: torch.Tensor, *rest: torch.Tensor) -> Any:
         output, *final, checkpoints, trace = call.layer.neuron.recurrent_forward_op(
@@ -193,7 +195,7 @@ class FusedRecurrence(torch.autograd.Function):
             ctx.saved_tensors[states + params + 5 :],
         )
         wanted = ctx.needs_input_grad[1:]
-        if wants_more(grads):
+        if wants_more(grads, operands):
 
             def run(*operands: Any) -> Any:
                 return layer.run_in_pytorch(*operands, surrogate=surrogate, dt=dt, record=record)

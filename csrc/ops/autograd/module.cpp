@@ -1,6 +1,8 @@
 // The Python module of the autograd node: reads arguments straight from Python objects, without the dispatcher and its
 // boxed values, which take longer than a small step.
 
+#include <ATen/core/grad_mode.h>
+
 #include "node.h"
 #include "python_abi.h"
 
