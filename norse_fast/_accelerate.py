@@ -291,10 +291,8 @@ def _look_at_layers(model: torch.nn.Module, result: AccelerationReport) -> None:
         (result.fast if is_ours else result.others).append(name)
         if spikes and on_cpu and sums_spikes(part) and part not in summed:
             fed.setdefault(type(part).__name__, []).append(name)
-        if (kind := _neuron(part)) is not None:
-            spikes = not issubclass(kind, GRADED)
-        else:
-            spikes = spikes and keeps_spikes(part)
+        kind = _neuron(part)
+        spikes = (spikes and keeps_spikes(part)) if kind is None else not issubclass(kind, GRADED)
     for layer, names in fed.items():
         result.gains[f"{_counted(len(names), f'{layer} layer')} fed by spikes: products=True"] = names
 

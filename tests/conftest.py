@@ -29,8 +29,8 @@ def generator() -> torch.Generator:
 @pytest.fixture
 def products_of_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sums over spikes are taken for any number of them, where small products would be left to PyTorch."""
-    monkeypatch.setattr(spike_products, "LEAST_WORK", 0)
-    monkeypatch.setattr(spike_products, "MANY_ROWS", 0)
+    for name in ("LEAST_WORK", "MANY_ROWS", "MANY_OUTPUTS"):
+        monkeypatch.setattr(spike_products, name, 0)
 
 
 @pytest.fixture(scope="session")

@@ -29,10 +29,14 @@ __all__ = ["dense_products", "spike_avg_pool2d", "spike_conv2d", "spike_linear",
 #: The share of ones up to which sums are taken; with more, a product of matrices is as fast.
 MOST_SPIKES = 0.3
 #: The same for few rows of a linear layer, for which the weights must be copied all the same.
-MOST_SPIKES_OF_FEW = 0.1
+MOST_SPIKES_OF_FEW_ROWS = 0.1
 MANY_ROWS = 64
-#: The same for convolutions.
+#: The same for convolutions; and where few outputs share the work of handing out spikes, but for large ones, for which
+#: PyTorch waits for memory.
 MOST_SPIKES_OF_IMAGES = 0.25
+MOST_SPIKES_OF_FEW_OUTPUTS = 0.03
+MANY_OUTPUTS = 32
+_LARGE = 1 << 22
 # A pool is as little work as so many multiplications of each element.
 _WORK_OF_POOLS = 100
 # PyTorch's gradient of images is for so many channels, or a multiple; it computes what is missing as well.
@@ -41,7 +45,7 @@ _CHANNELS_TOGETHER = 16
 _MOST_LISTED = 1 << 22
 
 #: Multiplications and additions of the smallest product for which it pays to ask how many ones there are.
-LEAST_WORK = 1 << 23
+LEAST_WORK = 1 << 24
 
 _Pair = int | tuple[int, ...]
 #: What a call found: how many ones among how many elements, or why it took PyTorch's operator.
@@ -110,14 +114,13 @@ def spike_linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | Non
         >>> spike_linear(torch.tensor([1.0, 0.0, 1.0]), torch.tensor([[1.0, 2.0, 4.0]]))
         tensor([5.])
     """
-    if weight.dim() == 2 and x.dim() > 0 and x.shape[-1] == weight.shape[1]:
-        if _may_sum(x.numel() * weight.shape[0], x, weight, bias):
-            rows = x.reshape(-1, x.shape[-1])
-            if (
-                spikes := _as_bits(rows, MOST_SPIKES if rows.shape[0] >= MANY_ROWS else MOST_SPIKES_OF_FEW)
-            ) is not None:
-                y: torch.Tensor = _SpikeLinear.apply(_link(rows), weight, bias, rows.shape[1], *spikes)
-                return y.view(*x.shape[:-1], weight.shape[0])
+    fits = weight.dim() == 2 and x.dim() > 0 and x.shape[-1] == weight.shape[1]
+    if fits and _may_sum(x.numel() * weight.shape[0], x, weight, bias):
+        rows = x.reshape(-1, x.shape[-1])
+        most = MOST_SPIKES if rows.shape[0] >= MANY_ROWS else MOST_SPIKES_OF_FEW_ROWS
+        if (spikes := _as_bits(rows, most)) is not None:
+            y: torch.Tensor = _SpikeLinear.apply(_link(rows), weight, bias, rows.shape[1], *spikes)
+            return y.view(*x.shape[:-1], weight.shape[0])
     return torch.nn.functional.linear(_as_numbers(x, weight.dtype), weight, bias)
 
 
@@ -163,9 +166,10 @@ def spike_conv2d(
     how = [_pair(value) for value in (stride, padding, dilation)]
     spikes = None
     # Not quite the work, where there are strides or kernels as large as the image, but about.
-    if groups == 1 and _is_listable(x.shape, weight.shape, *how):
-        if _may_sum(x.numel() * weight[:, 0].numel() // math.prod(how[0]), x, weight, bias):
-            spikes = _as_bits(x.reshape(x.shape[0], -1), MOST_SPIKES_OF_IMAGES)
+    work = x.numel() * weight.numel() // max(math.prod(weight.shape[1:2]) * math.prod(how[0]), 1)
+    if groups == 1 and _may_sum(work, x, weight, bias) and _is_listable(x.shape, weight.shape, *how):
+        few = weight.shape[0] < MANY_OUTPUTS and x.shape[0] * weight.shape[0] * x[0, 0].numel() < _LARGE
+        spikes = _as_bits(x.reshape(x.shape[0], -1), MOST_SPIKES_OF_FEW_OUTPUTS if few else MOST_SPIKES_OF_IMAGES)
     if spikes is not None:
         summed: torch.Tensor = _SpikeConv2d.apply(_link(x), weight, bias, list(x.shape), how, spikes[0])
         return summed
@@ -202,9 +206,9 @@ def spike_max_pool2d(
     stride = kernel_size if stride is None else stride
     how = [_pair(value) for value in (kernel_size, stride, padding, dilation)]
     spikes = None
-    if x.dim() == 4 and all(how) and all(2 * p <= k for p, k in zip(how[2], how[0])):
-        window = (1, x.shape[1], *how[0])
-        if _is_listable(x.shape, window, *how[1:]) and _may_sum(x.numel() * _WORK_OF_POOLS, x, x, None):
+    fits = x.dim() == 4 and all(how) and all(2 * p <= k for p, k in zip(how[2], how[0]))
+    if fits and _may_sum(x.numel() * _WORK_OF_POOLS, x, x, None):
+        if _is_listable(x.shape, (1, x.shape[1], *how[0]), *how[1:]):
             spikes = _as_bits(x.reshape(x.shape[0], -1), 1.0)
     if spikes is not None:
         pooled: torch.Tensor = _SpikeMaxPool2d.apply(_link(x), x.new_empty(0), list(x.shape), how, spikes[0])
