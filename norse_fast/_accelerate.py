@@ -23,12 +23,12 @@ import torch
 from . import functional, module
 from ._constants import constant
 from .module._layers import Layer, plan
+from .module._spikes import COUNTERPARTS, GRADED, keeps_spikes, sums_spikes
 from .module.leaky_integrator import LILinearCell
 from .module.lif_correlation import LIFCorrelation
 from .module.lift import Lift
 from .module.sequential import SequentialState
 from .module.snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell
-from .module.spike_products import SpikeConv2d, SpikeLinear, SpikeMaxPool2d
 from .utils.state import _is_module_stateful
 
 __all__ = ["AccelerationReport", "accelerate", "revert"]
@@ -45,31 +45,10 @@ _ENCODERS = (
     module.SignedPoissonEncoderStep,
     module.SpikeLatencyLIFEncoder,
 )
-# Those whose outputs are no ones and zeros.
-_GRADED = (
-    module.LI,
-    module.LICell,
-    module.LIBox,
-    module.LIBoxCell,
-    LILinearCell,
-    module.SignedPoissonEncoder,
-    module.SignedPoissonEncoderStep,
-)
-# Modules of PyTorch behind which spikes are still spikes; and these too, but for training.
-_KEEP_SPIKES = (torch.nn.Flatten, torch.nn.Unflatten, torch.nn.Identity, torch.nn.MaxPool2d)
-_KEEP_SPIKES_IN_EVALUATION = (torch.nn.Dropout, torch.nn.Dropout1d, torch.nn.Dropout2d)
-
 # Where norse_fast computes something else on purpose, and why.
 _DIFFERENT = {
     "CobaLIFCell": "the coba_lif_step of Norse ignores its input, and that of norse_fast does not",
     "SpikeLatencyEncoder": "that of Norse lets spikes pass after a negative one, and that of norse_fast does not",
-}
-
-# What becomes of modules of PyTorch that multiply spikes by weights.
-_PRODUCTS: dict[type[torch.nn.Module], type[torch.nn.Module]] = {
-    torch.nn.Linear: SpikeLinear,
-    torch.nn.Conv2d: SpikeConv2d,
-    torch.nn.MaxPool2d: SpikeMaxPool2d,
 }
 
 # Norse's coupled cells call their step function by name.
@@ -302,18 +281,18 @@ def _plan_of_lift(model: torch.nn.Module, part: Any, containers: list[torch.nn.M
 
 def _look_at_layers(model: torch.nn.Module, result: AccelerationReport) -> None:
     """Report which layers are fast, and which of PyTorch's are fed by spikes, in the order in which they are registered."""
+    lifts = [part for part in model.modules() if isinstance(part, Lift)]
+    summed = {layer.module for lift in lifts for layer in plan(lift.lifted_module) if layer.call is not None}
     spikes = False
     fed: dict[str, list[str]] = {}
     on_cpu = all(p.is_cpu and p.dtype in (torch.float32, torch.float64) for p in model.parameters())
     for name, part in _layers(model):
         is_ours = any(kind.__module__.startswith("norse_fast.") for kind in type(part).__mro__)
         (result.fast if is_ours else result.others).append(name)
-        if spikes and on_cpu and _sums_spikes(part):
+        if spikes and on_cpu and sums_spikes(part) and part not in summed:
             fed.setdefault(type(part).__name__, []).append(name)
-        if (kind := _neuron(part)) is not None:
-            spikes = not issubclass(kind, _GRADED)
-        elif not isinstance(part, _KEEP_SPIKES):
-            spikes = spikes and isinstance(part, _KEEP_SPIKES_IN_EVALUATION) and not part.training
+        kind = _neuron(part)
+        spikes = (spikes and keeps_spikes(part)) if kind is None else not issubclass(kind, GRADED)
     for layer, names in fed.items():
         result.gains[f"{_counted(len(names), f'{layer} layer')} fed by spikes: products=True"] = names
 
@@ -427,15 +406,6 @@ def _neuron(part: torch.nn.Module) -> type[torch.nn.Module] | None:
     return next((kind for kind in kinds if kind is not None and issubclass(kind, (*_NEURONS, *_ENCODERS))), None)
 
 
-def _sums_spikes(part: Any) -> bool:
-    """Whether a module of PyTorch would be faster for spikes as one of norse_fast."""
-    if type(part) not in _PRODUCTS or "forward" in vars(part):
-        return False
-    if isinstance(part, torch.nn.Conv2d):
-        return part.groups == 1 and part.padding_mode == "zeros" and not isinstance(part.padding, str)
-    return not (isinstance(part, torch.nn.MaxPool2d) and (part.return_indices or part.ceil_mode))
-
-
 def _is_of_norse(thing: Any) -> bool:
     return str(getattr(thing, "__module__", "")).startswith(_NORSE)
 
@@ -447,10 +417,10 @@ def _counterpart(thing: Any, ours: types.ModuleType) -> Any:
 
 def _plan(part: torch.nn.Module, products: bool) -> _Swap | str | None:
     """How to swap a module, or why not; None where it has nothing to do with Norse, or was swapped already."""
-    if products and type(part) in _PRODUCTS:
+    if products and type(part) in COUNTERPARTS:
         if "forward" in vars(part):
             return "its forward is one of your own"
-        return _Swap(_PRODUCTS[type(part)], {}, ["sums of weights over spikes may round differently from a product"])
+        return _Swap(COUNTERPARTS[type(part)], {}, ["sums of weights over spikes may round differently from a product"])
     if isinstance(part, (*_NEURONS, *_ENCODERS, Lift, SequentialState)):
         return None
     theirs = next((kind for kind in type(part).__mro__ if _is_of_norse(kind)), None)

@@ -8,6 +8,7 @@ import torch
 
 import norse_fast as nf
 from norse_fast._kernels.extension import has_kernels
+from norse_fast.functional import spike_products
 
 from .packages import BENCHMARK, PACKAGES, find, leave_out
 
@@ -23,6 +24,13 @@ def _seed():
 @pytest.fixture
 def generator() -> torch.Generator:
     return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture
+def products_of_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sums over spikes are taken for any number of them, where small products would be left to PyTorch."""
+    for name in ("LEAST_WORK", "MANY_ROWS", "MANY_OUTPUTS"):
+        monkeypatch.setattr(spike_products, name, 0)
 
 
 @pytest.fixture(scope="session")

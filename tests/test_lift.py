@@ -495,7 +495,7 @@ def test_explanation():
     model = nf.SequentialState(nn.Linear(4, 4), nn.Dropout(), nn.ReLU(), nf.SequentialState(nn.Dropout(), nf.LIFCell()))
     assert nf.Lift(model).explain().splitlines() == [
         "layer  module   runs     why",
-        "0      Linear   fused    one call for all time steps",
+        "0      Linear   fused    one call for all time steps; sums over spikes, where they come in",
         "1      Dropout  stepped  random in training",
         "2      ReLU     stepped  between 1 and 3.0, the order of whose calls may count",
         "3.0    Dropout  stepped  random in training",

@@ -8,14 +8,6 @@
 namespace norse_fast::cpu {
 namespace {
 
-/// What is convolved: images of spikes as bits, (image, channel, row, column).
-struct Convolution : Plane {
-  int64_t channels;
-
-  int64_t pixels() const { return channels * Plane::pixels(); }
-  int64_t elements() const { return channels * rows.kernel * columns.kernel; }  // of the kernel of one output channel
-};
-
 /// Calls f(place of the output, element of the kernel) for each meeting of a spike of an image, in the order of the
 /// elements for every place, and in that of the places for every element.
 class Meetings {
@@ -143,16 +135,6 @@ void convolve_gradients(const Convolution& c, const Bits& images, const T* grads
     const int64_t first = panel * kPanel<T>, columns = std::min(outputs - first, kPanel<T>);
     turn(total, kPanel<T>, elements, columns, out + first * elements, elements);
   });
-}
-
-Convolution convolution_of(const char* name, int64_t channels, const Sizes& size, const Sizes& kernel,
-                           const Sizes& stride, const Sizes& padding, const Sizes& dilation) {
-  check_channels(name, channels);
-  const Convolution c{plane_of(name, size, kernel, stride, padding, dilation), channels};
-  require(c.elements() < 1 << 16, name, ": ", channels, " channels of ", c.rows.kernel, " times ", c.columns.kernel,
-          " elements are more than a list can name");
-  require(c.places() < 1 << 16, name, ": more than 65535 places of an output");
-  return c;
 }
 
 /// conv2d(x, weight, bias), from the bits of x, (image, channel * row * column).

@@ -20,10 +20,25 @@ void visit_window(const Axis& rows, const Axis& columns, int64_t row, int64_t co
   }
 }
 
-/// Windows of two times two that do not overlap, nearly all that there are.
-bool is_halving(const Axis& a) {
-  return a.kernel == 2 && a.stride == 2 && a.padding == 0 && a.dilation == 1 && a.size <= kWordBits;
+/// Whether rows, with what pads them, fit into a word: nearly all do.
+bool is_narrow(const Plane& p) {
+  return p.rows.size + 2 * p.rows.padding <= kWordBits && p.columns.size + 2 * p.columns.padding <= kWordBits;
 }
+
+/// Of the windows of one row of the output, the rows of a narrow image, shifted by what pads them; zeros beyond it.
+struct Lines {
+  uint64_t words[kWordBits];
+  int64_t first;  // row of the image
+
+  Lines(const Plane& p, const uint64_t* bits, int64_t image, int64_t row) : first(-1) {
+    for (int64_t y = 0; y < p.rows.kernel; ++y) {
+      const int64_t at = row * p.rows.stride - p.rows.padding + y * p.rows.dilation;
+      const bool inside = at >= 0 && at < p.rows.size;
+      words[y] = inside ? read_bits(bits, image + at * p.columns.size, p.columns.size) << p.columns.padding : 0;
+      if (inside && first < 0) first = at;
+    }
+  }
+};
 
 Plane pool_of(const char* name, int64_t channels, const Sizes& size, const Sizes& kernel, const Sizes& stride,
               const Sizes& padding, const Sizes& dilation) {
@@ -37,12 +52,14 @@ template <class T>
 void pool_image(const Plane& pool, const uint64_t* bits, int64_t first, T* out) {
   const int64_t width = pool.columns.outputs();
   for (int64_t row = 0; row < pool.rows.outputs(); ++row, out += width) {
-    if (is_halving(pool.rows) && is_halving(pool.columns)) {
-      const int64_t upper = first + 2 * row * pool.columns.size;
-      uint64_t both =
-          read_bits(bits, upper, pool.columns.size) | read_bits(bits, upper + pool.columns.size, pool.columns.size);
-      both |= both >> 1;
-      for (int64_t column = 0; column < width; ++column) out[column] = static_cast<T>(both >> (2 * column) & 1);
+    if (is_narrow(pool)) {
+      const Lines lines(pool, bits, first, row);
+      uint64_t any = 0, windows = 0;
+      for (int64_t y = 0; y < pool.rows.kernel; ++y) any |= lines.words[y];
+      for (int64_t x = 0; x < pool.columns.kernel; ++x) windows |= any >> (x * pool.columns.dilation);
+      for (int64_t column = 0; column < width; ++column) {
+        out[column] = static_cast<T>(windows >> (column * pool.columns.stride) & 1);
+      }
       continue;
     }
     for (int64_t column = 0; column < width; ++column) {
@@ -54,10 +71,38 @@ void pool_image(const Plane& pool, const uint64_t* bits, int64_t first, T* out) 
   }
 }
 
+/// The same for the windows of one row of the output of a narrow image.
+template <class T>
+void spread_row(const Plane& pool, const uint64_t* bits, int64_t image, int64_t row, const T* grads, T* out) {
+  const Axis &rows = pool.rows, &columns = pool.columns;
+  const Lines lines(pool, bits, image, row);
+  uint64_t elements = 0;
+  for (int64_t x = 0; x < columns.kernel; ++x) elements |= uint64_t{1} << (x * columns.dilation);
+  for (int64_t column = 0; column < columns.outputs(); ++column) {
+    const int64_t shift = column * columns.stride, left = shift - columns.padding;
+    int64_t y = 0;
+    uint64_t spikes = 0;
+    for (; y < rows.kernel && !spikes; ++y) spikes = lines.words[y] >> shift & elements;
+    int64_t to;
+    if (spikes) {
+      to = (row * rows.stride - rows.padding + (y - 1) * rows.dilation) * columns.size + left + __builtin_ctzll(spikes);
+    } else {
+      const int64_t missing = left < 0 ? (-left + columns.dilation - 1) / columns.dilation : 0;
+      to = lines.first * columns.size + left + missing * columns.dilation;
+    }
+    out[to] += grads[column];
+  }
+}
+
 template <class T>
 void spread_gradient(const Plane& pool, const uint64_t* bits, int64_t first, const T* grads, T* out) {
   std::fill_n(out, pool.pixels(), T(0));
   for (int64_t row = 0; row < pool.rows.outputs(); ++row) {
+    if (is_narrow(pool)) {
+      spread_row(pool, bits, first, row, grads + row * pool.columns.outputs(), out);
+      continue;
+    }
+    const T* from = grads + row * pool.columns.outputs();
     for (int64_t column = 0; column < pool.columns.outputs(); ++column) {
       int64_t to = -1;
       visit_window(pool.rows, pool.columns, row, column, [&](int64_t y, int64_t x) {
@@ -66,7 +111,7 @@ void spread_gradient(const Plane& pool, const uint64_t* bits, int64_t first, con
         if (to < 0 || spiked) to = pixel;
         return spiked;
       });
-      out[to] += *grads++;
+      out[to] += *from++;
     }
   }
 }

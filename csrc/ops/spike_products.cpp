@@ -180,39 +180,89 @@ void add_outer(const Bits& spikes, const Tensor& grads, double density, bool add
   });
 }
 
-/// The spikes of a matrix as bits, and how many there are; -1, and no bits, where not all elements are 0 or 1.
-std::tuple<Tensor, Tensor> spike_bits(const Tensor& x) {
+/// What makes bits of the rows of a matrix.
+class Scan {
+ public:
+  explicit Scan(const Tensor& x)
+      : type_(x.scalar_type()),
+        columns_(x.size(1)),
+        data_(static_cast<const uint8_t*>(x.data_ptr())),
+        of_float_(spike_sums<float>()),
+        of_double_(spike_sums<double>()) {}
+
+  /// Adds the spikes of a row to the count; returns whether all elements are 0 or 1.
+  bool row(int64_t r, uint64_t* to, int64_t& count) const {
+    const bool binary = is_binary(r * columns_, to);
+    for (int64_t w = 0; w < words_for(columns_); ++w) count += __builtin_popcountll(to[w]);
+    return binary;
+  }
+
+ private:
+  bool is_binary(int64_t at, uint64_t* to) const {
+    if (type_ == ScalarType::Float) {
+      return of_float_.scan(reinterpret_cast<const float*>(data_) + at, columns_, to);
+    }
+    if (type_ == ScalarType::Double) {
+      return of_double_.scan(reinterpret_cast<const double*>(data_) + at, columns_, to);
+    }
+    return of_float_.scan_bytes(data_ + at, columns_, to);
+  }
+
+  const ScalarType type_;
+  const int64_t columns_;
+  const uint8_t* const data_;
+  const SpikeSums<float> of_float_;
+  const SpikeSums<double> of_double_;
+};
+
+/// The counts of spike_bits where it made no bits.
+constexpr int64_t kNotBinary = -1, kTooMany = -2;
+
+/// 0, or what is wrong with a few rows, spread over all, of which not more than a share may be 1.
+int64_t look_at_sample(const Scan& scan, int64_t rows, int64_t columns, double most) {
+  constexpr int64_t kApart = 32, kMostRows = 32;
+  const int64_t apart = std::max(kApart, (rows + kMostRows - 1) / kMostRows);
+  const Scratch<uint64_t> bits(words_for(columns));
+  int64_t ones = 0, seen = 0;
+  for (int64_t first = 0; first < rows; first += apart, ++seen) {
+    // Not always the same sample of a batch, whose rows recur at each step.
+    const int64_t row = std::min(first + 7 * seen % kApart, rows - 1);
+    if (!scan.row(row, bits.data(), ones)) return kNotBinary;
+  }
+  return ones <= most * static_cast<double>(seen * columns) ? 0 : kTooMany;
+}
+
+/// The spikes of a matrix as bits, and how many there are. Where not all elements are 0 or 1, or where a sample of the
+/// rows has more ones than that share, there are no bits, and the count says which it is.
+std::tuple<Tensor, Tensor> spike_bits(const Tensor& x, double most) {
   const ScalarType type = x.scalar_type();
   const bool bytes = type == ScalarType::Byte || type == ScalarType::Bool;
   require(x.is_cpu() && x.dim() == 2 && (bytes || (is_floating(type) && !is_half(type))),
           "spike_bits: x is not a matrix of float32, float64, uint8 or bool on the CPU");
   const Tensor from = as_contiguous(x);
   const int64_t rows = x.size(0), columns = x.size(1), stride = words_for(columns);
-  const Tensor bits = empty({rows, stride}, ScalarType::Long, locate(x)),
-               count = empty({}, ScalarType::Long, locate(x));
-  std::atomic<int64_t> total{0};
+  const Scan scan(from);
+  const Tensor count = empty({}, ScalarType::Long, locate(x));
+  const auto end = [&](int64_t result, const Tensor& bits) {
+    *static_cast<int64_t*>(count.data_ptr()) = result;
+    return std::tuple{bits, count};
+  };
+  const auto no_bits = [&] { return empty({0, stride}, ScalarType::Long, locate(x)); };
+  if (const int64_t wrong = look_at_sample(scan, rows, columns, most)) return end(wrong, no_bits());
+  const Tensor bits = empty({rows, stride}, ScalarType::Long, locate(x));
+  std::atomic<int64_t> ones{0};
   std::atomic<bool> binary{true};
-  const SpikeSums<float> of_float = spike_sums<float>();
-  const SpikeSums<double> of_double = spike_sums<double>();
   Watch watch;
-  parallel_ranges(watch, rows, [&](int64_t begin, int64_t end) {
+  parallel_ranges(watch, rows, [&](int64_t begin, int64_t last) {
     int64_t found = 0;
     bool all = true;
-    for (int64_t r = begin; r < end && all; ++r) {
-      uint64_t* to = static_cast<uint64_t*>(bits.data_ptr()) + r * stride;
-      const int64_t at = r * columns;
-      all &= bytes ? of_float.scan_bytes(static_cast<const uint8_t*>(from.data_ptr()) + at, columns, to)
-             : type == ScalarType::Double
-                 ? of_double.scan(static_cast<const double*>(from.data_ptr()) + at, columns, to)
-                 : of_float.scan(static_cast<const float*>(from.data_ptr()) + at, columns, to);
-      for (int64_t w = 0; w < stride; ++w) found += __builtin_popcountll(to[w]);
+    for (int64_t r = begin; r < last && all; ++r) {
+      all = scan.row(r, static_cast<uint64_t*>(bits.data_ptr()) + r * stride, found);
     }
-    total += found;
+    ones += found;
     if (!all) binary = false;
   });
-  if (!binary) std::fill_n(static_cast<uint64_t*>(bits.data_ptr()), rows * stride, 0);
-  *static_cast<int64_t*>(count.data_ptr()) = binary ? total.load() : -1;
-  return {bits, count};
+  return binary ? end(ones, bits) : end(kNotBinary, no_bits());
 }
 
 template <class T>
@@ -271,7 +321,7 @@ Tensor spike_values(const Tensor& bits, int64_t columns, const Tensor& like) {
 }  // namespace
 
 STABLE_TORCH_LIBRARY_FRAGMENT(norse_fast, m) {
-  m.def("spike_bits(Tensor x) -> (Tensor, Tensor)");
+  m.def("spike_bits(Tensor x, float most) -> (Tensor, Tensor)");
   m.def("spike_linear(Tensor bits, int columns, Tensor weight, Tensor? bias, float density) -> Tensor");
   m.def("spike_outer(Tensor bits, int columns, Tensor grads, float density) -> Tensor");
   m.def("spike_values(Tensor bits, int columns, Tensor like) -> Tensor");
@@ -290,7 +340,7 @@ namespace norse_fast {
 
 void add_spike_product(const Tensor& spikes, const Tensor& grads, Tensor& sum) {
   constexpr int64_t kMostSpikes = 3;  // one in so many; with more, the dense product is faster
-  const auto [bits, count] = cpu::spike_bits(spikes);
+  const auto [bits, count] = cpu::spike_bits(spikes, 1.0 / kMostSpikes);
   const int64_t found = *static_cast<const int64_t*>(count.data_ptr()), all = spikes.numel();
   if (found >= 0 && found <= all / kMostSpikes) {
     const cpu::Bits own{static_cast<const uint64_t*>(bits.data_ptr()), spikes.size(0), spikes.size(1)};

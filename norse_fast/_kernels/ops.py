@@ -118,7 +118,7 @@ def register_shared_fakes() -> None:
         _check_devices(spikes, grads)
         return spikes.new_empty(grads.shape[1], spikes.shape[1])
 
-    def spike_bits(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def spike_bits(x: torch.Tensor, most: float) -> tuple[torch.Tensor, torch.Tensor]:
         words = (x.shape[1] + 63) // 64
         return x.new_empty(x.shape[0], words, dtype=torch.int64), x.new_empty((), dtype=torch.int64)
 
@@ -146,6 +146,10 @@ def register_shared_fakes() -> None:
         _check_devices(bits, grads)
         return grads.new_empty(grads.shape[1], channels, *kernel)
 
+    def conv2d_input(size: Any, weight: torch.Tensor, grads: torch.Tensor, *how: Any) -> torch.Tensor:
+        _check_devices(weight, grads)
+        return grads.new_empty(grads.shape[0], weight.shape[1], *size)
+
     def spike_max_pool2d(bits: torch.Tensor, channels: Any, size: Any, like: torch.Tensor, *how: Any) -> torch.Tensor:
         _check_devices(bits, like)
         out = [(n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in zip(size, *how)]
@@ -159,7 +163,7 @@ def register_shared_fakes() -> None:
 
     for fake in (
         *(spike_bits, spike_linear, spike_outer, spike_values, spike_conv2d, spike_conv2d_outer),
-        *(spike_max_pool2d, spike_max_pool2d_backward),
+        *(spike_max_pool2d, spike_max_pool2d_backward, conv2d_input),
     ):
         torch.library.register_fake(f"norse_fast::{fake.__name__}", fake)
     torch.library.register_fake("norse_fast::product", product)

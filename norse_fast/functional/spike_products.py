@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -28,14 +28,46 @@ __all__ = ["dense_products", "spike_avg_pool2d", "spike_conv2d", "spike_linear",
 
 #: The share of ones up to which sums are taken; with more, a product of matrices is as fast.
 MOST_SPIKES = 0.3
-#: The same for convolutions.
+#: The same for few rows of a linear layer, for which the weights must be copied all the same.
+MOST_SPIKES_OF_FEW_ROWS = 0.1
+MANY_ROWS = 64
+#: The same for convolutions; and where few outputs share the work of handing out spikes, but for large ones, for which
+#: PyTorch waits for memory.
 MOST_SPIKES_OF_IMAGES = 0.25
+MOST_SPIKES_OF_FEW_OUTPUTS = 0.03
+MANY_OUTPUTS = 32
+_LARGE = 1 << 22
+# A pool is as little work as so many multiplications of each element.
+_WORK_OF_POOLS = 100
+# PyTorch's gradient of images is for so many channels, or a multiple; it computes what is missing as well.
+_CHANNELS_TOGETHER = 16
 # Events for which the lists of an image have room; those of a larger one would leave the caches.
 _MOST_LISTED = 1 << 22
 
+#: Multiplications and additions of the smallest product for which it pays to ask how many ones there are.
+LEAST_WORK = 1 << 24
+
 _Pair = int | tuple[int, ...]
+#: What a call found: how many ones among how many elements, or why it took PyTorch's operator.
+Found = tuple[int, int] | str
 
 _dense = contextvars.ContextVar("dense_products", default=False)
+_listener: contextvars.ContextVar[Callable[[Found], None] | None] = contextvars.ContextVar("listener", default=None)
+
+
+@contextlib.contextmanager
+def listening(listener: Callable[[Found], None]) -> Iterator[None]:
+    """Context in which each product of spikes tells what it found."""
+    token = _listener.set(listener)
+    try:
+        yield
+    finally:
+        _listener.reset(token)
+
+
+def _tell(found: Found) -> None:
+    if (listener := _listener.get()) is not None:
+        listener(found)
 
 
 @contextlib.contextmanager
@@ -82,9 +114,11 @@ def spike_linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | Non
         >>> spike_linear(torch.tensor([1.0, 0.0, 1.0]), torch.tensor([[1.0, 2.0, 4.0]]))
         tensor([5.])
     """
-    if weight.dim() == 2 and x.dim() > 0 and x.shape[-1] == weight.shape[1] and _may_sum(x, weight, bias):
+    fits = weight.dim() == 2 and x.dim() > 0 and x.shape[-1] == weight.shape[1]
+    if fits and _may_sum(x.numel() * weight.shape[0], x, weight, bias):
         rows = x.reshape(-1, x.shape[-1])
-        if (spikes := _as_bits(rows, MOST_SPIKES)) is not None:
+        most = MOST_SPIKES if rows.shape[0] >= MANY_ROWS else MOST_SPIKES_OF_FEW_ROWS
+        if (spikes := _as_bits(rows, most)) is not None:
             y: torch.Tensor = _SpikeLinear.apply(_link(rows), weight, bias, rows.shape[1], *spikes)
             return y.view(*x.shape[:-1], weight.shape[0])
     return torch.nn.functional.linear(_as_numbers(x, weight.dtype), weight, bias)
@@ -131,8 +165,11 @@ def spike_conv2d(
         return y.unflatten(0, x.shape[:-3])
     how = [_pair(value) for value in (stride, padding, dilation)]
     spikes = None
-    if groups == 1 and _is_listable(x.shape, weight.shape, *how) and _may_sum(x, weight, bias):
-        spikes = _as_bits(x.reshape(x.shape[0], -1), MOST_SPIKES_OF_IMAGES)
+    # Not quite the work, where there are strides or kernels as large as the image, but about.
+    work = x.numel() * weight.numel() // max(math.prod(weight.shape[1:2]) * math.prod(how[0]), 1)
+    if groups == 1 and _may_sum(work, x, weight, bias) and _is_listable(x.shape, weight.shape, *how):
+        few = weight.shape[0] < MANY_OUTPUTS and x.shape[0] * weight.shape[0] * x[0, 0].numel() < _LARGE
+        spikes = _as_bits(x.reshape(x.shape[0], -1), MOST_SPIKES_OF_FEW_OUTPUTS if few else MOST_SPIKES_OF_IMAGES)
     if spikes is not None:
         summed: torch.Tensor = _SpikeConv2d.apply(_link(x), weight, bias, list(x.shape), how, spikes[0])
         return summed
@@ -169,9 +206,9 @@ def spike_max_pool2d(
     stride = kernel_size if stride is None else stride
     how = [_pair(value) for value in (kernel_size, stride, padding, dilation)]
     spikes = None
-    if x.dim() == 4 and all(how) and all(2 * p <= k for p, k in zip(how[2], how[0])):
-        window = (1, x.shape[1], *how[0])
-        if _is_listable(x.shape, window, *how[1:]) and _may_sum(x, x, None):
+    fits = x.dim() == 4 and all(how) and all(2 * p <= k for p, k in zip(how[2], how[0]))
+    if fits and _may_sum(x.numel() * _WORK_OF_POOLS, x, x, None):
+        if _is_listable(x.shape, (1, x.shape[1], *how[0]), *how[1:]):
             spikes = _as_bits(x.reshape(x.shape[0], -1), 1.0)
     if spikes is not None:
         pooled: torch.Tensor = _SpikeMaxPool2d.apply(_link(x), x.new_empty(0), list(x.shape), how, spikes[0])
@@ -240,31 +277,57 @@ def _is_listable(
     return min(reach) >= 0 and elements < 1 << 16 and places < 1 << 16 and places * elements <= _MOST_LISTED
 
 
-def _may_sum(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> bool:
+def _may_sum(work: int, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> bool:
+    """Whether to ask for spikes; else the reason is told."""
+    if torch.compiler.is_compiling():
+        return False
+    why = _why_not_sum(work, x, weight, bias)
+    if why is not None:
+        _tell(why)
+    return why is None
+
+
+def _why_not_sum(work: int, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> str | None:
     """Whether these are tensors that kernels take, and nothing is at work that asks for PyTorch's own operators."""
-    tensors = [t for t in (x, weight, bias) if t is not None]
-    return (
-        not torch.compiler.is_compiling()
-        and not _dense.get()
-        and all(type(t) in (torch.Tensor, torch.nn.Parameter) and t.is_cpu and not t.is_sparse for t in tensors)
-        and weight.dtype in (torch.float32, torch.float64)
-        and x.dtype in (weight.dtype, torch.bool, torch.uint8)
-        and (bias is None or (bias.dtype == weight.dtype and bias.shape == weight.shape[:1]))
-        and x.numel() > 0
-        and not torch.is_autocast_enabled("cpu")
-        and not in_transform()
-        and not beyond_kernels(tensors)
-        and not torch.jit.is_tracing()
-        and has_kernels("cpu")
-    )
+    if work < LEAST_WORK or x.numel() == 0:
+        return "too small"
+    if _dense.get():
+        return "dense_products()"
+    tensors = (x, weight) if bias is None else (x, weight, bias)
+    for t in tensors:
+        if type(t) not in _KINDS:
+            return "a tensor of a kind of its own"
+        if not t.is_cpu or t.is_sparse:
+            return "not in the memory of the CPU, or sparse"
+    dtype = weight.dtype
+    if dtype not in _DTYPES or x.dtype not in (dtype, torch.bool, torch.uint8):
+        return f"{x.dtype} times {dtype}"
+    if bias is not None and (bias.dtype != dtype or bias.shape != weight.shape[:1]):
+        return "a bias that does not fit"
+    if torch.is_autocast_enabled("cpu"):
+        return "autocast"
+    if in_transform() or beyond_kernels(tensors) or torch.jit.is_tracing():
+        return "torch.func, forward mode or tracing"
+    return None if has_kernels("cpu") else "no kernels"
+
+
+_KINDS = (torch.Tensor, torch.nn.Parameter)
+_DTYPES = (torch.float32, torch.float64)
 
 
 def _as_bits(x: torch.Tensor, most: float) -> tuple[torch.Tensor, float] | None:
     """The spikes of a matrix as bits, and the share of ones; None where something else is there, or too many of them."""
-    with torch.no_grad():
-        bits, count = torch.ops.norse_fast.spike_bits(x.detach())
-    share = int(count) / x.numel()
-    return (bits, share) if 0 <= share <= most else None
+    bits, count = torch.ops.norse_fast.spike_bits(x.detach(), most)
+    ones, elements = int(count), x.numel()
+    if 0 <= ones <= most * elements:
+        _tell((ones, elements))
+        return bits, ones / elements
+    _tell("not all of the input is 0 or 1" if ones == _NOT_BINARY else f"more than {most:.0%} of the input are 1")
+    return None
+
+
+#: The count of spike_bits where an element is neither 0 nor 1.
+_NOT_BINARY = -1
 
 
 def _as_numbers(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -353,9 +416,12 @@ class _SpikeConv2d(torch.autograd.Function):
     def backward(ctx: Any, gradient: torch.Tensor) -> Any:
         link, weight, bits = ctx.saved_tensors
         want_x, want_weight, want_bias = ctx.needs_input_grad[:3]
-        grad_x = conv2d_input(ctx.shape, weight, gradient, *ctx.how) if want_x else None
         grad_bias = gradient.sum((0, 2, 3)) if want_bias else None
-        grad_weight = None
+        grad_x = grad_weight = None
+        if want_x and (ctx.shape[1] % _CHANNELS_TOGETHER == 0 or wants_more((gradient,))):
+            grad_x = conv2d_input(ctx.shape, weight, gradient, *ctx.how)
+        elif want_x:
+            grad_x = torch.ops.norse_fast.conv2d_input(ctx.shape[2:], weight, gradient, *ctx.how)
         if want_weight and wants_more((gradient,)):
             values = _Values.apply(link, bits, ctx.shape, weight)
             grad_weight = conv2d_weight(values, weight.shape, gradient, *ctx.how)

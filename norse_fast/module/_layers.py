@@ -23,7 +23,9 @@ from .._kernels.neuron import SEQUENCES
 from .._kernels.outputs import REDUCED
 from .._kernels.recurrent import RECURRENT, check_weights, project, stack_states
 from ..functional.leaky_integrator import li_feed_forward_step
+from ..functional.spike_products import Found, listening
 from ..utils.state import _is_module_stateful
+from ._spikes import is_product, may_return_spikes, over_spikes, sums_spikes
 from .delay import Delay, DelayCell, DelayedLinear, DelayedLinearCell
 from .leaky_integrator import LILinearCell
 from .lif_mc import CoupledCell
@@ -31,7 +33,7 @@ from .sequential import SequentialState
 from .snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell, find_fused
 from .spike_products import SpikeAvgPool2d, SpikeConv2d, SpikeLinear, SpikeMaxPool2d
 
-__all__ = ["RULES", "RULES_BY_FORWARD", "Layer", "Obstacle", "Rule", "merge_time", "plan", "run"]
+__all__ = ["RULES", "RULES_BY_FORWARD", "Findings", "Layer", "Obstacle", "Rule", "merge_time", "plan", "run"]
 
 
 class Obstacle(NamedTuple):
@@ -272,6 +274,10 @@ RULES_BY_FORWARD: dict[type[nn.Module], Rule] = {
 }
 
 
+#: By the names of layers, what their products of spikes found, call after call.
+Findings = dict[str, list[Found]]
+
+
 @dataclass
 class Layer:
     """What is decided about one layer of a model.
@@ -283,6 +289,7 @@ class Layer:
         over_time: runs it over all time steps; None where it is stepped.
         why: the reason, in a few words.
         alone: whether its calls may be moved before or after those of other layers.
+        call: what stands for the module where it runs over all time steps, if not the module itself.
     """
 
     name: str
@@ -291,6 +298,7 @@ class Layer:
     over_time: Callable[..., Any] | None
     why: str
     alone: bool = True
+    call: Callable[..., Any] | None = None
 
 
 def _is_watched(module: nn.Module) -> bool:
@@ -396,22 +404,32 @@ def plan(module: nn.Module) -> list[Layer]:
         before, layer = layers[index - 1 : index + 1]
         if layer.over_time is None and before.over_time is not None and _works_in_place(layer.module):
             before.over_time, before.why = None, f"layer {layer.name} changes its output in place"
+    # What the model is given may be spikes.
+    spikes = True
+    for layer in layers:
+        if spikes and layer.over_time is not None and sums_spikes(layer.module) and not _is_compiled(layer.module):
+            layer.call = over_spikes(layer.module)
+        spikes = may_return_spikes(layer.module, spikes)
     return layers
+
+
+def _is_compiled(module: nn.Module) -> bool:
+    return torch.compiler.is_compiling() or module._compiled_call_impl is not None
 
 
 def _works_in_place(module: nn.Module) -> bool:
     return any(getattr(part, "inplace", False) for part in module.modules())
 
 
-def run(module: nn.Module, x: torch.Tensor, state: Any) -> tuple[Any, Any]:
-    """The outputs of a model at all time steps, and its new state."""
+def run(module: nn.Module, x: torch.Tensor, state: Any, found: Findings) -> tuple[Any, Any]:
+    """The outputs of a model at all time steps, and its new state; adds what products of spikes found."""
     layers = plan(module)
     steps = _steps_at_once(module, layers, x)
     if steps >= x.shape[0]:
-        return _run_layers(module, layers, x, state)
+        return _run_layers(module, layers, x, state, found)
     outputs = []
     for part in x.split(steps):
-        output, state = _run_layers(module, layers, part, state)
+        output, state = _run_layers(module, layers, part, state, found)
         outputs.append(output)
     return pytree.tree_map(lambda *parts: torch.cat(parts), *outputs), state
 
@@ -465,7 +483,9 @@ def _hidden_ends(module: nn.Module) -> list[int]:
     return ends
 
 
-def _run_layers(module: nn.Module, layers: list[Layer], x: torch.Tensor, state: Any) -> tuple[Any, Any]:
+def _run_layers(
+    module: nn.Module, layers: list[Layer], x: torch.Tensor, state: Any, found: Findings
+) -> tuple[Any, Any]:
     states = list(_flat_states(module, state, is_model=True))
     hidden_ends = _hidden_ends(module)
     # Containers that are empty return their input, which may be that of the model.
@@ -478,7 +498,7 @@ def _run_layers(module: nn.Module, layers: list[Layer], x: torch.Tensor, state: 
             while end + 1 < len(layers) and layers[end + 1].over_time is None:
                 end += 1
         elif isinstance(x, torch.Tensor) and x.layout is torch.strided:
-            result = _run_over_time(layers[index], x, states, index)
+            result = _run_over_time(layers[index], x, states, index, found)
         if result is NotImplemented:
             outputs = _run_steps(layers, x, states, range(index, end + 1), hidden_ends)
             result = outputs[end]
@@ -491,10 +511,13 @@ def _run_layers(module: nn.Module, layers: list[Layer], x: torch.Tensor, state: 
     return ([hidden[end] for end in hidden_ends] if hidden_ends else x), new_state
 
 
-def _run_over_time(layer: Layer, x: torch.Tensor, states: list[Any], index: int) -> Any:
+def _run_over_time(layer: Layer, x: torch.Tensor, states: list[Any], index: int, found: Findings) -> Any:
     assert layer.over_time is not None
     if not layer.stateful:
-        return layer.over_time(layer.module, x)
+        if (layer.call is None and not is_product(layer.module)) or torch.compiler.is_compiling():
+            return layer.over_time(layer.module, x)
+        with listening(found.setdefault(layer.name, []).append):
+            return layer.over_time(layer.call or layer.module, x)
     result = layer.over_time(layer.module, x, states[index])
     if result is not NotImplemented:
         result, states[index] = result

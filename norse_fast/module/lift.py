@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from ..utils.state import _is_module_stateful
-from ._layers import RULES, RULES_BY_FORWARD, Obstacle, Rule, concerns_itself, merge_time, no_obstacle, plan, run
+from ._layers import (
+    RULES,
+    RULES_BY_FORWARD,
+    Findings,
+    Obstacle,
+    Rule,
+    concerns_itself,
+    merge_time,
+    no_obstacle,
+    plan,
+    run,
+)
+from ._spikes import COUNTERPARTS, describe, is_product, sums_spikes
 
 __all__ = ["Lift", "register_stateless"]
+
+
+# What the products of spikes of each Lift found in its last call: for explain alone, so copies and files are without.
+_FOUND: weakref.WeakKeyDictionary[Lift, Findings] = weakref.WeakKeyDictionary()
 
 
 class Lift(torch.nn.Module):
@@ -60,19 +77,25 @@ class Lift(torch.nn.Module):
             >>> model = SequentialState(torch.nn.Linear(4, 3), torch.nn.BatchNorm1d(3), LIFCell())
             >>> print(Lift(model).explain())
             layer  module       runs     why
-            0      Linear       fused    one call for all time steps
+            0      Linear       fused    one call for all time steps; sums over spikes, where they come in
             1      BatchNorm1d  stepped  takes the statistics of each step's batch
             2      LIFCell      fused    one kernel for all time steps
             >>> print(Lift(model).eval().explain())
             layer  module       runs   why
-            0      Linear       fused  one call for all time steps
+            0      Linear       fused  one call for all time steps; sums over spikes, where they come in
             1      BatchNorm1d  fused  one call for all time steps
             2      LIFCell      fused  one kernel for all time steps
         """
         rows = [("layer", "module", "runs", "why")]
         for layer in plan(self.lifted_module):
-            runs = "stepped" if layer.over_time is None else "fused"
-            rows.append((layer.name or "-", type(layer.module).__name__, runs, layer.why))
+            runs, why = "fused", layer.why
+            if layer.over_time is None:
+                runs = "stepped"
+            elif layer.call is not None or is_product(layer.module):
+                why += f"; {describe(_FOUND.get(self, {}).get(layer.name, ()))}"
+            elif type(layer.module) in COUNTERPARTS:
+                why += "; dense: " + ("no spikes come in" if sums_spikes(layer.module) else "its options")
+            rows.append((layer.name or "-", type(layer.module).__name__, runs, why))
         widths = [max(len(row[column]) for row in rows) for column in range(3)]
         return "\n".join("  ".join([*(cell.ljust(w) for cell, w in zip(row, widths)), row[-1]]) for row in rows)
 
@@ -98,7 +121,10 @@ class Lift(torch.nn.Module):
             raise TypeError(f"x: got {type(x).__name__}, expected a tensor, or a tuple of a tensor and a state.")
         if x.dim() == 0 or x.shape[0] == 0:
             raise ValueError(f"x: got shape {tuple(x.shape)}, expected (T, ...) with T of 1 or more, time first.")
-        output, state = run(self.lifted_module, x, state)
+        found: Findings = {}
+        output, state = run(self.lifted_module, x, state, found)
+        if not torch.compiler.is_compiling():
+            _FOUND[self] = found
         return (output, state) if self.is_stateful else output
 
     if TYPE_CHECKING:
