@@ -36,6 +36,12 @@ def test_everything(tmp_path):
     networks = results["networks"]
     assert {row["network"] for row in networks["times"]} == set(NETWORKS)
     assert max(check["float64_difference"] for check in networks["checks"]) < 1e-9
+    assert {row["mode"] for row in networks["times"]} == {"inference", "training"}
+    assert all(row["kept_bytes"] > 0 for row in networks["memory"])
+    assert {row["contender"] for row in networks["memory"]} == {"norse_fast", "norse_fast, dense"}
+    products = results["products"]["times"]
+    assert {row["mode"] for row in products} == {"forward", "gradient"}
+    assert all(row["difference"] < 1e-4 for row in products)
     for row in networks["profiles"]:
         assert (row["seconds"]["neurons"] > 0) == (row["contender"] != "Norse")
         assert row["seconds"]["matrix products"] > 0

@@ -21,16 +21,19 @@ import norse_fast
 
 from .._extras import require
 from .models import MODELS, WITH_DETAILS, import_norse
-from .networks import NETWORKS, run_network
+from .networks import FAST_DENSE, NETWORKS, PEER, run_network, run_network_memory
 from .neurons import FAST, NORSE, QUADRATIC_STEPS, Case, run_case, run_memory, run_model
 from .plot import plot
+from .products import DENSITIES, PRODUCTS, SUMS, Product, run_product
 from .recurrent import run_recurrent, run_recurrent_long, run_recurrent_memory
 from .tables import (
     check_table,
     length_table,
     memory_table,
     model_table,
+    network_memory_table,
     network_table,
+    product_table,
     profile_table,
     recurrent_memory_table,
     recurrent_table,
@@ -59,7 +62,7 @@ RECURRENT_SIZES = (
     (100, 32, 128, 512),
 )
 RECALL_SEEDS = (0, 1, 2)
-PARTS = ("train", "recall", "neurons", "models", "recurrent", "networks")
+PARTS = ("train", "recall", "neurons", "models", "recurrent", "networks", "products")
 # Processes that were running in the last minute, beside which a benchmark is not alone.
 BUSY_LOAD = 0.5
 
@@ -104,7 +107,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         default=PARTS,
         help="train: a classifier of handwritten digits; recall: a recurrent network that remembers; neurons: single "
         f"layers and cells of {' and '.join(WITH_DETAILS)}; models: the layers of all models; recurrent: recurrent layers; "
-        "networks: whole networks layer by layer, on the CPU in float32 (default: all)",
+        "networks: whole networks layer by layer; products: products of spikes; both on the CPU in float32 (default: all)",
     )
     parser.add_argument(
         "--sizes",
@@ -255,10 +258,10 @@ def _models(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
 def _networks(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     measure = _measure_with(arguments)
     # Turns of several training steps each, as in training, where a step finds the memory of the one before.
-    effort = Effort(arguments.threads, rounds=5, seconds=2.0)
+    effort = Effort(arguments.threads, rounds=5, seconds=0.5)
     if arguments.quick:
         effort = Effort(arguments.threads, rounds=2, seconds=0.002)
-    checks, times, profiles = [], [], []
+    checks, times, profiles, memory = [], [], [], []
     with _progress(console) as progress:
         task = progress.add_task("networks", total=len(NETWORKS))
         for name in NETWORKS:
@@ -267,8 +270,27 @@ def _networks(arguments: argparse.Namespace, console: Console) -> dict[str, Any]
             checks.append(check)
             times += network_times
             profiles += network_profiles
+            memory += run_network_memory(name, arguments.threads, arguments.quick)
             progress.advance(task)
-    return {"effort": effort._asdict(), "checks": checks, "times": times, "profiles": profiles}
+    return {"effort": effort._asdict(), "checks": checks, "times": times, "profiles": profiles, "memory": memory}
+
+
+def _products(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
+    measure = _measure_with(arguments)
+    effort, products = Effort(arguments.threads, rounds=5, seconds=0.03), PRODUCTS
+    densities: Sequence[float] = DENSITIES
+    if arguments.quick:
+        effort, densities = Effort(arguments.threads, rounds=2, seconds=0.002), DENSITIES[2:4]
+        products = (Product((40, 70), (9, 70)), Product((3, 2, 6, 6), (4, 2, 3, 3)))
+    times = []
+    with _progress(console) as progress:
+        task = progress.add_task("products", total=len(products) * len(densities))
+        for product in products:
+            for density in densities:
+                progress.update(task, description=str(product))
+                times += measure(run_product, product, density, effort)
+                progress.advance(task)
+    return {"effort": effort._asdict(), "times": times}
 
 
 def _recurrent(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
@@ -388,9 +410,14 @@ def main(argv: Sequence[str]) -> None:
                 f"{check['float64_difference']:.0e} of the largest in float64 and {check['float32_difference']:.0e} in "
                 f"float32, gradients by {check['gradient_difference']:.0e} in float64."
             )
-        console.print(network_table(networks["times"]))
+        contenders = (NORSE, FAST_DENSE, FAST, PEER)
+        console.print(network_table(networks["times"], contenders, FAST, FAST_DENSE))
+        console.print(network_memory_table(networks["memory"]))
         console.print(profile_table(networks["profiles"]))
         console.print("What Norse's neurons take is part of its rest: they are many small operations.")
+    if "products" in arguments.parts:
+        results["products"] = products = _products(arguments, console)
+        console.print(product_table(products["times"], SUMS))
     if "recurrent" in arguments.parts:
         results["recurrent"] = recurrent = _recurrent(arguments, console)
         for title, part in RECURRENT_TABLES:

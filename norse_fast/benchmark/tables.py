@@ -19,7 +19,9 @@ __all__ = [
     "length_table",
     "memory_table",
     "model_table",
+    "network_memory_table",
     "network_table",
+    "product_table",
     "profile_table",
     "recurrent_memory_table",
     "recurrent_table",
@@ -186,20 +188,41 @@ def memory_table(rows: list[dict[str, Any]]) -> Table:
     )
 
 
-def network_table(times: list[dict[str, Any]]) -> Table:
-    """Times of a training step of whole networks, and the speed-up on Norse where there is one."""
+def network_table(times: list[dict[str, Any]], contenders: Sequence[str], fast: str, dense: str) -> Table:
+    """Times of whole networks, how many times faster sums over spikes make them, and how many times faster all does."""
+    cells: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
+    for row in times:
+        cells.setdefault((row["network"], row["mode"]), {})[row["contender"]] = row
     rows = [
         (
-            row["network"],
-            row["contender"],
-            format_seconds(row["median"]),
-            format_seconds(row["iqr"]),
-            format_number(1 / row["over"][NORSE]) if NORSE in row["over"] else "-",
+            *case,
+            *(format_seconds(found[name]["median"]) if name in found else "not installed" for name in contenders),
+            *(format_number(1 / found[fast]["over"][name]) if name in found else "-" for name in (dense, NORSE)),
         )
-        for row in times
+        for case, found in cells.items()
     ]
-    columns = ("", "", "median", "IQR", "speed-up\non Norse")
-    return _table("Whole networks, a training step", columns, rows, text_columns=2)
+    columns = ("", "", *(name.replace(", ", ",\n") for name in contenders), "speed-up\non dense", "speed-up\non Norse")
+    return _table("Whole networks, and a training step of them", columns, rows, text_columns=2)
+
+
+def network_memory_table(rows: list[dict[str, Any]]) -> Table:
+    """Bytes that training whole networks keeps and takes."""
+    cells = [(r["network"], r["contender"], _mebibytes(r["kept_bytes"]), _mebibytes(r["peak_bytes"])) for r in rows]
+    title = "Training memory of whole networks"
+    return _table(title, ("", "", "kept for\nbackward", "peak"), cells, text_columns=2)
+
+
+def product_table(times: list[dict[str, Any]], sums: str) -> Table:
+    """How many times faster sums over spikes are than a product of matrices, by the share of ones."""
+    cells: dict[tuple[str, str], dict[float, str]] = {}
+    for row in times:
+        if row["contender"] == sums:
+            (over,) = row["over"].values()
+            cells.setdefault((row["product"], row["mode"]), {})[row["density"]] = format_number(1 / over)
+    densities = sorted({row["density"] for row in times})
+    rows = [(*case, *(found[density] for density in densities)) for case, found in cells.items()]
+    columns = ("", "", *(f"{density:.1%}".replace(".0", "") for density in densities))
+    return _table("Sums over spikes: speed-up on PyTorch, by the share of ones", columns, rows, text_columns=2)
 
 
 def profile_table(profiles: list[dict[str, Any]]) -> Table:

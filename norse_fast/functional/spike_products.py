@@ -206,9 +206,9 @@ def spike_max_pool2d(
     stride = kernel_size if stride is None else stride
     how = [_pair(value) for value in (kernel_size, stride, padding, dilation)]
     spikes = None
-    fits = x.dim() == 4 and all(how) and all(2 * p <= k for p, k in zip(how[2], how[0]))
-    if fits and _may_sum(x.numel() * _WORK_OF_POOLS, x, x, None):
-        if _is_listable(x.shape, (1, x.shape[1], *how[0]), *how[1:]):
+    if x.dim() == 4 and _may_sum(x.numel() * _WORK_OF_POOLS, x, x, None):
+        fits = all(how) and all(2 * p <= k for p, k in zip(how[2], how[0]))
+        if fits and _is_listable(x.shape, (1, x.shape[1], *how[0]), *how[1:]):
             spikes = _as_bits(x.reshape(x.shape[0], -1), 1.0)
     if spikes is not None:
         pooled: torch.Tensor = _SpikeMaxPool2d.apply(_link(x), x.new_empty(0), list(x.shape), how, spikes[0])
