@@ -19,6 +19,7 @@ PACKAGES = {
     "bench": ("matplotlib", "rich", "sklearn"),
     "lightning": ("lightning",),
     "h5py": ("h5py",),
+    "onnx": ("onnx", "onnxscript", "onnxruntime"),
 }
 
 BENCHMARK = Path(norse_fast.__file__).parent / "benchmark"
