@@ -39,6 +39,7 @@ class _Recurrent(spyx_.Recurrent):
         return spikes, (spikes, state)
 
     def initial_state(self, batch: int) -> Any:
+        """No spikes, and the state of the neurons."""
         state = self.current.initial_state(batch)
         return jnp.zeros((batch, state.shape[-1] // 2)), state
 

@@ -31,7 +31,12 @@ class Work:
     """
 
     def __init__(
-        self, apply: Apply, parameters: Any, case: dict[str, Any], arrays: dict[str, np.ndarray], input_gain: float = 1.0
+        self,
+        apply: Apply,
+        parameters: Any,
+        case: dict[str, Any],
+        arrays: dict[str, np.ndarray],
+        input_gain: float = 1.0,
     ) -> None:
         self.parameters = parameters
         self.x = jnp.asarray(arrays["x"], jnp.float32) * input_gain

@@ -40,5 +40,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
     figure.supxlabel("time over that of norse_fast in the same turn: median and quartiles", fontsize=10)
     machine = results["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
-    figure.suptitle(f"{versions}; {machine['cpu']}, {results['threads']} threads, commit {machine['commit']}", fontsize=10)
+    figure.suptitle(
+        f"{versions}; {machine['cpu']}, {results['threads']} threads, commit {machine['commit']}", fontsize=10
+    )
     figure.savefig(path)

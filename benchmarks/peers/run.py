@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -163,7 +164,14 @@ def classify(contenders: dict[str, Contender], quick: bool, folder: Path) -> lis
     for name, contender in taking_part.items():
         answer = contender.ask("build", name=name, case=case, data=data)
         differs = contender.hello["contenders"][name]["digits"]
-        rows[name] = {"kind": "digits", "size": case["size"], "contender": name, "differs": differs, "epochs": [], **answer}
+        rows[name] = {
+            "kind": "digits",
+            "size": case["size"],
+            "contender": name,
+            "differs": differs,
+            "epochs": [],
+            **answer,
+        }
     neighbours = Neighbours([c.process.pid for c in taking_part.values()])
     for _ in range(1 if quick else EPOCHS):
         for name, contender in taking_part.items():
@@ -176,15 +184,22 @@ def classify(contenders: dict[str, Contender], quick: bool, folder: Path) -> lis
     return list(rows.values())
 
 
-def plan(quick: bool) -> list[tuple[str, Callable[[], tuple[dict[str, Any], dict[str, np.ndarray]]]]]:
-    """The cases, with what makes their data."""
+def plan(quick: bool) -> list[Callable[[], tuple[dict[str, Any], dict[str, np.ndarray]]]]:
+    """The cases, as functions that make their descriptions and data."""
     layers = [(5, 2, 8)] if quick else cases.LAYERS
     recurrent = [(5, 2, 8, 8)] if quick else cases.RECURRENT
     return [
-        *((f"layer {size}", lambda size=size: cases.layer(size)) for size in layers),
-        *((f"recurrent {size}", lambda size=size: cases.recurrent(size)) for size in recurrent),
-        *((name, lambda name=name: cases.network(name, quick)) for name in cases.NETWORKS),
+        *(partial(cases.layer, size) for size in layers),
+        *(partial(cases.network, name, quick) for name in cases.NETWORKS),
+        *(partial(cases.recurrent, size) for size in recurrent),
     ]
+
+
+def write(results: dict[str, Any], folder: Path) -> None:
+    """Writes the results so far, and their picture."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "peers.json").write_text(json.dumps(results, indent=1) + "\n")
+    draw(results, folder / "peers.png")
 
 
 def main(argv: Sequence[str]) -> None:
@@ -196,31 +211,30 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--quick", action="store_true", help="small sizes: whether it runs, not how fast")
     parser.add_argument("--output", type=Path, default=HERE.parent / "results")
     arguments = parser.parse_args(argv)
-    console = Console(width=170)
-    machine = describe_machine(shlex.join(["benchmarks/peers/run.py", *argv]), (), arguments.output)
+    console = Console(width=190)
+    machine = describe_machine(shlex.join(["python", "benchmarks/peers/run.py", *argv]), (), arguments.output)
     if machine["load"] > BUSY_LOAD:
         console.print(f"Other programs are running: the load is {machine['load']}. Ratios hold better than times.")
     rounds, seconds = (2, 0.001) if arguments.quick else (arguments.rounds, 0.1)
     contenders, missing = start({"torch": sys.executable, "jax": arguments.jax_python}, arguments.threads)
     for name, reason in missing.items():
         console.print(f"{name} does not take part: {reason}")
+    versions = {c.hello["package"]: c.hello["version"] for c in contenders.values()}
     rows: list[dict[str, Any]] = []
+    results = {"machine": machine, "versions": versions, "missing": missing, "threads": arguments.threads, "rows": rows}
     try:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
-            for _, make in track(plan(arguments.quick), "cases", console=console):
+            for make in track(plan(arguments.quick), "cases", console=console):
                 case, arrays = make()
                 rows += measure(contenders, case, cases.save(folder, arrays), rounds, seconds, folder)
+                write(results, arguments.output)
             rows += classify(contenders, arguments.quick, folder)
     finally:
         for contender in contenders.values():
             contender.close()
-    versions = {c.hello["package"]: c.hello["version"] for c in contenders.values()}
-    results = {"machine": machine, "versions": versions, "missing": missing, "threads": arguments.threads, "rows": rows}
+    write(results, arguments.output)
     console.print(peers_table(results))
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    (arguments.output / "peers.json").write_text(json.dumps(results, indent=1) + "\n")
-    draw(results, arguments.output / "peers.png")
     console.print(f"Results are in {arguments.output}.")
 
 

@@ -70,9 +70,7 @@ class _Recurrent(torch.nn.Module):
 def build(name: str, case: dict[str, Any], arrays: dict[str, np.ndarray]) -> Work | Digits:
     """A contender for a case."""
     if case["kind"] == "layer":
-        leaky = snntorch.Leaky(
-            beta=BETA, spike_grad=SLOPE, init_hidden=True, reset_mechanism="zero", reset_delay=False
-        )
+        leaky = snntorch.Leaky(beta=BETA, spike_grad=SLOPE, init_hidden=True, reset_mechanism="zero", reset_delay=False)
         model = leaky if name.endswith("Leaky") else _synaptic()
         return Work(_restarted(model), (), case, arrays, input_gain=0.1)
     if case["kind"] == "recurrent":

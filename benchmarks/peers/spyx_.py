@@ -43,6 +43,7 @@ class _Spatial(nnx.Module):
         return spikes.reshape(x.shape), state
 
     def initial_state(self, batch: int) -> jax.Array:
+        """The state of its neurons before the first step."""
         return self.neurons.initial_state(batch)
 
 
@@ -123,6 +124,7 @@ class Recurrent(nnx.Module):
         return self.neurons(x @ self.first[...], state)
 
     def initial_state(self, batch: int) -> jax.Array:
+        """The state of its neurons before the first step."""
         return self.neurons.initial_state(batch)
 
 
@@ -131,9 +133,7 @@ def build(name: str, case: dict[str, Any], arrays: dict[str, np.ndarray]) -> Wor
     if case["kind"] == "layer":
         neurons = case["size"][2]
         if name == "Spyx LIF":
-            apply, parameters = functional(
-                spyx.LIF((neurons,), BETA, activation=axn.superspike(1.0), rngs=nnx.Rngs(0))
-            )
+            apply, parameters = functional(spyx.LIF((neurons,), BETA, activation=axn.superspike(1.0), rngs=nnx.Rngs(0)))
         else:
             apply, parameters = functional(cubalif(neurons))
         return Work(apply, parameters, case, arrays, LIF_GAIN)

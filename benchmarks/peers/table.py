@@ -9,7 +9,18 @@ from rich.table import Table
 from norse_fast.benchmark.machine import BUSY_CORES
 from norse_fast.benchmark.tables import format_number, format_seconds
 
-COLUMNS = ("", "", "inference", "over norse_fast", "training", "over norse_fast", "first calls", "peak", "output", "what differs")
+COLUMNS = (
+    "",
+    "",
+    "inference",
+    "over norse_fast",
+    "training",
+    "over norse_fast",
+    "first calls",
+    "peak",
+    "output",
+    "what differs",
+)
 
 
 def case_name(row: dict[str, Any]) -> str:
@@ -31,7 +42,9 @@ def remark(row: dict[str, Any]) -> str:
     found = [row["differs"]] if row["differs"] else []
     if "neurons_that_differ" in row:
         share = row["neurons_that_differ"]
-        found.append(f"{'same outputs' if share == 0 else f'{share:.1%} of neurons differ from'} {row['same_model_as']}")
+        found.append(
+            f"{'same outputs' if share == 0 else f'{share:.1%} of neurons differ from'} {row['same_model_as']}"
+        )
     if "difference" in row:
         found.append(f"outputs differ from {row['same_model_as']} by {row['difference']:.0e} of the largest")
     return "; ".join(found)

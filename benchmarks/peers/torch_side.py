@@ -41,7 +41,9 @@ def modules(spec: list[list[Any]], arrays: dict[str, np.ndarray], neurons: Neuro
                 module.bias.copy_(torch.from_numpy(arrays[f"bias{index}"])).mul_(gain)
             made.append(module)
         else:
-            made.append({"lif": neurons.lif, "li": neurons.li, "pool": lambda: nn.MaxPool2d(2), "flatten": nn.Flatten}[kind]())
+            made.append(
+                {"lif": neurons.lif, "li": neurons.li, "pool": lambda: nn.MaxPool2d(2), "flatten": nn.Flatten}[kind]()
+            )
     return made
 
 

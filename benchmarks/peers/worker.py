@@ -20,6 +20,12 @@ def _resident(field: str) -> int:
     return int(Path("/proc/self/status").read_text().split(field + ":")[1].split()[0]) * 1024
 
 
+def _give_back() -> None:
+    """Returns freed memory to the system, so that contenders that wait hold little."""
+    gc.collect()
+    getattr(ctypes.CDLL(None), "malloc_trim", lambda pad: 0)(0)
+
+
 class Worker:
     """What the commands do; each is a method, and its answer a dictionary."""
 
@@ -37,8 +43,7 @@ class Worker:
 
     def build(self, name: str, case: dict[str, Any], data: str) -> dict[str, Any]:
         """Makes a contender for a case and warms it up; says what it cannot do."""
-        self.work = None
-        gc.collect()
+        self.drop()
         with np.load(data) as loaded:
             arrays = dict(loaded)
         start = time.perf_counter()
@@ -69,6 +74,7 @@ class Worker:
             start = time.perf_counter()
             call()
             times.append(time.perf_counter() - start)
+        _give_back()
         return {"seconds": times}
 
     def epoch(self, batches: list[list[int]], test: list[list[int]]) -> dict[str, Any]:
@@ -80,21 +86,22 @@ class Worker:
     def drop(self) -> dict[str, Any]:
         """Forgets the contender."""
         self.work = None
-        gc.collect()
+        _give_back()
         return {}
 
     def _peak(self) -> int | None:
         """The most bytes that a training call takes at once besides its input, where the system tells."""
         getattr(self.library, "release", lambda: None)()
-        gc.collect()
-        getattr(ctypes.CDLL(None), "malloc_trim", lambda pad: 0)(0)
+        _give_back()
         try:
             Path("/proc/self/clear_refs").write_text("5")  # the peak is from now on
         except OSError:
             return None
         before = _resident("VmRSS")
         self.work.training()
-        return _resident("VmHWM") - before
+        peak = _resident("VmHWM") - before
+        _give_back()
+        return peak
 
 
 def main(library: str) -> None:

@@ -6,12 +6,14 @@ from collections.abc import Iterable, Sequence
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from .machine import BUSY_CORES
 from .neurons import CLONE, FAST, NORSE, NORSE_CELL, TRAINED_CLONE
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 __all__ = [
+    "busy_mark",
     "case_name",
     "check_table",
     "format_number",
@@ -76,14 +78,24 @@ def _size(row: dict[str, Any]) -> str:
 
 
 def case_name(row: dict[str, Any]) -> str:
-    """Size of a case, with its type and device where they are not the usual ones.
+    """Size of a case, with its type and device where they are not the usual ones, and a mark where the machine was busy.
 
     Example:
         >>> case_name({"size": (100, 32, 512), "dtype": "float32", "device": "cpu"})
         '100x32x512'
     """
     extra = [value for value, usual in ((row["dtype"], "float32"), (row["device"], "cpu")) if value != usual]
-    return " ".join([_size(row), *extra])
+    return " ".join([_size(row), *extra, *busy_mark(row)])
+
+
+def busy_mark(row: dict[str, Any]) -> list[str]:
+    """A warning where other programs ran while a row was measured.
+
+    Example:
+        >>> busy_mark({"others": 1.5}), busy_mark({"others": None})
+        (['(busy)'], [])
+    """
+    return ["(busy)"] if (row.get("others") or 0) > BUSY_CORES else []
 
 
 def check_table(checks: list[dict[str, Any]]) -> Table:
@@ -190,7 +202,7 @@ def network_table(times: list[dict[str, Any]]) -> Table:
     """Times of a training step of whole networks, and the speed-up on Norse where there is one."""
     rows = [
         (
-            row["network"],
+            " ".join([row["network"], *busy_mark(row)]),
             row["contender"],
             format_seconds(row["median"]),
             format_seconds(row["iqr"]),
