@@ -1,10 +1,13 @@
 #include "memory.h"
 
 #include <sys/mman.h>
+#include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstdlib>
 #include <cstring>
+#include <fstream>
 #include <mutex>
 #include <stdexcept>
 #include <string>
@@ -23,9 +26,10 @@ constexpr int64_t kLarge = int64_t{1} << 17;
 // many of 4 KiB.
 constexpr int64_t kHugePage = int64_t{1} << 21;
 
-/// What waits is this much at most, if nobody says otherwise: the output and the gradient of a layer with 2^25
-/// neuron-steps in float32.
-constexpr int64_t kUsualLimit = int64_t{1} << 28;
+/// What waits is this share of the machine's memory at most, if nobody says otherwise: on a laptop of 16 GiB the output
+/// and the gradient of a layer with 2^27 neuron-steps in float32. Nor is it more than kMostUsual, since several processes
+/// may share a large machine.
+constexpr int64_t kUsualShare = 16, kMostUsual = int64_t{1} << 32;
 
 constexpr int64_t kCacheLine = 64;
 
@@ -55,6 +59,23 @@ Mode mode() {
   static const Mode kChosen = read_mode();
   return kChosen;
 }
+
+/// The first number of a file; no limit where there is none, or the word "max".
+int64_t read_limit(const std::string& path) {
+  int64_t bytes = 0;
+  return std::ifstream(path) >> bytes ? bytes : INT64_MAX;
+}
+
+/// The memory of the machine, or of the container that the process is in.
+int64_t machine_memory() {
+  const int64_t pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGE_SIZE);
+  const int64_t physical = pages > 0 && page > 0 ? pages * page : 0;
+  // Inside a container its own limit is at the root, in version 2 of control groups and in version 1.
+  const std::string groups = "/sys/fs/cgroup/";
+  return std::min({physical, read_limit(groups + "memory.max"), read_limit(groups + "memory/memory.limit_in_bytes")});
+}
+
+int64_t usual_limit() { return std::min(machine_memory() / kUsualShare, kMostUsual); }
 
 // The state of fail_allocation.
 std::atomic<int64_t> until_failure{0}, allocations{0};
@@ -139,7 +160,7 @@ class Waiting {
   // Only ever tried: a process that was forked while a thread held it would wait for ever.
   std::mutex mutex_;
   std::vector<Block> blocks_;
-  int64_t total_ = 0, limit_ = kUsualLimit;
+  int64_t total_ = 0, limit_ = usual_limit();
 };
 
 /// Never destroyed, because tensors may outlive what is.

@@ -2,6 +2,7 @@
 // Work shared between torch's threads. All parallel regions of this library are here.
 
 #include <algorithm>
+#include <atomic>
 
 #include "../ops/tensor.h"
 #include "sanitize.h"
@@ -11,12 +12,23 @@ namespace norse_fast::cpu {
 
 inline int64_t threads_for(int64_t tasks) { return std::min<int64_t>(tasks, torch::stable::get_num_threads()); }
 
-/// Calls f(begin, end) for ranges that make up [0, count), one for each thread. Exceptions reach the caller.
+/// Calls f(begin, end) for ranges that make up [0, count). A thread that is done takes half of its share of what is
+/// left, so that one whose core is busy with something else gets less to do. Exceptions reach the caller.
 template <class F>
 void parallel_ranges(Watch& watch, int64_t count, const F& f) {
-  if (threads_for(count) > 1) {
-    const auto work = [&](int64_t begin, int64_t end) { watch.run([&] { f(begin, end); }); };
-    torch::stable::parallel_for(0, count, 1, shared(work));
+  const int64_t threads = threads_for(count);
+  if (threads > 1) {
+    std::atomic<int64_t> next{0};
+    const auto take = [&] {
+      for (int64_t begin = next; begin < count && !watch.stops();) {
+        const int64_t end = begin + std::max<int64_t>((count - begin) / (2 * threads), 1);
+        if (!next.compare_exchange_weak(begin, end)) continue;
+        f(begin, end);
+        begin = next;
+      }
+    };
+    const auto work = [&](int64_t, int64_t) { watch.run(take); };
+    torch::stable::parallel_for(0, threads, 1, shared(work));
   } else if (count > 0) {
     f(0, count);
   }

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import json
-import os
-import platform
 import shlex
 import statistics
 import sys
 from collections.abc import Callable, Sequence
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-import norse_fast
-
 from .._extras import require
+from .machine import BUSY_LOAD, describe_machine
 from .models import MODELS, WITH_DETAILS, import_norse
 from .networks import FAST_DENSE, NETWORKS, PEER, run_network, run_network_memory
 from .neurons import FAST, NORSE, QUADRATIC_STEPS, Case, run_case, run_memory, run_model
@@ -63,8 +58,6 @@ RECURRENT_SIZES = (
 )
 RECALL_SEEDS = (0, 1, 2)
 PARTS = ("train", "recall", "neurons", "models", "recurrent", "networks", "products")
-# Processes that were running in the last minute, beside which a benchmark is not alone.
-BUSY_LOAD = 0.5
 
 # Title, part and mode of the tables of times.
 TABLES = [
@@ -135,28 +128,6 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         help="directory of the results (default: benchmarks/results)",
     )
     return parser.parse_args(argv)
-
-
-def _cpu() -> str:
-    info = Path("/proc/cpuinfo")
-    names = [line for line in info.read_text().splitlines() if line.startswith("model name")] if info.exists() else []
-    return names[0].split(":")[1].strip() if names else platform.processor()
-
-
-def _describe_machine(argv: Sequence[str], devices: Sequence[str]) -> dict[str, Any]:
-    return {
-        "command": shlex.join(["python", "-m", "norse_fast.benchmark", *argv]),
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "cpu": _cpu(),
-        "cores": os.cpu_count(),
-        "load": round(os.getloadavg()[0], 2),
-        "backends": norse_fast.backends(),
-        "gpus": [torch.cuda.get_device_name(device) for device in devices if torch.device(device).type == "cuda"],
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "norse_fast": norse_fast.__version__,
-        "norse": importlib.metadata.version("norse") if import_norse() else None,
-    }
 
 
 def _progress(console: Console) -> Progress:
@@ -345,7 +316,8 @@ def main(argv: Sequence[str]) -> None:
     from rich.console import Console
 
     console = Console(width=112)
-    results: dict[str, Any] = {"machine": _describe_machine(argv, arguments.devices)}
+    command = shlex.join(["python", "-m", "norse_fast.benchmark", *argv])
+    results: dict[str, Any] = {"machine": describe_machine(command, arguments.devices, arguments.output)}
     console.print({key: value for key, value in results["machine"].items() if value})
     if results["machine"]["load"] > BUSY_LOAD:
         console.print("Other programs are running: threads that wait for each other stall, times are unreliable.")

@@ -8,7 +8,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from .neurons import CLONE, FAST, NORSE, NORSE_CELL, PURE
+from .neurons import CLONE, CLONE_REUSED, FAST, FAST_FRESH, NORSE, NORSE_CELL, PURE
 from .recurrent import RNN, STEPPED
 from .tables import case_name, format_number
 
@@ -16,7 +16,9 @@ __all__ = ["plot"]
 
 COLORS = {
     FAST: "#0072b2",
+    FAST_FRESH: "#56b4e9",
     CLONE: "#999999",
+    CLONE_REUSED: "#cccccc",
     PURE: "#e69f00",
     STEPPED: "#56b4e9",
     RNN: "#009e73",

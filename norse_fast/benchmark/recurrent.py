@@ -21,7 +21,7 @@ from .neurons import FAST, NORSE, QUADRATIC_STEPS, Case, Run, check_runs, count_
 from .timing import Effort, alone, malloc_trim
 from .train import memory_meter, round_weights
 
-__all__ = ["RNN", "STEPPED", "run_recurrent", "run_recurrent_long", "run_recurrent_memory"]
+__all__ = ["RNN", "STEPPED", "calibrate", "draw_input", "run_recurrent", "run_recurrent_long", "run_recurrent_memory"]
 
 STEPPED, RNN = "stepped", "nn.RNN"
 INPUT_RATE = 0.05  # spikes per input and step
@@ -31,7 +31,8 @@ CALIBRATION_STEPS = 100
 Weights = tuple[torch.Tensor, torch.Tensor]
 
 
-def _draw_input(case: Case) -> torch.Tensor:
+def draw_input(case: Case) -> torch.Tensor:
+    """Spikes of the inputs."""
     size, device, dtype = case.size[:3], case.device, getattr(torch, case.dtype)
     return (torch.rand(size, device=device) < INPUT_RATE).to(dtype)
 
@@ -41,7 +42,7 @@ def _output_size(case: Case) -> tuple[int, int, int]:
     return steps, batch, neurons
 
 
-def _calibrate(case: Case, x: torch.Tensor, rate: float) -> Weights:
+def calibrate(case: Case, x: torch.Tensor, rate: float) -> Weights:
     """Weights with which a share ``rate`` of the neurons spikes in a step, at least in the first steps."""
     inputs, neurons = case.size[2:]
     # With more excitation than inhibition, any rate can be reached.
@@ -90,8 +91,8 @@ def _build(name: str, case: Case, weights: Weights) -> Contender:
 
 def _prepare(case: Case, rate: float) -> tuple[dict[str, Contender], torch.Tensor, torch.Tensor]:
     """The contenders, their input, and a gradient of their output."""
-    x = _draw_input(case)
-    weights = _calibrate(case, x, rate)
+    x = draw_input(case)
+    weights = calibrate(case, x, rate)
     names = (FAST, STEPPED, *([NORSE] if import_norse() else []), RNN)
     return {name: _build(name, case, weights) for name in names}, x, case.random(*_output_size(case))
 
@@ -181,7 +182,7 @@ def _measure_peak(contender: str, case: Case, arrays: list[Any], threads: int) -
     torch.manual_seed(0)
     inputs, recurrent = map(torch.from_numpy, arrays)
     run, weights = _build(contender, case, (inputs, recurrent))
-    x, g = _draw_input(case).requires_grad_(), case.random(*_output_size(case))
+    x, g = draw_input(case).requires_grad_(), case.random(*_output_size(case))
     small = _build(contender, case._replace(size=(2, 4, 8, 8)), (inputs[:8, :8], recurrent[:8, :8])).run
     start = x[:2, :4, :8].detach().requires_grad_()
     small(start).backward(g[:2, :4, :8])
@@ -205,8 +206,8 @@ def run_recurrent_memory(case: Case, rate: float, threads: int) -> Iterator[dict
         rate: share of the neurons that spike in a step.
         threads: threads of PyTorch on the CPU.
     """
-    x = _draw_input(case)
-    weights = _calibrate(case, x, rate)
+    x = draw_input(case)
+    weights = calibrate(case, x, rate)
     neuron_steps = math.prod(_output_size(case))
     for name in (FAST, *([NORSE] if import_norse() and case.size[0] < QUADRATIC_STEPS else [])):
         contender = _build(name, case, weights)

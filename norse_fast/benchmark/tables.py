@@ -6,12 +6,14 @@ from collections.abc import Iterable, Sequence
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from .machine import BUSY_CORES
 from .neurons import CLONE, FAST, NORSE, NORSE_CELL, TRAINED_CLONE
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 __all__ = [
+    "busy_mark",
     "case_name",
     "check_table",
     "format_number",
@@ -78,14 +80,24 @@ def _size(row: dict[str, Any]) -> str:
 
 
 def case_name(row: dict[str, Any]) -> str:
-    """Size of a case, with its type and device where they are not the usual ones.
+    """Size of a case, with its type and device where they are not the usual ones, and a mark where the machine was busy.
 
     Example:
         >>> case_name({"size": (100, 32, 512), "dtype": "float32", "device": "cpu"})
         '100x32x512'
     """
     extra = [value for value, usual in ((row["dtype"], "float32"), (row["device"], "cpu")) if value != usual]
-    return " ".join([_size(row), *extra])
+    return " ".join([_size(row), *extra, *busy_mark(row)])
+
+
+def busy_mark(row: dict[str, Any]) -> list[str]:
+    """A warning where other programs ran while a row was measured.
+
+    Example:
+        >>> busy_mark({"others": 1.5}), busy_mark({"others": None})
+        (['(busy)'], [])
+    """
+    return ["(busy)"] if (row.get("others") or 0) > BUSY_CORES else []
 
 
 def check_table(checks: list[dict[str, Any]]) -> Table:
@@ -195,7 +207,8 @@ def network_table(times: list[dict[str, Any]], contenders: Sequence[str], fast: 
         cells.setdefault((row["network"], row["mode"]), {})[row["contender"]] = row
     rows = [
         (
-            *case,
+            " ".join([case[0], *busy_mark(found[fast])]),
+            case[1],
             *(format_seconds(found[name]["median"]) if name in found else "not installed" for name in contenders),
             *(format_number(1 / found[fast]["over"][name]) if name in found else "-" for name in (dense, NORSE)),
         )

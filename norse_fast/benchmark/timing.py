@@ -5,14 +5,17 @@ from __future__ import annotations
 import ctypes
 import multiprocessing
 import os
-from collections.abc import Callable
+import statistics
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch.utils.benchmark import Timer
 
-__all__ = ["Effort", "alone", "compare", "malloc_trim"]
+from .machine import Neighbours
+
+__all__ = ["Effort", "alone", "compare", "malloc_trim", "quartiles"]
 
 Result = TypeVar("Result")
 
@@ -55,35 +58,56 @@ def _call_with_seed(function: Callable[..., Result], arguments: tuple[Any, ...])
     return function(*arguments)
 
 
-def compare(contenders: dict[str, Callable[[], Any]], effort: Effort) -> dict[str, dict[str, Any]]:
-    """Median and interquartile range of the seconds that each contender takes, and ratios of the medians.
+def quartiles(values: Sequence[float]) -> list[float]:
+    """The lower quartile, the median and the upper one.
 
-    The contenders take turns, so that whatever else runs on the machine slows all of them alike.
+    Example:
+        >>> quartiles([1.0, 2.0, 3.0, 4.0, 5.0])
+        [2.0, 3.0, 4.0]
+    """
+    shares = torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)
+    return torch.tensor(values, dtype=torch.float64).quantile(shares).tolist()
+
+
+def compare(contenders: dict[str, Callable[[], Any]], effort: Effort) -> dict[str, dict[str, Any]]:
+    """Median and interquartile range of the seconds that each contender takes, and of the ratios within a turn.
+
+    The contenders take turns, so that whatever else runs on the machine slows all of them alike. A ratio is that of the
+    medians of one turn, so that what lasts longer than a turn does not show in it.
 
     Args:
         contenders: a function without arguments per name.
         effort: how long to measure.
 
     Returns:
-        Per name the keys ``median``, ``iqr``, and ``over``: the median divided by that of every other contender.
+        Per name the keys ``median`` and ``iqr`` of the seconds; ``over``: the median of the ratios to every other
+        contender's time in the same turn, and ``over_quartiles``; and ``others``: the cores that other programs used
+        meanwhile, or None where the system does not tell.
     """
     timers = {name: Timer("f()", globals={"f": f}, num_threads=effort.threads) for name, f in contenders.items()}
-    samples: dict[str, list[float]] = {name: [] for name in contenders}
+    turns: dict[str, list[list[float]]] = {name: [] for name in contenders}
+    neighbours = Neighbours()
     for _ in range(effort.rounds):
         for name, timer in timers.items():
             # What one contender frees, glibc may keep, and whoever allocates next would skip its page faults, by luck of
-            # the order. So each starts from memory that the system must hand out anew.
+            # the order. So each starts from fresh memory, which the system must hand out.
             malloc_trim(0)
-            samples[name] += timer.blocked_autorange(min_run_time=effort.seconds).times
-    shares = torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)
-    quartiles = {
-        name: torch.tensor(times, dtype=torch.float64).quantile(shares).tolist() for name, times in samples.items()
-    }
-    return {
-        name: {
+            turns[name].append(timer.blocked_autorange(min_run_time=effort.seconds).times)
+    others = neighbours.cores()
+    medians = {name: [statistics.median(times) for times in taken] for name, taken in turns.items()}
+    result = {}
+    for name, taken in turns.items():
+        lower, median, upper = quartiles([seconds for times in taken for seconds in times])
+        ratios = {
+            other: quartiles([a / b for a, b in zip(medians[name], medians[other])])
+            for other in contenders
+            if other != name
+        }
+        result[name] = {
             "median": median,
             "iqr": upper - lower,
-            "over": {other: median / quartiles[other][1] for other in contenders if other != name},
+            "over": {other: middle for other, (_, middle, _) in ratios.items()},
+            "over_quartiles": {other: [low, high] for other, (low, _, high) in ratios.items()},
+            "others": others,
         }
-        for name, (lower, median, upper) in quartiles.items()
-    }
+    return result
