@@ -129,6 +129,11 @@ struct Backward : Problem<T> {
   void* grad_input = nullptr;                  // null: not wanted
   T* grad_state[kMaxStates] = {};
   T* grad_params = nullptr;  // (parameter, lane); null: not wanted
+
+  // On the CPU: instead of all gradients, (step, lane), whether a surrogate derivative is more than this share of its
+  // largest value.
+  uint8_t* active = nullptr;
+  double threshold = 0;
 };
 
 /// What a recurrent layer has besides its neurons; lanes are (batch, neuron) there. Currents are (time, batch, channel,

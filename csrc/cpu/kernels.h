@@ -345,7 +345,42 @@ struct Driver {
     BlockRows::flush();
   }
 
+  struct ActivityWork {
+    BlockParams params;
+    alignas(64) Block state[kStates], tape[kTape + 1], derivative[Model::kThresholds + 1];
+    alignas(64) Block alpha, level, input_buffer;
+  };
+
+  /// Repeats all steps of one block and marks where a surrogate derivative counts.
+  static void mark_block(const Backward<T>& b, const Segment& segment, ActivityWork& work) {
+    const auto [first, length, begin, n, end] = segment;
+    auto& [params, state, tape, derivative, alpha, level, input_buffer] = work;
+    params.set(b, begin, n, false);
+    BlockRows::spread(b.alpha, false, b.dt, begin, n, alpha);
+    BlockRows::fill(T(0), n, level);
+    if (b.threshold > 0) BlockRows::surrogate(b.surrogate, alpha, n, level);  // which is largest at 0
+    for (int64_t l = 0; l < n; ++l) level[l] = std::fabs(level[l]) * static_cast<T>(b.threshold);
+    for (int k = 0; k < kStates; ++k) BlockRows::load_initial(b, k, begin, n, state[k]);
+    for (int64_t t = 0; t < length; ++t) {
+      const T* x = StoredRows::read(b.storage, b.input, t, begin, n, input_buffer);
+      step_row<false>(params, n, x, state, state, tape, nullptr, segment.ahead(b.storage, b.input, {}, t));
+      surrogate_rows(params, b.surrogate, alpha, n, tape, derivative);
+      for (int k = 0; k < Model::kThresholds; ++k) {
+        BlockRows::mark(derivative[k], level, k > 0, n, b.active + t * b.lanes + begin);
+      }
+    }
+  }
+
+  static void mark_active(const Backward<T>& b, const Lanes& lanes) {
+    const Buffer<Isa, ActivityWork> work(1);
+    for (int64_t lane = lanes.begin; lane < lanes.end; lane += kLanes<Model>) {
+      if (lanes.watch && lanes.watch->stops()) return;
+      mark_block(b, {0, b.steps, lane, lanes.end}, work[0]);
+    }
+  }
+
   static void backward(const Backward<T>& b, const Lanes& lanes) {
+    if (b.active) return mark_active(b, lanes);
     b.grad_params ? backward_as<true>(b, lanes) : backward_as<false>(b, lanes);
   }
 

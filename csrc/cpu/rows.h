@@ -58,6 +58,9 @@ struct BlockRows {
 
   /// row = the surrogate derivative at row, with the alpha of each lane.
   static void surrogate(Surrogate surrogate, const T* alpha, int64_t n, T* row);
+
+  /// to = whether the derivative is above the level, or none of either; or, to `add`, that as well.
+  static void mark(const T* derivative, const T* level, bool add, int64_t n, uint8_t* to);
 };
 
 /// What a later step reads and writes. A row asks for it group by group while it is computed: rows of neighbouring

@@ -4,7 +4,7 @@
 #include "../cpu/memory.h"
 #include "../cpu/parallel.h"
 #include "../cpu/products.h"
-#include "operators.h"
+#include "activity.h"
 
 namespace norse_fast::cpu {
 
@@ -54,6 +54,14 @@ Tensor spike_product(const Tensor& spikes, const Tensor& grads) {
   return sum;
 }
 
+/// Calls f with the models that have a surrogate derivative: that of a linear model needs no step.
+template <class F>
+void for_each_spiking(F f) {
+  for (const ModelKernels& model : kernel_table()) {
+    if (!model.signature.linear) f(model);
+  }
+}
+
 }  // namespace
 
 STABLE_TORCH_LIBRARY(norse_fast, m) {
@@ -69,6 +77,7 @@ STABLE_TORCH_LIBRARY(norse_fast, m) {
   m.def("product(Tensor a, Tensor b) -> Tensor");
   m.def("spike_product(Tensor spikes, Tensor grads) -> Tensor");
   define_all(m);
+  for_each_spiking([&](const ModelKernels& model) { define<ActivityOperator>(m, model); });
 }
 
 STABLE_TORCH_LIBRARY_IMPL(norse_fast, CompositeExplicitAutograd, m) {
@@ -84,6 +93,7 @@ STABLE_TORCH_LIBRARY_IMPL(norse_fast, CPU, m) {
   m.impl("product", TORCH_BOX(&product));
   m.impl("spike_product", TORCH_BOX(&spike_product));
   implement_all(m);
+  for_each_spiking([&](const ModelKernels& model) { implement<ActivityOperator>(m, model); });
 }
 
 }  // namespace norse_fast::cpu

@@ -69,4 +69,22 @@ inline void check_channels(const char* name, int64_t channels) {
   require(channels > 0 && channels <= 1 << 20, name, ": got ", channels, " channels");
 }
 
+/// What is convolved: images of spikes as bits, (image, channel, row, column).
+struct Convolution : Plane {
+  int64_t channels;
+
+  int64_t pixels() const { return channels * Plane::pixels(); }
+  int64_t elements() const { return channels * rows.kernel * columns.kernel; }  // of the kernel of one output channel
+};
+
+inline Convolution convolution_of(const char* name, int64_t channels, const Sizes& size, const Sizes& kernel,
+                                  const Sizes& stride, const Sizes& padding, const Sizes& dilation) {
+  check_channels(name, channels);
+  const Convolution c{plane_of(name, size, kernel, stride, padding, dilation), channels};
+  require(c.elements() < 1 << 16, name, ": ", channels, " channels of ", c.rows.kernel, " times ", c.columns.kernel,
+          " elements are more than a list can name");
+  require(c.places() < 1 << 16, name, ": more than 65535 places of an output");
+  return c;
+}
+
 }  // namespace norse_fast::cpu

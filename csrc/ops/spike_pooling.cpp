@@ -54,9 +54,9 @@ void pool_image(const Plane& pool, const uint64_t* bits, int64_t first, T* out) 
   }
 }
 
-template <class T>
-void spread_gradient(const Plane& pool, const uint64_t* bits, int64_t first, const T* grads, T* out) {
-  std::fill_n(out, pool.pixels(), T(0));
+/// Calls f with the pixel that the gradient of an output goes to, for all outputs of an image in order.
+template <class F>
+void visit_sources(const Plane& pool, const uint64_t* bits, int64_t first, F f) {
   for (int64_t row = 0; row < pool.rows.outputs(); ++row) {
     for (int64_t column = 0; column < pool.columns.outputs(); ++column) {
       int64_t to = -1;
@@ -66,9 +66,15 @@ void spread_gradient(const Plane& pool, const uint64_t* bits, int64_t first, con
         if (to < 0 || spiked) to = pixel;
         return spiked;
       });
-      out[to] += *grads++;
+      f(to);
     }
   }
+}
+
+template <class T>
+void spread_gradient(const Plane& pool, const uint64_t* bits, int64_t first, const T* grads, T* out) {
+  std::fill_n(out, pool.pixels(), T(0));
+  visit_sources(pool, bits, first, [&](int64_t pixel) { out[pixel] += *grads++; });
 }
 
 /// max_pool2d of images, (image, channel * row * column), whose bits are given, in the type of another tensor.
@@ -118,6 +124,24 @@ Tensor spike_max_pool2d_backward(const Tensor& bits, int64_t channels, const Siz
   return out;
 }
 
+/// Whether the gradient of each output goes to an element of the input that is active, from the bits of both, as bytes.
+Tensor spike_max_pool2d_active(const Tensor& bits, const Tensor& active, int64_t channels, const Sizes& size,
+                               const Sizes& kernel, const Sizes& stride, const Sizes& padding, const Sizes& dilation) {
+  const char* const name = "spike_max_pool2d_active";
+  const Plane pool = pool_of(name, channels, size, kernel, stride, padding, dilation);
+  const Bits images = bits_of(name, bits, channels * pool.pixels()), wanted = bits_of(name, active, images.columns);
+  require(images.rows == wanted.rows, name, ": not as many images are active as there are");
+  const Tensor out = empty({images.rows, channels * pool.places()}, ScalarType::Byte, locate(bits));
+  Watch watch;
+  parallel(watch, images.rows * channels, [&](int64_t k) {
+    uint8_t* to = static_cast<uint8_t*>(out.data_ptr()) + k * pool.places();
+    const int64_t image = k / channels, first = k % channels * pool.pixels();
+    visit_sources(pool, images.row(image), first,
+                  [&](int64_t pixel) { *to++ = is_set(wanted.row(image), first + pixel); });
+  });
+  return out;
+}
+
 }  // namespace
 
 STABLE_TORCH_LIBRARY_FRAGMENT(norse_fast, m) {
@@ -128,11 +152,15 @@ STABLE_TORCH_LIBRARY_FRAGMENT(norse_fast, m) {
       "spike_max_pool2d_backward(Tensor bits, int channels, int[] size, Tensor grads, int[] kernel, int[] stride, "
       "int[] "
       "padding, int[] dilation) -> Tensor");
+  m.def(
+      "spike_max_pool2d_active(Tensor bits, Tensor active, int channels, int[] size, int[] kernel, int[] stride, int[] "
+      "padding, int[] dilation) -> Tensor");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(norse_fast, CPU, m) {
   m.impl("spike_max_pool2d", TORCH_BOX(&spike_max_pool2d));
   m.impl("spike_max_pool2d_backward", TORCH_BOX(&spike_max_pool2d_backward));
+  m.impl("spike_max_pool2d_active", TORCH_BOX(&spike_max_pool2d_active));
 }
 
 }  // namespace norse_fast::cpu
