@@ -80,7 +80,6 @@ struct Dots : Sums<T> {
   using Vector = typename Sums<T>::Vector;
   using Sums<T>::at;
   static constexpr int kWidth = kVectorBytes / sizeof(T);
-  static constexpr int kTogether = kWidth < 8 ? kWidth : 8;  // rows, so that an element of x is read once for them
 
   /// Vectors as blocks of 2 * kStep elements: the sum of the halves of every block, first of those of a, then of b.
   template <int kStep, size_t... k>
@@ -113,30 +112,34 @@ struct Dots : Sums<T> {
     constexpr int kSums = kRows < 4 ? 4 / kRows : 1;
     const T* rows[kRows];
     for (int g = 0; g < kRows; ++g) rows[g] = matrix + events[g] * row_stride;
-    Vector total[kRows][kSums] = {};
-    const auto multiply = [&](const T* a, int64_t b, int sum) __attribute__((always_inline)) {
-      const Vector factor = *at(a);
-      for (int g = 0; g < kRows; ++g) total[g][sum] += factor * *at(rows[g] + b);
-    };
+    Vector total[kSums][kRows];
+    for (int s = 0; s < kSums; ++s) {
+      for (int g = 0; g < kRows; ++g) total[s][g] = Vector{};
+    }
     for (int64_t r = 0; r < runs.count; ++r) {
       const T* a = x + runs.of_x[r];
       const int64_t b = runs.of_row[r];
       int64_t c = 0;
       for (; c + kSums * kWidth <= runs.length; c += kSums * kWidth) {
-        for (int s = 0; s < kSums; ++s) multiply(a + c + s * kWidth, b + c + s * kWidth, s);
+        for (int s = 0; s < kSums; ++s) {
+          const Vector factor = *at(a + c + s * kWidth);
+          for (int g = 0; g < kRows; ++g) total[s][g] += factor * *at(rows[g] + b + c + s * kWidth);
+        }
       }
-      for (; c < runs.length; c += kWidth) multiply(a + c, b + c, 0);
+      for (; kSums > 1 && c < runs.length; c += kWidth) {
+        const Vector factor = *at(a + c);
+        for (int g = 0; g < kRows; ++g) total[0][g] += factor * *at(rows[g] + b + c);
+      }
     }
-    Vector sums[kRows];
-    for (int g = 0; g < kRows; ++g) {
-      sums[g] = total[g][0];
-      for (int s = 1; s < kSums; ++s) sums[g] += total[g][s];
+    for (int s = 1; s < kSums; ++s) {
+      for (int g = 0; g < kRows; ++g) total[0][g] += total[s][g];
     }
-    const Vector found = fold<kRows>(sums);
+    const Vector found = fold<kRows>(total[0]);
     for (int g = 0; g < kRows; ++g) out[g] = add ? out[g] + found[g] : found[g];
   }
 
-  template <int kRows = kTogether>
+  /// As many rows at once as a vector has elements, then fewer.
+  template <int kRows = kWidth>
   static void dot(const T* x, const T* matrix, int64_t row_stride, Runs runs, const uint16_t* events, int64_t count,
                   T* out, bool add) {
     int64_t k = 0;

@@ -23,6 +23,7 @@ from torch.nn.grad import conv2d_input, conv2d_weight
 
 from .._kernels.autograd import beyond_kernels, in_transform, wants_more
 from .._kernels.extension import has_kernels
+from .._kernels.sparse_backward import needed
 
 __all__ = ["dense_products", "spike_avg_pool2d", "spike_conv2d", "spike_linear", "spike_max_pool2d"]
 
@@ -30,6 +31,8 @@ __all__ = ["dense_products", "spike_avg_pool2d", "spike_conv2d", "spike_linear",
 MOST_SPIKES = 0.3
 #: The same for convolutions.
 MOST_SPIKES_OF_IMAGES = 0.25
+#: The weights of an input from which on its gradient is computed where it is needed; with fewer, it takes little time anyway.
+LEAST_WEIGHTS = 64
 # Events for which the lists of an image have room; those of a larger one would leave the caches.
 _MOST_LISTED = 1 << 22
 
@@ -82,10 +85,11 @@ def spike_linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | Non
         >>> spike_linear(torch.tensor([1.0, 0.0, 1.0]), torch.tensor([[1.0, 2.0, 4.0]]))
         tensor([5.])
     """
-    if weight.dim() == 2 and x.dim() > 0 and x.shape[-1] == weight.shape[1] and _may_sum(x, weight, bias):
+    if weight.dim() == 2 and x.dim() > 0 and x.shape[-1] == weight.shape[1] and may_sum(x, weight, bias):
         rows = x.reshape(-1, x.shape[-1])
         if (spikes := _as_bits(rows, MOST_SPIKES)) is not None:
-            y: torch.Tensor = _SpikeLinear.apply(_link(rows), weight, bias, rows.shape[1], *spikes)
+            active = _active_bits(rows.shape, weight)
+            y: torch.Tensor = _SpikeLinear.apply(_link(rows), weight, bias, rows.shape[1], *spikes, active)
             return y.view(*x.shape[:-1], weight.shape[0])
     return torch.nn.functional.linear(_as_numbers(x, weight.dtype), weight, bias)
 
@@ -131,10 +135,11 @@ def spike_conv2d(
         return y.unflatten(0, x.shape[:-3])
     how = [_pair(value) for value in (stride, padding, dilation)]
     spikes = None
-    if groups == 1 and _is_listable(x.shape, weight.shape, *how) and _may_sum(x, weight, bias):
+    if groups == 1 and _is_listable(x.shape, weight.shape, *how) and may_sum(x, weight, bias):
         spikes = _as_bits(x.reshape(x.shape[0], -1), MOST_SPIKES_OF_IMAGES)
     if spikes is not None:
-        summed: torch.Tensor = _SpikeConv2d.apply(_link(x), weight, bias, list(x.shape), how, spikes[0])
+        active = _active_bits((x.shape[0], math.prod(x.shape[1:])), weight)
+        summed: torch.Tensor = _SpikeConv2d.apply(_link(x), weight, bias, list(x.shape), how, spikes[0], active)
         return summed
     return torch.nn.functional.conv2d(_as_numbers(x, weight.dtype), weight, bias, stride, padding, dilation, groups)
 
@@ -171,9 +176,11 @@ def spike_max_pool2d(
     spikes = None
     if x.dim() == 4 and all(how) and all(2 * p <= k for p, k in zip(how[2], how[0])):
         window = (1, x.shape[1], *how[0])
-        if _is_listable(x.shape, window, *how[1:]) and _may_sum(x, x, None):
+        if _is_listable(x.shape, window, *how[1:]) and may_sum(x, x, None):
             spikes = _as_bits(x.reshape(x.shape[0], -1), 1.0)
     if spikes is not None:
+        if (active := needed.get()) is not None:
+            active.pool(spikes[0], x.shape, how)
         pooled: torch.Tensor = _SpikeMaxPool2d.apply(_link(x), x.new_empty(0), list(x.shape), how, spikes[0])
         return pooled
     return torch.nn.functional.max_pool2d(x, kernel_size, stride, padding, dilation)
@@ -240,7 +247,7 @@ def _is_listable(
     return min(reach) >= 0 and elements < 1 << 16 and places < 1 << 16 and places * elements <= _MOST_LISTED
 
 
-def _may_sum(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> bool:
+def may_sum(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> bool:
     """Whether these are tensors that kernels take, and nothing is at work that asks for PyTorch's own operators."""
     tensors = [t for t in (x, weight, bias) if t is not None]
     return (
@@ -265,6 +272,13 @@ def _as_bits(x: torch.Tensor, most: float) -> tuple[torch.Tensor, float] | None:
         bits, count = torch.ops.norse_fast.spike_bits(x.detach())
     share = int(count) / x.numel()
     return (bits, share) if 0 <= share <= most else None
+
+
+def _active_bits(shape: Sequence[int], weight: torch.Tensor) -> torch.Tensor | None:
+    """Where the gradient of a matrix of spikes is needed; None: everywhere, or it is as fast to compute it everywhere."""
+    active = needed.get()
+    few = weight[:, 0].numel() < LEAST_WEIGHTS
+    return None if active is None or few else active.bits(*shape)
 
 
 def _as_numbers(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -313,24 +327,29 @@ class _SpikeLinear(torch.autograd.Function):
         columns: int,
         bits: torch.Tensor,
         density: float,
+        active: torch.Tensor | None,
     ) -> torch.Tensor:
-        ctx.save_for_backward(link, weight, bits)
+        ctx.save_for_backward(link, weight, bits, active)
         ctx.columns, ctx.density = columns, density
         y: torch.Tensor = torch.ops.norse_fast.spike_linear(bits, columns, weight, bias, density)
         return y
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> Any:
-        link, weight, bits = ctx.saved_tensors
+        link, weight, bits, active = ctx.saved_tensors
         want_x, want_weight, want_bias = ctx.needs_input_grad[:3]
-        grad_x = gradient @ weight if want_x else None
+        more = wants_more((gradient,))
+        grad_x = grad_weight = None
+        if want_x and active is not None and not more:
+            grad_x = torch.ops.norse_fast.active_linear(active, ctx.columns, gradient, weight)
+        elif want_x:
+            grad_x = gradient @ weight
         grad_bias = gradient.sum(0) if want_bias else None
-        grad_weight = None
-        if want_weight and wants_more((gradient,)):
+        if want_weight and more:
             grad_weight = gradient.mT @ _Values.apply(link, bits, (bits.shape[0], ctx.columns), weight)
         elif want_weight:
             grad_weight = torch.ops.norse_fast.spike_outer(bits, ctx.columns, gradient, ctx.density)
-        return grad_x, grad_weight, grad_bias, None, None, None
+        return grad_x, grad_weight, grad_bias, None, None, None, None
 
 
 class _SpikeConv2d(torch.autograd.Function):
@@ -343,27 +362,32 @@ class _SpikeConv2d(torch.autograd.Function):
         shape: list[int],
         how: list[list[int]],
         bits: torch.Tensor,
+        active: torch.Tensor | None,
     ) -> torch.Tensor:
-        ctx.save_for_backward(link, weight, bits)
+        ctx.save_for_backward(link, weight, bits, active)
         ctx.shape, ctx.how = shape, how
         y: torch.Tensor = torch.ops.norse_fast.spike_conv2d(bits, shape[2:], weight, bias, *how)
         return y
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> Any:
-        link, weight, bits = ctx.saved_tensors
+        link, weight, bits, active = ctx.saved_tensors
         want_x, want_weight, want_bias = ctx.needs_input_grad[:3]
-        grad_x = conv2d_input(ctx.shape, weight, gradient, *ctx.how) if want_x else None
+        more = wants_more((gradient,))
+        grad_x = grad_weight = None
+        if want_x and active is not None and not more:
+            grad_x = torch.ops.norse_fast.active_conv2d(active, ctx.shape[2:], gradient, weight, *ctx.how)
+        elif want_x:
+            grad_x = conv2d_input(ctx.shape, weight, gradient, *ctx.how)
         grad_bias = gradient.sum((0, 2, 3)) if want_bias else None
-        grad_weight = None
-        if want_weight and wants_more((gradient,)):
+        if want_weight and more:
             values = _Values.apply(link, bits, ctx.shape, weight)
             grad_weight = conv2d_weight(values, weight.shape, gradient, *ctx.how)
         elif want_weight:
             channels, *size = ctx.shape[1:]
             kernel = list(weight.shape[2:])
             grad_weight = torch.ops.norse_fast.spike_conv2d_outer(bits, channels, size, gradient, kernel, *ctx.how)
-        return grad_x, grad_weight, grad_bias, None, None, None
+        return grad_x, grad_weight, grad_bias, None, None, None, None
 
 
 class _SpikeMaxPool2d(torch.autograd.Function):

@@ -9,6 +9,7 @@ import torch
 
 from ..utils.state import _is_module_stateful
 from ._layers import RULES, RULES_BY_FORWARD, Obstacle, Rule, concerns_itself, merge_time, no_obstacle, plan, run
+from ._sparse_backward import explain
 
 __all__ = ["Lift", "register_stateless"]
 
@@ -72,7 +73,7 @@ class Lift(torch.nn.Module):
         rows = [("layer", "module", "runs", "why")]
         for layer in plan(self.lifted_module):
             runs = "stepped" if layer.over_time is None else "fused"
-            rows.append((layer.name or "-", type(layer.module).__name__, runs, layer.why))
+            rows.append((layer.name or "-", type(layer.module).__name__, runs, layer.why + explain(layer.module)))
         widths = [max(len(row[column]) for row in rows) for column in range(3)]
         return "\n".join("  ".join([*(cell.ljust(w) for cell, w in zip(row, widths)), row[-1]]) for row in rows)
 
