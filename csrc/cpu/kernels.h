@@ -151,7 +151,7 @@ struct Driver {
   [[gnu::noinline]] static void surrogate_rows(const BlockParams& params, Surrogate surrogate, const T* alpha,
                                                int64_t n, const Block* tape, Block* derivative) {
     if constexpr (Model::kThresholds > 0) {
-      for_each_lane_and_own_params(params, n, {}, [=](int64_t l, const Params& p) __attribute__((always_inline)) {
+      for_each_lane(params, n, {}, [=](int64_t l, const Params& p) __attribute__((always_inline)) {
         const auto record = [=](int k, T u) __attribute__((always_inline)) {
           derivative[k][l] = u;
           return T(0);
@@ -355,7 +355,7 @@ struct Driver {
   static void mark_block(const Backward<T>& b, const Segment& segment, ActivityWork& work) {
     const auto [first, length, begin, n, end] = segment;
     auto& [params, state, tape, derivative, alpha, level, input_buffer] = work;
-    params.set(b, begin, n, false);
+    params.set(b, begin, n);
     BlockRows::spread(b.alpha, false, b.dt, begin, n, alpha);
     BlockRows::fill(T(0), n, level);
     if (b.threshold > 0) BlockRows::surrogate(b.surrogate, alpha, n, level);  // which is largest at 0

@@ -57,11 +57,23 @@ void pool_image(const Plane& pool, const uint64_t* bits, int64_t first, T* out) 
 /// Calls f with the pixel that the gradient of an output goes to, for all outputs of an image in order.
 template <class F>
 void visit_sources(const Plane& pool, const uint64_t* bits, int64_t first, F f) {
+  const int64_t size = pool.columns.size;
   for (int64_t row = 0; row < pool.rows.outputs(); ++row) {
+    if (is_halving(pool.rows) && is_halving(pool.columns)) {
+      const int64_t corner = 2 * row * size;
+      const uint64_t upper = read_bits(bits, first + corner, size),
+                     lower = read_bits(bits, first + corner + size, size);
+      for (int64_t column = 0; column < pool.columns.outputs(); ++column) {
+        const uint64_t window = (upper >> (2 * column) & 3) | (lower >> (2 * column) & 3) << 2;
+        const int64_t element = __builtin_ctzll(window | 16) & 3;  // 0 where there is none
+        f(corner + (element >> 1) * size + 2 * column + (element & 1));
+      }
+      continue;
+    }
     for (int64_t column = 0; column < pool.columns.outputs(); ++column) {
       int64_t to = -1;
       visit_window(pool.rows, pool.columns, row, column, [&](int64_t y, int64_t x) {
-        const int64_t pixel = y * pool.columns.size + x;
+        const int64_t pixel = y * size + x;
         const bool spiked = is_set(bits, first + pixel);
         if (to < 0 || spiked) to = pixel;
         return spiked;
@@ -124,6 +136,20 @@ Tensor spike_max_pool2d_backward(const Tensor& bits, int64_t channels, const Siz
   return out;
 }
 
+/// For a row of windows of two times two, from the bits of its two rows of spikes and of active elements.
+void mark_windows(uint64_t upper, uint64_t lower, uint64_t active_upper, uint64_t active_lower, int64_t width,
+                  uint8_t* out) {
+  const uint64_t spikes[] = {upper, upper >> 1, lower, lower >> 1};
+  const uint64_t active[] = {active_upper, active_upper >> 1, active_lower, active_lower >> 1};
+  uint64_t found = 0, marked = 0;
+  for (int k = 0; k < 4; ++k) {
+    marked |= spikes[k] & ~found & active[k];
+    found |= spikes[k];
+  }
+  marked |= ~found & active[0];
+  for (int64_t column = 0; column < width; ++column) out[column] = marked >> (2 * column) & 1;
+}
+
 /// Whether the gradient of each output goes to an element of the input that is active, from the bits of both, as bytes.
 Tensor spike_max_pool2d_active(const Tensor& bits, const Tensor& active, int64_t channels, const Sizes& size,
                                const Sizes& kernel, const Sizes& stride, const Sizes& padding, const Sizes& dilation) {
@@ -135,7 +161,16 @@ Tensor spike_max_pool2d_active(const Tensor& bits, const Tensor& active, int64_t
   Watch watch;
   parallel(watch, images.rows * channels, [&](int64_t k) {
     uint8_t* to = static_cast<uint8_t*>(out.data_ptr()) + k * pool.places();
-    const int64_t image = k / channels, first = k % channels * pool.pixels();
+    const int64_t image = k / channels, first = k % channels * pool.pixels(), size = pool.columns.size;
+    if (is_halving(pool.rows) && is_halving(pool.columns)) {
+      const int64_t width = pool.columns.outputs();
+      for (int64_t row = 0, upper = first; row < pool.rows.outputs(); ++row, upper += 2 * size, to += width) {
+        mark_windows(read_bits(images.row(image), upper, size), read_bits(images.row(image), upper + size, size),
+                     read_bits(wanted.row(image), upper, size), read_bits(wanted.row(image), upper + size, size), width,
+                     to);
+      }
+      return;
+    }
     visit_sources(pool, images.row(image), first,
                   [&](int64_t pixel) { *to++ = is_set(wanted.row(image), first + pixel); });
   });

@@ -314,7 +314,7 @@ class _Values(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> Any:
-        return gradient, None, None, None
+        return gradient if ctx.needs_input_grad[0] else None, None, None, None
 
 
 class _SpikeLinear(torch.autograd.Function):
