@@ -142,6 +142,11 @@ struct Backward : Problem<T> {
   NORSE_FAST_INLINE bool is_default() const {
     return surrogate == kDefaultSurrogate && !derivatives[0] && wanted == Spikes::kNothing;
   }
+
+  // On the CPU: instead of all gradients, (step, lane), whether a surrogate derivative is more than this share of its
+  // largest value.
+  uint8_t* active = nullptr;
+  double threshold = 0;
 };
 
 /// What a recurrent layer has besides its neurons; lanes are (batch, neuron) there. Currents are (time, batch, channel,

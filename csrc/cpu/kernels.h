@@ -353,6 +353,41 @@ struct Driver {
     BlockRows::flush();
   }
 
+  struct ActivityWork {
+    BlockParams params;
+    alignas(64) Block state[kStates], tape[kTape + 1], spikes[Model::kThresholds + 1];
+    alignas(64) Block alpha, level, input_buffer;
+  };
+
+  /// Repeats all steps of one block and marks where a surrogate derivative counts.
+  static void mark_block(const Backward<T>& b, const Segment& segment, ActivityWork& work) {
+    const auto [first, length, begin, n, end] = segment;
+    auto& [params, state, tape, spikes, alpha, level, input_buffer] = work;
+    params.set(b, begin, n);
+    BlockRows::spread(b.alpha, false, b.dt, begin, n, alpha);
+    BlockRows::fill(T(0), n, level);
+    if (b.threshold > 0) BlockRows::derive(b, 0, alpha, begin, n, level);  // which is largest at 0
+    for (int64_t l = 0; l < n; ++l) level[l] = std::fabs(level[l]) * static_cast<T>(b.threshold);
+    for (int k = 0; k < kStates; ++k) BlockRows::load_initial(b, k, begin, n, state[k]);
+    for (int64_t t = 0; t < length; ++t) {
+      const T* x = StoredRows::read(b.storage, b.input, t, begin, n, input_buffer);
+      step_row<false>(params, n, x, state, state, tape, nullptr, segment.ahead(b.storage, b.input, {}, t));
+      distance_rows(params, n, tape, spikes);
+      for (int k = 0; k < Model::kThresholds; ++k) {
+        BlockRows::derive(b, k, alpha, t * b.lanes + begin, n, spikes[k]);
+        BlockRows::mark(spikes[k], level, k > 0, n, b.active + t * b.lanes + begin);
+      }
+    }
+  }
+
+  static void mark_active(const Backward<T>& b, const Lanes& lanes) {
+    const Buffer<Isa, ActivityWork> work(1);
+    for (int64_t lane = lanes.begin; lane < lanes.end; lane += kLanes<Model>) {
+      if (lanes.watch && lanes.watch->stops()) return;
+      mark_block(b, {0, b.steps, lane, lanes.end}, work[0]);
+    }
+  }
+
   template <bool kWithParams>
   static void backward(const Backward<T>& b, const Lanes& lanes) {
     // What is kept of one segment fits the L2 cache. T = 0 keeps the state that it starts from.
@@ -390,12 +425,14 @@ void Kernels<Isa, Model>::run(const Forward<double>& f, Where lanes) {
 template <class Isa, class Model>
 void Kernels<Isa, Model>::run(const Backward<float>& b, Where lanes) {
   using Driver = cpu::Driver<Isa, Model, float>;
+  if (b.active) return Driver::mark_active(b, lanes);
   b.grad_params ? Driver::template backward<true>(b, lanes) : Driver::template backward<false>(b, lanes);
 }
 
 template <class Isa, class Model>
 void Kernels<Isa, Model>::run(const Backward<double>& b, Where lanes) {
   using Driver = cpu::Driver<Isa, Model, double>;
+  if (b.active) return Driver::mark_active(b, lanes);
   b.grad_params ? Driver::template backward<true>(b, lanes) : Driver::template backward<false>(b, lanes);
 }
 

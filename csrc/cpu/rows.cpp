@@ -144,6 +144,15 @@ void BlockRows<Isa, T>::derive(const Backward<T>& b, int k, const T* alpha, int6
 }
 
 template <class Isa, class T>
+void BlockRows<Isa, T>::mark(const T* derivative, const T* level, bool add, int64_t n, uint8_t* to) {
+#pragma omp simd
+  for (int64_t l = 0; l < n; ++l) {
+    const uint8_t above = !(std::fabs(derivative[l]) <= level[l]);
+    to[l] = add ? to[l] | above : above;
+  }
+}
+
+template <class Isa, class T>
 const T* StoredRows<Isa, T>::read(Storage storage, const Rows& rows, int64_t t, int64_t begin, int64_t n, T* buffer) {
   if (!rows.data) {
     BlockRows<Isa, T>::fill(T(0), n, buffer);

@@ -68,6 +68,9 @@ struct BlockRows {
   /// Replaces a row of what the k-th spike function of a step is of by the surrogate derivative there, with the alpha
   /// of each lane, or by that which is given; `offset` is the place of the row in those of all steps.
   static void derive(const Backward<T>& b, int k, const T* alpha, int64_t offset, int64_t n, T* row);
+
+  /// to = whether the derivative is above the level, or none of either; or, to `add`, that as well.
+  static void mark(const T* derivative, const T* level, bool add, int64_t n, uint8_t* to);
 };
 
 /// What a later step reads and writes. A row asks for it group by group while it is computed: rows of neighbouring

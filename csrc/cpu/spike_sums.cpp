@@ -1,5 +1,7 @@
 #include "spike_sums.h"
 
+#include <utility>
+
 #include "vectors.h"
 
 namespace norse_fast::cpu {
@@ -73,11 +75,88 @@ struct Sums {
   }
 };
 
+template <class T>
+struct Dots : Sums<T> {
+  using Vector = typename Sums<T>::Vector;
+  using Sums<T>::at;
+  static constexpr int kWidth = kVectorBytes / sizeof(T);
+
+  /// Vectors as blocks of 2 * kStep elements: the sum of the halves of every block, first of those of a, then of b.
+  template <int kStep, size_t... k>
+  static Vector join(const Vector& a, const Vector& b, std::index_sequence<k...>) {
+    constexpr auto place = [](int element, int half) constexpr {
+      return element / kStep * 2 * kStep + half * kStep + element % kStep;
+    };
+    return __builtin_shufflevector(a, b, place(k, 0)...) + __builtin_shufflevector(a, b, place(k, 1)...);
+  }
+
+  /// The sums of the elements of kCount vectors, in order.
+  template <int kCount, int kStep = kWidth / 2>
+  static Vector fold(const Vector* v) {
+    if constexpr (kStep == 0) {
+      return v[0];
+    } else {
+      constexpr int kHalf = kCount > 1 ? kCount / 2 : 1;
+      Vector halves[kHalf];
+      for (int k = 0; k < kHalf; ++k) {
+        halves[k] = join<kStep>(v[2 * k], v[kCount > 1 ? 2 * k + 1 : 0], std::make_index_sequence<kWidth>());
+      }
+      return fold<kHalf, kStep / 2>(halves);
+    }
+  }
+
+  /// For few rows in several sums each, as a sum that waits for the one before takes a few cycles.
+  template <int kRows>
+  static void dot_rows(const T* x, const T* matrix, int64_t row_stride, const Runs& runs, const uint16_t* events,
+                       T* out, bool add) {
+    constexpr int kSums = kRows < 4 ? 4 / kRows : 1;
+    const T* rows[kRows];
+    for (int g = 0; g < kRows; ++g) rows[g] = matrix + events[g] * row_stride;
+    Vector total[kSums][kRows];
+    for (int s = 0; s < kSums; ++s) {
+      for (int g = 0; g < kRows; ++g) total[s][g] = Vector{};
+    }
+    for (int64_t r = 0; r < runs.count; ++r) {
+      const T* a = x + runs.of_x[r];
+      const int64_t b = runs.of_row[r];
+      int64_t c = 0;
+      for (; c + kSums * kWidth <= runs.length; c += kSums * kWidth) {
+        for (int s = 0; s < kSums; ++s) {
+          const Vector factor = *at(a + c + s * kWidth);
+          for (int g = 0; g < kRows; ++g) total[s][g] += factor * *at(rows[g] + b + c + s * kWidth);
+        }
+      }
+      for (; kSums > 1 && c < runs.length; c += kWidth) {
+        const Vector factor = *at(a + c);
+        for (int g = 0; g < kRows; ++g) total[0][g] += factor * *at(rows[g] + b + c);
+      }
+    }
+    for (int s = 1; s < kSums; ++s) {
+      for (int g = 0; g < kRows; ++g) total[0][g] += total[s][g];
+    }
+    const Vector found = fold<kRows>(total[0]);
+    for (int g = 0; g < kRows; ++g) out[g] = add ? out[g] + found[g] : found[g];
+  }
+
+  /// As many rows at once as a vector has elements, then fewer.
+  template <int kRows = kWidth>
+  static void dot(const T* x, const T* matrix, int64_t row_stride, Runs runs, const uint16_t* events, int64_t count,
+                  T* out, bool add) {
+    int64_t k = 0;
+    for (; k + kRows <= count; k += kRows) {
+      dot_rows<kRows>(x, matrix, row_stride, runs, events + k, out + k, add);
+    }
+    if constexpr (kRows > 1) {
+      dot<kRows / 2>(x, matrix, row_stride, runs, events + k, count - k, out + k, add);
+    }
+  }
+};
+
 }  // namespace
 
 template <class Isa, class T>
 SpikeSums<T> spike_sums_of() {
-  return {scan<T>, scan<uint8_t>, Sums<T>::sum};
+  return {scan<T>, scan<uint8_t>, Sums<T>::sum, Dots<T>::template dot<>};
 }
 
 template SpikeSums<float> spike_sums_of<NORSE_FAST_ISA, float>();

@@ -20,6 +20,16 @@ struct SpikeLists {
   const uint16_t* events;
 };
 
+/// Where the elements of a product lie: `count` runs, each of `length` elements, a multiple of kRun<T>; run k begins at
+/// x[of_x[k]] and at element of_row[k] of a row.
+struct Runs {
+  const int64_t *of_x, *of_row;
+  int64_t count, length;
+};
+
+template <class T>
+inline constexpr int64_t kRun = 64 / sizeof(T);
+
 template <class T>
 struct SpikeSums {
   /// The spikes among n elements as bits; returns whether all elements are 0 or 1.
@@ -30,6 +40,10 @@ struct SpikeSums {
   /// at least so many columns, of the kPanel that all of these have.
   void (*sum)(const T* panel, SpikeLists lists, int64_t rows, int64_t columns, const T* start, T* out,
               int64_t out_stride);
+
+  /// out[k] = the product of x and row events[k] of a matrix; or, to `add`, += that.
+  void (*dot)(const T* x, const T* matrix, int64_t row_stride, Runs runs, const uint16_t* events, int64_t count, T* out,
+              bool add);
 };
 
 /// Defined for every backend that CMakeLists.txt compiles spike_sums.cpp for.

@@ -4,7 +4,7 @@
 #include "../cpu/memory.h"
 #include "../cpu/parallel.h"
 #include "../cpu/products.h"
-#include "operators.h"
+#include "activity.h"
 
 namespace norse_fast::cpu {
 
@@ -13,7 +13,7 @@ template <class Launch>
 void run_lanes(Kernel<Launch> kernel, const Launch& launch) {
   constexpr int64_t kSmall = 1 << 15;  // neuron-steps, about 10 us
   constexpr int64_t kGranule = 64;     // lanes; whole cache lines for every dtype
-  constexpr int64_t kPortion = 1024;   // lanes, of which no more are taken at once than have to: whole blocks, and pages
+  constexpr int64_t kPortion = 1024;  // lanes, of which no more are taken at once than have to: whole blocks, and pages
   if (launch.steps * launch.lanes < kSmall) return kernel(launch, {0, launch.lanes});
   const int64_t threads = threads_for((launch.lanes + kGranule - 1) / kGranule);
   const int64_t share = ((launch.lanes + threads - 1) / threads + kGranule - 1) / kGranule * kGranule;
@@ -56,6 +56,14 @@ Tensor spike_product(const Tensor& spikes, const Tensor& grads) {
   return sum;
 }
 
+/// Calls f with the models that have a surrogate derivative: that of a linear model needs no step.
+template <class F>
+void for_each_spiking(F f) {
+  for (const ModelKernels& model : kernel_table()) {
+    if (!model.signature.linear) f(model);
+  }
+}
+
 }  // namespace
 
 STABLE_TORCH_LIBRARY(norse_fast, m) {
@@ -71,6 +79,7 @@ STABLE_TORCH_LIBRARY(norse_fast, m) {
   m.def("product(Tensor a, Tensor b) -> Tensor");
   m.def("spike_product(Tensor spikes, Tensor grads) -> Tensor");
   define_all(m);
+  for_each_spiking([&](const ModelKernels& model) { define<ActivityOperator>(m, model); });
 }
 
 STABLE_TORCH_LIBRARY_IMPL(norse_fast, CompositeExplicitAutograd, m) {
@@ -86,6 +95,7 @@ STABLE_TORCH_LIBRARY_IMPL(norse_fast, CPU, m) {
   m.impl("product", TORCH_BOX(&product));
   m.impl("spike_product", TORCH_BOX(&spike_product));
   implement_all(m);
+  for_each_spiking([&](const ModelKernels& model) { implement<ActivityOperator>(m, model); });
 }
 
 }  // namespace norse_fast::cpu

@@ -163,20 +163,26 @@ void for_each_operator(F f) {
   }
 }
 
+template <class Operator, class Library>
+void define(Library& library, const ModelKernels& model) {
+  library.def(schema_of<Operator>(model.signature).c_str());
+}
+
+template <class Operator, class Library>
+void implement(Library& library, const ModelKernels& model) {
+  const size_t index = &model - kernel_table().models;
+  library.impl((std::string(model.signature.name) + Operator::kSuffix).c_str(),
+               boxed_at<Operator>(index, std::make_index_sequence<kMaxModels>()));
+}
+
 template <class Library>
 void define_all(Library& library) {
-  for_each_operator(
-      [&](auto op, const ModelKernels& model) { library.def(schema_of<decltype(op)>(model.signature).c_str()); });
+  for_each_operator([&](auto op, const ModelKernels& model) { define<decltype(op)>(library, model); });
 }
 
 template <class Library>
 void implement_all(Library& library) {
-  for_each_operator([&](auto op, const ModelKernels& model) {
-    using Operator = decltype(op);
-    const size_t index = &model - kernel_table().models;
-    library.impl((std::string(model.signature.name) + Operator::kSuffix).c_str(),
-                 boxed_at<Operator>(index, std::make_index_sequence<kMaxModels>()));
-  });
+  for_each_operator([&](auto op, const ModelKernels& model) { implement<decltype(op)>(library, model); });
 }
 
 /// The table's address, as an operator can return it.

@@ -4,6 +4,7 @@
 // the output, and every output sums the weights that its list names, in the order of the weights.
 
 #include "spike_images.h"
+#include "spike_lists.h"
 
 namespace norse_fast::cpu {
 namespace {
@@ -39,22 +40,6 @@ class Meetings {
   const int64_t width_;
 };
 
-/// Lists of fixed room, filled one event at a time.
-class Lists {
- public:
-  Lists(int64_t count, int64_t room) : begin_(count), end_(count), events_(count * room) {
-    for (int64_t k = 0; k < count; ++k) begin_[k] = k * room;
-  }
-
-  void clear(int64_t count) { std::copy_n(begin_.data(), count, end_.data()); }
-  void add(int64_t list, int64_t event) { events_[end_[list]++] = static_cast<uint16_t>(event); }
-  SpikeLists all() const { return {begin_.data(), end_.data(), events_.data()}; }
-
- private:
-  const Scratch<int64_t> begin_, end_;
-  const Scratch<uint16_t> events_;
-};
-
 /// out (image, output channel, place) from weights (output channel, element).
 template <class T>
 void convolve(const Convolution& c, const Bits& images, const Matrix<T>& weights, const T* bias, T* out) {
@@ -67,7 +52,7 @@ void convolve(const Convolution& c, const Bits& images, const Matrix<T>& weights
   const Scratch<T> panels(kernels.panels() * kernels.panel_size());
   pack(watch, products, kernels, panels.data());
   parallel_ranges(watch, images.rows, [&](int64_t begin, int64_t end) {
-    Lists lists(places, c.elements());
+    RoomyLists lists(places, c.elements());
     const Scratch<T> waiting(places * kPanel<T>);
     for (int64_t image = begin; image < end; ++image) {
       lists.clear(places);
@@ -101,7 +86,7 @@ void convolve_gradients(const Convolution& c, const Bits& images, const T* grads
   Watch watch;
   const Scratch<T> totals(parts * panels * elements * kPanel<T>);
   parallel_ranges(watch, parts, [&](int64_t begin, int64_t end) {
-    Lists lists(elements, together * places);
+    RoomyLists lists(elements, together * places);
     const Scratch<T> packed(together * places * kPanel<T>);
     const T zeros[kPanel<T>] = {};
     for (int64_t part = begin; part < end; ++part) {

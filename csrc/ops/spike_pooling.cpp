@@ -71,9 +71,9 @@ void pool_image(const Plane& pool, const uint64_t* bits, int64_t first, T* out) 
   }
 }
 
-/// The same for the windows of one row of the output of a narrow image.
-template <class T>
-void spread_row(const Plane& pool, const uint64_t* bits, int64_t image, int64_t row, const T* grads, T* out) {
+/// Calls f with the pixel that the gradient of an output goes to, for those of one row of a narrow image in order.
+template <class F>
+void visit_sources_of_row(const Plane& pool, const uint64_t* bits, int64_t image, int64_t row, F f) {
   const Axis &rows = pool.rows, &columns = pool.columns;
   const Lines lines(pool, bits, image, row);
   uint64_t elements = 0;
@@ -83,26 +83,23 @@ void spread_row(const Plane& pool, const uint64_t* bits, int64_t image, int64_t 
     int64_t y = 0;
     uint64_t spikes = 0;
     for (; y < rows.kernel && !spikes; ++y) spikes = lines.words[y] >> shift & elements;
-    int64_t to;
     if (spikes) {
-      to = (row * rows.stride - rows.padding + (y - 1) * rows.dilation) * columns.size + left + __builtin_ctzll(spikes);
+      f((row * rows.stride - rows.padding + (y - 1) * rows.dilation) * columns.size + left + __builtin_ctzll(spikes));
     } else {
       const int64_t missing = left < 0 ? (-left + columns.dilation - 1) / columns.dilation : 0;
-      to = lines.first * columns.size + left + missing * columns.dilation;
+      f(lines.first * columns.size + left + missing * columns.dilation);
     }
-    out[to] += grads[column];
   }
 }
 
-template <class T>
-void spread_gradient(const Plane& pool, const uint64_t* bits, int64_t first, const T* grads, T* out) {
-  std::fill_n(out, pool.pixels(), T(0));
+/// The same for all outputs of an image.
+template <class F>
+void visit_sources(const Plane& pool, const uint64_t* bits, int64_t first, F f) {
   for (int64_t row = 0; row < pool.rows.outputs(); ++row) {
     if (is_narrow(pool)) {
-      spread_row(pool, bits, first, row, grads + row * pool.columns.outputs(), out);
+      visit_sources_of_row(pool, bits, first, row, f);
       continue;
     }
-    const T* from = grads + row * pool.columns.outputs();
     for (int64_t column = 0; column < pool.columns.outputs(); ++column) {
       int64_t to = -1;
       visit_window(pool.rows, pool.columns, row, column, [&](int64_t y, int64_t x) {
@@ -111,9 +108,15 @@ void spread_gradient(const Plane& pool, const uint64_t* bits, int64_t first, con
         if (to < 0 || spiked) to = pixel;
         return spiked;
       });
-      out[to] += *from++;
+      f(to);
     }
   }
+}
+
+template <class T>
+void spread_gradient(const Plane& pool, const uint64_t* bits, int64_t first, const T* grads, T* out) {
+  std::fill_n(out, pool.pixels(), T(0));
+  visit_sources(pool, bits, first, [&](int64_t pixel) { out[pixel] += *grads++; });
 }
 
 /// max_pool2d of images, (image, channel * row * column), whose bits are given, in the type of another tensor.
@@ -163,6 +166,52 @@ Tensor spike_max_pool2d_backward(const Tensor& bits, int64_t channels, const Siz
   return out;
 }
 
+/// Windows of two times two that do not overlap, nearly all that there are.
+bool is_halving(const Axis& a) {
+  return a.kernel == 2 && a.stride == 2 && a.padding == 0 && a.dilation == 1 && a.size <= kWordBits;
+}
+
+/// For a row of windows of two times two, from the bits of its two rows of spikes and of active elements.
+void mark_windows(uint64_t upper, uint64_t lower, uint64_t active_upper, uint64_t active_lower, int64_t width,
+                  uint8_t* out) {
+  const uint64_t spikes[] = {upper, upper >> 1, lower, lower >> 1};
+  const uint64_t active[] = {active_upper, active_upper >> 1, active_lower, active_lower >> 1};
+  uint64_t found = 0, marked = 0;
+  for (int k = 0; k < 4; ++k) {
+    marked |= spikes[k] & ~found & active[k];
+    found |= spikes[k];
+  }
+  marked |= ~found & active[0];
+  for (int64_t column = 0; column < width; ++column) out[column] = marked >> (2 * column) & 1;
+}
+
+/// Whether the gradient of each output goes to an element of the input that is active, from the bits of both, as bytes.
+Tensor spike_max_pool2d_active(const Tensor& bits, const Tensor& active, int64_t channels, const Sizes& size,
+                               const Sizes& kernel, const Sizes& stride, const Sizes& padding, const Sizes& dilation) {
+  const char* const name = "spike_max_pool2d_active";
+  const Plane pool = pool_of(name, channels, size, kernel, stride, padding, dilation);
+  const Bits images = bits_of(name, bits, channels * pool.pixels()), wanted = bits_of(name, active, images.columns);
+  require(images.rows == wanted.rows, name, ": not as many images are active as there are");
+  const Tensor out = empty({images.rows, channels * pool.places()}, ScalarType::Byte, locate(bits));
+  Watch watch;
+  parallel(watch, images.rows * channels, [&](int64_t k) {
+    uint8_t* to = static_cast<uint8_t*>(out.data_ptr()) + k * pool.places();
+    const int64_t image = k / channels, first = k % channels * pool.pixels(), size = pool.columns.size;
+    if (is_halving(pool.rows) && is_halving(pool.columns)) {
+      const int64_t width = pool.columns.outputs();
+      for (int64_t row = 0, upper = first; row < pool.rows.outputs(); ++row, upper += 2 * size, to += width) {
+        mark_windows(read_bits(images.row(image), upper, size), read_bits(images.row(image), upper + size, size),
+                     read_bits(wanted.row(image), upper, size), read_bits(wanted.row(image), upper + size, size), width,
+                     to);
+      }
+      return;
+    }
+    visit_sources(pool, images.row(image), first,
+                  [&](int64_t pixel) { *to++ = is_set(wanted.row(image), first + pixel); });
+  });
+  return out;
+}
+
 }  // namespace
 
 STABLE_TORCH_LIBRARY_FRAGMENT(norse_fast, m) {
@@ -173,11 +222,15 @@ STABLE_TORCH_LIBRARY_FRAGMENT(norse_fast, m) {
       "spike_max_pool2d_backward(Tensor bits, int channels, int[] size, Tensor grads, int[] kernel, int[] stride, "
       "int[] "
       "padding, int[] dilation) -> Tensor");
+  m.def(
+      "spike_max_pool2d_active(Tensor bits, Tensor active, int channels, int[] size, int[] kernel, int[] stride, int[] "
+      "padding, int[] dilation) -> Tensor");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(norse_fast, CPU, m) {
   m.impl("spike_max_pool2d", TORCH_BOX(&spike_max_pool2d));
   m.impl("spike_max_pool2d_backward", TORCH_BOX(&spike_max_pool2d_backward));
+  m.impl("spike_max_pool2d_active", TORCH_BOX(&spike_max_pool2d_active));
 }
 
 }  // namespace norse_fast::cpu

@@ -4,7 +4,7 @@
 #include <atomic>
 #include <tuple>
 
-#include "spike_bits.h"
+#include "spike_lists.h"
 
 namespace norse_fast::cpu {
 namespace {
@@ -24,58 +24,6 @@ struct Cut {
   static constexpr int64_t kMostListed = 1 << 15;  // a list has 16 bits for each
 };
 
-/// The spikes of every row, block after block.
-class Lists {
- public:
-  Lists(Watch& watch, const Bits& bits, int64_t block)
-      : rows_(bits.rows),
-        blocks_(std::max<int64_t>((bits.columns + block - 1) / block, 1)),  // also where there are no columns
-        begin_(rows_ * blocks_ + 1),
-        events_(count(watch, bits, block)) {
-    for_each(watch, bits, block, [&](int64_t place, const uint64_t* from, int64_t words) {
-      uint16_t* to = events_.data() + begin_[place];
-      for (int64_t w = 0; w < words; ++w) {
-        for (uint64_t left = from[w]; left; left &= left - 1) {
-          *to++ = static_cast<uint16_t>(w * kWordBits + __builtin_ctzll(left));
-        }
-      }
-    });
-  }
-
-  int64_t blocks() const { return blocks_; }
-  SpikeLists from(int64_t block, int64_t row) const {
-    const int64_t* begin = begin_.data() + block * rows_ + row;
-    return {begin, begin + 1, events_.data()};
-  }
-
- private:
-  /// Calls f(place of the list, its words, how many).
-  template <class F>
-  void for_each(Watch& watch, const Bits& bits, int64_t block, F f) {
-    const int64_t words = block / kWordBits;
-    parallel(watch, rows_, [&](int64_t r) {
-      for (int64_t b = 0; b < blocks_; ++b) {
-        f(b * rows_ + r, bits.row(r) + b * words, std::min(words, bits.stride() - b * words));
-      }
-    });
-  }
-
-  /// Finds where the lists begin; returns how long they are together.
-  int64_t count(Watch& watch, const Bits& bits, int64_t block) {
-    for_each(watch, bits, block, [&](int64_t place, const uint64_t* from, int64_t words) {
-      begin_[place + 1] = 0;
-      for (int64_t w = 0; w < words; ++w) begin_[place + 1] += __builtin_popcountll(from[w]);
-    });
-    begin_[0] = 0;
-    for (int64_t k = 0; k < rows_ * blocks_; ++k) begin_[k + 1] += begin_[k];
-    return begin_[rows_ * blocks_];
-  }
-
-  const int64_t rows_, blocks_;
-  const Scratch<int64_t> begin_;
-  const Scratch<uint16_t> events_;
-};
-
 /// For every row of bits the sum of the rows of x that they name: to out[row, column of x], from the bias on; or,
 /// `transposed`, to out[column, row], or, to `add`, += that.
 template <class T>
@@ -84,7 +32,7 @@ void sum_rows(const Bits& bits, const Matrix<T>& x, const T* bias, double densit
   const SpikeSums<T> sums = spike_sums<T>();
   Watch watch;
   const Cut cut(bits, density, !transposed);
-  const Lists lists(watch, bits, cut.block);
+  const RowLists lists(watch, bits, cut.block);
   const int64_t chunks = (bits.rows + cut.rows - 1) / cut.rows;
   parallel_ranges(watch, x.panels() * chunks, [&](int64_t begin, int64_t end) {
     // A panel of the whole matrix serves all rows; where that is long, one of a block serves some.
@@ -126,7 +74,7 @@ void sum_rows(const Bits& bits, const Matrix<T>& x, const T* bias, double densit
 template <class T>
 void gather_rows(const Bits& bits, const T* weight, int64_t columns, const T* bias, T* out) {
   Watch watch;
-  const Lists lists(watch, bits, Cut::kMostListed);
+  const RowLists lists(watch, bits, Cut::kMostListed);
   parallel_ranges(watch, columns, [&](int64_t begin, int64_t end) {
     for (int64_t c = begin; c < end; ++c) {
       const T* row = weight + c * bits.columns;

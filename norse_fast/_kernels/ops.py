@@ -66,6 +66,12 @@ def register_fakes(name: str, states: int, params: int, thresholds: int) -> None
         of_spikes = [input.new_empty((steps, *step), dtype=dtype) for _ in range(thresholds if spikes else 0)]
         return (grad_input, *(input.new_empty(step, dtype=dtype) for _ in range(states)), grad_params, of_spikes)
 
+    def activity(input: torch.Tensor, *args: Any) -> torch.Tensor:
+        _check_devices(input, args)
+        return input.new_empty(input.shape, dtype=torch.uint8)
+
+    if hasattr(torch.ops.norse_fast, f"{name}_activity"):  # models with spikes
+        torch.library.register_fake(f"norse_fast::{name}_activity", activity)
     torch.library.register_fake(f"norse_fast::{name}_forward", forward)
     torch.library.register_fake(f"norse_fast::{name}_backward", backward)
 
@@ -161,9 +167,27 @@ def register_shared_fakes() -> None:
         _check_devices(bits, grads)
         return grads.new_empty(bits.shape[0], channels, *size)
 
+    def spike_max_pool2d_active(
+        bits: torch.Tensor, active: torch.Tensor, channels: Any, size: Any, *how: Any
+    ) -> torch.Tensor:
+        _check_devices(bits, active)
+        out = [(n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in zip(size, *how)]
+        return bits.new_empty(bits.shape[0], channels * out[0] * out[1], dtype=torch.uint8)
+
+    def active_linear(active: torch.Tensor, columns: Any, grads: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        _check_devices(active, grads, weight)
+        return grads.new_empty(active.shape[0], columns)
+
+    def active_conv2d(
+        active: torch.Tensor, size: Any, grads: torch.Tensor, weight: torch.Tensor, *how: Any
+    ) -> torch.Tensor:
+        _check_devices(active, grads, weight)
+        return grads.new_empty(active.shape[0], weight.shape[1], *size)
+
     for fake in (
         *(spike_bits, spike_linear, spike_outer, spike_values, spike_conv2d, spike_conv2d_outer),
-        *(spike_max_pool2d, spike_max_pool2d_backward, conv2d_input),
+        *(spike_max_pool2d, spike_max_pool2d_backward, spike_max_pool2d_active),
+        *(conv2d_input, active_linear, active_conv2d),
     ):
         torch.library.register_fake(f"norse_fast::{fake.__name__}", fake)
     torch.library.register_fake("norse_fast::product", product)

@@ -32,6 +32,7 @@ from .qif import *
 from .receptive_field import *
 from .regularization import *
 from .reset import *
+from .sparse_gradients import *
 from .spike_products import *
 from .spikes_to_times_decoder import *
 from .stdp import *

@@ -23,6 +23,7 @@ from torch.nn.grad import conv2d_input, conv2d_weight
 
 from .._kernels.autograd import beyond_kernels, in_transform, wants_more
 from .._kernels.extension import has_kernels
+from .._kernels.sparse_backward import needed
 
 __all__ = ["dense_products", "spike_avg_pool2d", "spike_conv2d", "spike_linear", "spike_max_pool2d"]
 
@@ -41,6 +42,8 @@ _LARGE = 1 << 22
 _WORK_OF_POOLS = 100
 # PyTorch's gradient of images is for so many channels, or a multiple; it computes what is missing as well.
 _CHANNELS_TOGETHER = 16
+#: The weights of an input from which on its gradient is computed where it is needed; with fewer, it takes little time anyway.
+LEAST_WEIGHTS = 64
 # Events for which the lists of an image have room; those of a larger one would leave the caches.
 _MOST_LISTED = 1 << 22
 
@@ -119,7 +122,8 @@ def spike_linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | Non
         rows = x.reshape(-1, x.shape[-1])
         most = MOST_SPIKES if rows.shape[0] >= MANY_ROWS else MOST_SPIKES_OF_FEW_ROWS
         if (spikes := _as_bits(rows, most)) is not None:
-            y: torch.Tensor = _SpikeLinear.apply(_link(rows), weight, bias, rows.shape[1], *spikes)
+            active = _active_bits(rows.shape, weight)
+            y: torch.Tensor = _SpikeLinear.apply(_link(rows), weight, bias, rows.shape[1], *spikes, active)
             return y.view(*x.shape[:-1], weight.shape[0])
     return torch.nn.functional.linear(_as_numbers(x, weight.dtype), weight, bias)
 
@@ -171,7 +175,8 @@ def spike_conv2d(
         few = weight.shape[0] < MANY_OUTPUTS and x.shape[0] * weight.shape[0] * x[0, 0].numel() < _LARGE
         spikes = _as_bits(x.reshape(x.shape[0], -1), MOST_SPIKES_OF_FEW_OUTPUTS if few else MOST_SPIKES_OF_IMAGES)
     if spikes is not None:
-        summed: torch.Tensor = _SpikeConv2d.apply(_link(x), weight, bias, list(x.shape), how, spikes[0])
+        active = _active_bits((x.shape[0], math.prod(x.shape[1:])), weight)
+        summed: torch.Tensor = _SpikeConv2d.apply(_link(x), weight, bias, list(x.shape), how, spikes[0], active)
         return summed
     return torch.nn.functional.conv2d(_as_numbers(x, weight.dtype), weight, bias, stride, padding, dilation, groups)
 
@@ -211,6 +216,8 @@ def spike_max_pool2d(
         if fits and _is_listable(x.shape, (1, x.shape[1], *how[0]), *how[1:]):
             spikes = _as_bits(x.reshape(x.shape[0], -1), 1.0)
     if spikes is not None:
+        if (active := needed.get()) is not None:
+            active.pool(spikes[0], x.shape, how)
         pooled: torch.Tensor = _SpikeMaxPool2d.apply(_link(x), x.new_empty(0), list(x.shape), how, spikes[0])
         return pooled
     return torch.nn.functional.max_pool2d(x, kernel_size, stride, padding, dilation)
@@ -281,16 +288,19 @@ def _may_sum(work: int, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tenso
     """Whether to ask for spikes; else the reason is told."""
     if torch.compiler.is_compiling():
         return False
-    why = _why_not_sum(work, x, weight, bias)
+    why = "too small" if work < LEAST_WORK or x.numel() == 0 else _why_not_sum(x, weight, bias)
     if why is not None:
         _tell(why)
     return why is None
 
 
-def _why_not_sum(work: int, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> str | None:
+def may_sum(x: torch.Tensor) -> bool:
+    """Whether kernels take such a tensor, and nothing is at work that asks for PyTorch's own operators."""
+    return not torch.compiler.is_compiling() and x.numel() > 0 and _why_not_sum(x, x, None) is None
+
+
+def _why_not_sum(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> str | None:
     """Whether these are tensors that kernels take, and nothing is at work that asks for PyTorch's own operators."""
-    if work < LEAST_WORK or x.numel() == 0:
-        return "too small"
     if _dense.get():
         return "dense_products()"
     tensors = (x, weight) if bias is None else (x, weight, bias)
@@ -330,6 +340,13 @@ def _as_bits(x: torch.Tensor, most: float) -> tuple[torch.Tensor, float] | None:
 _NOT_BINARY = -1
 
 
+def _active_bits(shape: Sequence[int], weight: torch.Tensor) -> torch.Tensor | None:
+    """Where the gradient of a matrix of spikes is needed; None: everywhere, or it is as fast to compute it everywhere."""
+    active = needed.get()
+    few = weight[:, 0].numel() < LEAST_WEIGHTS
+    return None if active is None or few else active.bits(*shape)
+
+
 def _as_numbers(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return x.to(dtype) if x.dtype in (torch.bool, torch.uint8) else x
 
@@ -363,7 +380,7 @@ class _Values(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> Any:
-        return gradient, None, None, None
+        return gradient if ctx.needs_input_grad[0] else None, None, None, None
 
 
 class _SpikeLinear(torch.autograd.Function):
@@ -376,24 +393,29 @@ class _SpikeLinear(torch.autograd.Function):
         columns: int,
         bits: torch.Tensor,
         density: float,
+        active: torch.Tensor | None,
     ) -> torch.Tensor:
-        ctx.save_for_backward(link, weight, bits)
+        ctx.save_for_backward(link, weight, bits, active)
         ctx.columns, ctx.density = columns, density
         y: torch.Tensor = torch.ops.norse_fast.spike_linear(bits, columns, weight, bias, density)
         return y
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> Any:
-        link, weight, bits = ctx.saved_tensors
+        link, weight, bits, active = ctx.saved_tensors
         want_x, want_weight, want_bias = ctx.needs_input_grad[:3]
-        grad_x = gradient @ weight if want_x else None
+        more = wants_more((gradient,))
+        grad_x = grad_weight = None
+        if want_x and active is not None and not more:
+            grad_x = torch.ops.norse_fast.active_linear(active, ctx.columns, gradient, weight)
+        elif want_x:
+            grad_x = gradient @ weight
         grad_bias = gradient.sum(0) if want_bias else None
-        grad_weight = None
-        if want_weight and wants_more((gradient,)):
+        if want_weight and more:
             grad_weight = gradient.mT @ _Values.apply(link, bits, (bits.shape[0], ctx.columns), weight)
         elif want_weight:
             grad_weight = torch.ops.norse_fast.spike_outer(bits, ctx.columns, gradient, ctx.density)
-        return grad_x, grad_weight, grad_bias, None, None, None
+        return grad_x, grad_weight, grad_bias, None, None, None, None
 
 
 class _SpikeConv2d(torch.autograd.Function):
@@ -406,30 +428,34 @@ class _SpikeConv2d(torch.autograd.Function):
         shape: list[int],
         how: list[list[int]],
         bits: torch.Tensor,
+        active: torch.Tensor | None,
     ) -> torch.Tensor:
-        ctx.save_for_backward(link, weight, bits)
+        ctx.save_for_backward(link, weight, bits, active)
         ctx.shape, ctx.how = shape, how
         y: torch.Tensor = torch.ops.norse_fast.spike_conv2d(bits, shape[2:], weight, bias, *how)
         return y
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> Any:
-        link, weight, bits = ctx.saved_tensors
+        link, weight, bits, active = ctx.saved_tensors
         want_x, want_weight, want_bias = ctx.needs_input_grad[:3]
+        more = wants_more((gradient,))
         grad_bias = gradient.sum((0, 2, 3)) if want_bias else None
         grad_x = grad_weight = None
-        if want_x and (ctx.shape[1] % _CHANNELS_TOGETHER == 0 or wants_more((gradient,))):
+        if want_x and active is not None and not more:
+            grad_x = torch.ops.norse_fast.active_conv2d(active, ctx.shape[2:], gradient, weight, *ctx.how)
+        elif want_x and (more or ctx.shape[1] % _CHANNELS_TOGETHER == 0):
             grad_x = conv2d_input(ctx.shape, weight, gradient, *ctx.how)
         elif want_x:
             grad_x = torch.ops.norse_fast.conv2d_input(ctx.shape[2:], weight, gradient, *ctx.how)
-        if want_weight and wants_more((gradient,)):
+        if want_weight and more:
             values = _Values.apply(link, bits, ctx.shape, weight)
             grad_weight = conv2d_weight(values, weight.shape, gradient, *ctx.how)
         elif want_weight:
             channels, *size = ctx.shape[1:]
             kernel = list(weight.shape[2:])
             grad_weight = torch.ops.norse_fast.spike_conv2d_outer(bits, channels, size, gradient, kernel, *ctx.how)
-        return grad_x, grad_weight, grad_bias, None, None, None
+        return grad_x, grad_weight, grad_bias, None, None, None, None
 
 
 class _SpikeMaxPool2d(torch.autograd.Function):

@@ -8,6 +8,7 @@ what lies between two layers whose calls may influence each other.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -16,7 +17,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import nn
-from torch.nn.modules import module as nn_module
 from torch.utils import _pytree as pytree
 
 from .._kernels.neuron import SEQUENCES
@@ -25,7 +25,9 @@ from .._kernels.recurrent import RECURRENT, check_weights, project, stack_states
 from ..functional.leaky_integrator import li_feed_forward_step
 from ..functional.spike_products import Found, listening
 from ..utils.state import _is_module_stateful
-from ._spikes import is_product, may_return_spikes, over_spikes, sums_spikes
+from ._hooks import is_replaced, is_watched, starts_as_usual
+from ._sparse_backward import Called, Follower
+from ._spikes import COUNTERPARTS, is_product, may_return_spikes, over_spikes, sums_spikes
 from .delay import Delay, DelayCell, DelayedLinear, DelayedLinearCell
 from .leaky_integrator import LILinearCell
 from .lif_mc import CoupledCell
@@ -300,28 +302,11 @@ class Layer:
     alone: bool = True
     call: Callable[..., Any] | None = None
 
-
-def _is_watched(module: nn.Module) -> bool:
-    """Whether hooks of the module or of all modules are called with it."""
-    return bool(
-        module._forward_hooks
-        or module._forward_pre_hooks
-        or module._backward_hooks
-        or module._backward_pre_hooks
-        or nn_module._global_forward_hooks
-        or nn_module._global_forward_pre_hooks
-        or nn_module._global_backward_hooks
-        or nn_module._global_backward_pre_hooks
-    )
-
-
-# As it was imported: tracers, as that of nirtorch, replace it to see the calls of all modules.
-_CALL = nn.Module.__call__
-
-
-def _is_replaced(module: nn.Module) -> bool:
-    """Whether a call of the instance does something else than the forward of its class."""
-    return "forward" in module.__dict__ or type(module).__call__ is not _CALL
+    @property
+    def called(self) -> Called:
+        """The module, and the class as which it is called."""
+        kind = type(self.module)
+        return self.module, kind if self.call is None else COUNTERPARTS[kind]
 
 
 def _find_rule(module: nn.Module) -> Rule | None:
@@ -333,9 +318,9 @@ def _find_rule(module: nn.Module) -> Rule | None:
 
 def _find_obstacle(module: nn.Module, rule: Rule | None) -> Obstacle | None:
     for part in module.modules():
-        if _is_watched(part):
+        if is_watched(part):
             return Obstacle("hooks watch each step")
-        if _is_replaced(part):
+        if is_replaced(part):
             return Obstacle("its forward was replaced")
         if "parametrizations" in part._modules:
             return Obstacle("a parametrization computes its weights at each step")
@@ -350,14 +335,7 @@ def _decide(name: str, module: nn.Module) -> Layer:
     if rule is None or obstacle is not None:
         assert obstacle is not None
         return Layer(name, module, stateful, None, *obstacle)
-    return Layer(name, module, stateful, rule.over_time, rule.why, alone=_starts_as_usual(module))
-
-
-def _starts_as_usual(module: nn.Module) -> bool:
-    """Whether the initial state is one of norse_fast, which draws no random numbers as others might."""
-    fallback = getattr(module, "state_fallback", None)
-    function = getattr(fallback, "__func__", fallback)
-    return function is None or function.__module__.startswith("norse_fast.")
+    return Layer(name, module, stateful, rule.over_time, rule.why, alone=starts_as_usual(module))
 
 
 def _is_open(module: nn.Module, is_model: bool) -> bool:
@@ -368,7 +346,7 @@ def _is_open(module: nn.Module, is_model: bool) -> bool:
     else:
         # A stateful module in a container without states hands a tuple to the next one.
         listed = type(module) is nn.Sequential and not any(_is_module_stateful(m) for m in module)
-    return listed and not _is_watched(module) and not _is_replaced(module)
+    return listed and not is_watched(module) and not is_replaced(module)
 
 
 def _expand(name: str, module: nn.Module, is_model: bool = False) -> Iterator[tuple[str, nn.Module]]:
@@ -492,13 +470,14 @@ def _run_layers(
     hidden: dict[int, Any] = {-1: x}
     weights = {} if all(layer.alone for layer in layers) else _weights(layers)
     index = 0
+    follower = Follower(SNNCell)
     while index < len(layers):
         end, result = index, NotImplemented
         if layers[index].over_time is None:
             while end + 1 < len(layers) and layers[end + 1].over_time is None:
                 end += 1
         elif isinstance(x, torch.Tensor) and x.layout is torch.strided:
-            result = _run_over_time(layers[index], x, states, index, found)
+            result = _run_over_time(layers, x, states, index, follower, hidden_ends, found)
         if result is NotImplemented:
             outputs = _run_steps(layers, x, states, range(index, end + 1), hidden_ends)
             result = outputs[end]
@@ -511,17 +490,42 @@ def _run_layers(
     return ([hidden[end] for end in hidden_ends] if hidden_ends else x), new_state
 
 
-def _run_over_time(layer: Layer, x: torch.Tensor, states: list[Any], index: int, found: Findings) -> Any:
+def _run_over_time(
+    layers: list[Layer],
+    x: torch.Tensor,
+    states: list[Any],
+    index: int,
+    follower: Follower,
+    hidden_ends: list[int],
+    found: Findings,
+) -> Any:
+    layer, state = layers[index], states[index]
     assert layer.over_time is not None
-    if not layer.stateful:
-        if (layer.call is None and not is_product(layer.module)) or torch.compiler.is_compiling():
-            return layer.over_time(layer.module, x)
-        with listening(found.setdefault(layer.name, []).append):
-            return layer.over_time(layer.call or layer.module, x)
-    result = layer.over_time(layer.module, x, states[index])
-    if result is not NotImplemented:
+    later = _later(layers, index, hidden_ends)
+    if layer.stateful:
+        run = functools.partial(layer.over_time, layer.module, x, state)
+    elif (layer.call is None and not is_product(layer.module)) or torch.compiler.is_compiling():
+        run = functools.partial(layer.over_time, layer.module, x)
+    else:
+        run = functools.partial(_listen, found.setdefault(layer.name, []), layer, x)
+    result = follower.call(run, layer.called, x, state, later)
+    if layer.stateful and result is not NotImplemented:
         result, states[index] = result
     return result
+
+
+def _listen(found: list[Found], layer: Layer, x: torch.Tensor) -> Any:
+    assert layer.over_time is not None
+    with listening(found.append):
+        return layer.over_time(layer.call or layer.module, x)
+
+
+def _later(layers: list[Layer], index: int, hidden_ends: list[int]) -> Iterator[Called]:
+    """The modules after a layer, while they run over all time steps and nobody else sees what goes into them."""
+    for before, layer in enumerate(layers[index + 1 :], index):
+        if layer.over_time is None or before in hidden_ends:
+            return
+        yield layer.called
 
 
 def _run_steps(

@@ -21,6 +21,7 @@ from ._layers import (
     plan,
     run,
 )
+from ._sparse_backward import explain
 from ._spikes import COUNTERPARTS, describe, is_product, sums_spikes
 
 __all__ = ["Lift", "register_stateless"]
@@ -92,7 +93,7 @@ class Lift(torch.nn.Module):
             if layer.over_time is None:
                 runs = "stepped"
             elif layer.call is not None or is_product(layer.module):
-                why += f"; {describe(_FOUND.get(self, {}).get(layer.name, ()))}"
+                why += f"; {describe(_FOUND.get(self, {}).get(layer.name, ()))}{explain(layer.module)}"
             elif type(layer.module) in COUNTERPARTS:
                 why += "; dense: " + ("no spikes come in" if sums_spikes(layer.module) else "its options")
             rows.append((layer.name or "-", type(layer.module).__name__, runs, why))

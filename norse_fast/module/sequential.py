@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -9,6 +10,8 @@ import torch
 from torch.utils.hooks import RemovableHandle
 
 from ..utils.state import _is_module_stateful
+from ._sparse_backward import Follower, reads_spikes
+from .snn import SNN
 
 __all__ = ["RecurrentSequential", "RecurrentSequentialState", "SequentialState"]
 
@@ -108,14 +111,29 @@ class SequentialState(torch.nn.Sequential):
             ValueError: the list of states has another length.
         """
         states = self._as_states(state)
+        modules = list(self._modules.values())
+        if torch.is_grad_enabled() and not self.return_hidden and reads_spikes(modules):
+            return self._follow_spikes(modules, input_tensor, states)
         hidden = []
-        for index, module in enumerate(self):
+        for index, module in enumerate(modules):
             if _is_module_stateful(module):
                 input_tensor, states[index] = module(input_tensor, states[index])
             else:
                 input_tensor = module(input_tensor)
             hidden.append(input_tensor)
         return (hidden if self.return_hidden else input_tensor), states
+
+    @staticmethod
+    def _follow_spikes(modules: list[Any], x: Any, states: list[Any]) -> tuple[Any, list[Any]]:
+        follower = Follower(SNN)
+        called = [(module, type(module)) for module in modules]
+        for index, module in enumerate(modules):
+            arguments = (x, states[index]) if _is_module_stateful(module) else (x,)
+            run = functools.partial(module, *arguments)
+            x = follower.call(run, called[index], x, states[index], called[index + 1 :])
+            if len(arguments) > 1:
+                x, states[index] = x
+        return x, states
 
     if TYPE_CHECKING:
 

@@ -1,0 +1,124 @@
+"""Where the gradient of spikes is needed: at the neurons whose surrogate derivative is not zero.
+
+The product that reads the spikes of a neuron gives their gradient, and the neuron multiplies it by its surrogate derivative.
+Where that is zero, the gradient need not be computed. Only who calls both, the neuron and the product, knows that nobody else
+reads the spikes, so it is the containers of modules that tell a product of it.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from ..functional._surrogate import Method
+from ..functional.threshold import ALIASES, SURROGATES, threshold
+from .neuron import Neuron
+
+__all__ = ["Active", "decision", "find_active", "needed", "reason_against", "share_threshold"]
+
+#: The share of active neurons up to which gradients are computed at them alone; with more, a dense product is as fast.
+MOST_ACTIVE = 0.25
+#: How much of the integral of a surrogate derivative a threshold may drop.
+MOST_LOST = 0.15
+#: Surrogates whose derivative is zero far from the threshold.
+COMPACT = frozenset({"rectangle", "triangle", "triangle_width"})
+_COMPACT_NUMBERS = {SURROGATES[name] for name in COMPACT}
+# A part of so many tells first whether too many neurons are active, in a part of the time.
+_PARTS = 16
+
+#: Derivatives up to this share of the largest count as zero.
+share_threshold = contextvars.ContextVar("sparse_backward", default=0.0)
+#: Where the gradient of the input of the next product is needed; None: everywhere.
+needed: contextvars.ContextVar[Active | None] = contextvars.ContextVar("needed", default=None)
+
+
+def decision(share: float) -> str:
+    """Where the gradient is computed if such a share of the neurons is active, in a few words."""
+    return f"where {share:.1%} are active" if share <= MOST_ACTIVE else f"everywhere: {share:.0%} are active"
+
+
+class Active:
+    """Where the gradient of spikes is needed.
+
+    Args:
+        where: bytes, in the order of the spikes.
+    """
+
+    def __init__(self, where: torch.Tensor) -> None:
+        self.where = where
+        self.share: float | None = None
+
+    def bits(self, rows: int, columns: int) -> torch.Tensor | None:
+        """As bits, for a matrix of spikes; None where too many are active."""
+        bits, count = torch.ops.norse_fast.spike_bits(self.where.view(rows, columns), 1.0)
+        self.share = int(count) / max(rows * columns, 1)
+        return bits if self.share <= MOST_ACTIVE else None
+
+    def pool(self, bits: torch.Tensor, shape: Sequence[int], how: Sequence[list[int]]) -> None:
+        """Go on to where the gradient of a maximum pool of images is needed, whose spikes are given as bits."""
+        active, _ = torch.ops.norse_fast.spike_bits(self.where.view(shape[0], -1), 1.0)
+        self.where = torch.ops.norse_fast.spike_max_pool2d_active(bits, active, shape[1], shape[2:], *how)
+
+
+@functools.lru_cache(maxsize=128)
+def _lost(method: str, alpha: float, share: float) -> float:
+    """The part of the integral over [-1, 1] of a surrogate derivative that lies where it is below a share of its largest."""
+    with torch.enable_grad():
+        u = torch.linspace(-1, 1, 4001, dtype=torch.float64, requires_grad=True)
+        derivative = torch.autograd.grad(threshold(u, method, alpha).sum(), u)[0].abs()
+    total = float(derivative.sum())
+    return float(derivative[derivative <= share * derivative.max()].sum()) / total if total > 0 else 0.0
+
+
+def reason_against(method: Method, alpha: Any, share: float) -> str | None:
+    """Why the gradient of spikes with this surrogate is computed everywhere; None where it need not be."""
+    if callable(method):
+        return "the surrogate is a function"
+    if isinstance(alpha, torch.Tensor) and alpha.requires_grad:
+        return "alpha gets a gradient"
+    method = ALIASES.get(method, method)
+    if method in COMPACT:
+        return None
+    if share == 0:
+        return f"the derivative of {method!r} is zero nowhere"
+    if method == "heaviside":
+        return "there is no gradient"
+    values = alpha.detach().double().flatten() if isinstance(alpha, torch.Tensor) else torch.tensor([float(alpha)])
+    lost = max((_lost(method, float(a), share) for a in values.unique()), default=0.0)
+    if lost > MOST_LOST:
+        return f"threshold {share:g} would drop {lost:.0%} of the derivative of {method!r}"
+    return None
+
+
+def find_active(neuron: Neuron, x: torch.Tensor, state: Any, p: Any, dt: float) -> tuple[Active | None, float | None]:
+    """Where the gradient of the spikes of a sequence is needed, and else the share of active neurons of a sample.
+
+    Args:
+        neuron: that of the sequence.
+        x: its input.
+        state: its state before the first step.
+        p: its parameters.
+        dt: the length of a step in seconds.
+    """
+    with torch.no_grad():
+        surrogate, example, values, params, alpha = neuron.prepare(x[0], state, p, dt)
+        x = x.detach()
+        if example.dtype != x.dtype:
+            return None, None
+        share = 0.0 if surrogate in _COMPACT_NUMBERS else share_threshold.get()
+        activity = getattr(torch.ops.norse_fast, f"{neuron.name}_activity")
+
+        def mark(first: int | None) -> torch.Tensor:
+            few = [t[:first] if t.shape == example.shape else t for t in (*values, *params, alpha)]
+            where: torch.Tensor = activity(x[:, :first], *few, surrogate, share, dt, True)
+            return where
+
+        if x.shape[1] >= _PARTS:
+            part = float(mark(x.shape[1] // _PARTS).float().mean())
+            if part > 1.5 * MOST_ACTIVE:
+                return None, part
+        return Active(mark(None)), None
