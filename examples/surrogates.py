@@ -95,8 +95,10 @@ def train(case: str, seed: int) -> list[float]:
         model[0].weight *= 8
         model[2].weight *= 8
     optimizer = torch.optim.Adam(
-        [{"params": p, "lr": 0.05 if "layer" in name or "original" in name or "alpha" in name else 0.003}
-         for name, p in model.named_parameters()]
+        [
+            {"params": p, "lr": 0.05 if "layer" in name or "original" in name or "alpha" in name else 0.003}
+            for name, p in model.named_parameters()
+        ]
     )
     accuracies = []
     for _ in range(options.epochs):
@@ -108,3 +110,37 @@ def train(case: str, seed: int) -> list[float]:
         optimizer.step()
         accuracies.append((answers.argmax(1) == classes).float().mean().item())
     return accuracies
+
+
+curves: dict[str, list[list[float]]] = {}
+with progress() as bar:
+    task = bar.add_task("training", total=len(CASES) * SEEDS)
+    for case in CASES:
+        curves[case] = []
+        for seed in range(SEEDS):
+            curves[case].append(train(case, seed))
+            bar.update(task, advance=1, description=case)
+final = {case: [100 * statistics.mean(run[-20:]) for run in runs] for case, runs in curves.items()}
+print("accuracy in the last 20 updates, mean, least and most of the seeds, in %")
+for case, values in final.items():
+    print(f"{case}: {statistics.mean(values):.1f} ({min(values):.1f} to {max(values):.1f})")
+
+figure, (learning, result) = plt.subplots(1, 2, figsize=(11, 4.5), width_ratios=(3, 2))
+shown = {"atan": BLUE, "super, alpha 100": GREY, "several_gaussians": GREEN, "atan, learned time constants": ORANGE}
+WINDOW = 10
+for case, color in shown.items():
+    mean = 100 * torch.tensor(curves[case]).mean(0)
+    smooth = mean.unfold(0, min(WINDOW, options.epochs), 1).mean(1)
+    learning.plot(torch.arange(len(smooth)) + options.epochs - len(smooth), smooth, color=color, label=case)
+learning.set(xlabel="update", ylabel="accuracy in %", ylim=(0, 100))
+learning.legend()
+learning.set_title("Mean of three seeds", loc="left")
+for row, (case, values) in enumerate(final.items()):
+    color = shown.get(case, "black")
+    result.plot(values, [row] * len(values), "o", color=color, ms=4, alpha=0.6)
+    result.plot(statistics.mean(values), row, "|", color=color, ms=14)
+result.set_yticks(range(len(final)), list(final))
+result.invert_yaxis()
+result.set_xlabel("accuracy in the last updates in %")
+result.set_title("Each seed, and their mean", loc="left")
+save(figure, options.output)

@@ -63,7 +63,7 @@ def surrogate_index(method: Any) -> int | Derivative:
     except (KeyError, TypeError):
         pass
     if callable(method) and not isinstance(method, type):
-        return method  # type: ignore[no-any-return]
+        return method
     if isinstance(method, str) and method == "adjoint":
         raise NotImplementedError(
             "method: got 'adjoint', which norse_fast does not implement; use a surrogate gradient through time, for "
