@@ -18,7 +18,7 @@ import norse_fast as nf
 CLASSES, GROUPS, GROUP, HIDDEN, BATCH, SEEDS = 8, 4, 6, 64, 64, 3
 INPUTS = GROUPS * GROUP
 
-options = arguments(__doc__, epochs=150, steps=60, epoch="updates of the weights")
+options = arguments(__doc__, epochs=200, steps=60, epoch="updates of the weights")
 gap = max(1, options.steps // 6)  # between the spikes of two groups
 
 
@@ -125,7 +125,7 @@ print("accuracy in the last 20 updates, mean, least and most of the seeds, in %"
 for case, values in final.items():
     print(f"{case}: {statistics.mean(values):.1f} ({min(values):.1f} to {max(values):.1f})")
 
-figure, (learning, result) = plt.subplots(1, 2, figsize=(11, 4.5), width_ratios=(3, 2))
+figure, (learning, result) = plt.subplots(1, 2, figsize=(9, 3.8), width_ratios=(3, 2))
 shown = {"atan": BLUE, "super, alpha 100": GREY, "several_gaussians": GREEN, "atan, learned time constants": ORANGE}
 WINDOW = 10
 for case, color in shown.items():
