@@ -23,6 +23,7 @@ from ._surrogate import Derivative, Given, Method, Surrogate
 from .heaviside import heaviside
 from .superspike import SuperSpike
 from .superspike import super_fn as super_fn
+from .superspike import superspike_fn as superspike_fn
 
 # `threshold` is not among them, because this module has its name.
 __all__ = [
