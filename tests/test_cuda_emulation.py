@@ -15,7 +15,9 @@ from norse_fast._kernels.recurrent import RECURRENT
 
 from .models import FEED_FORWARD, MODELS, Model, fields, model_id, random_params, random_state
 from .native import build
+from .test_gradients import set_surrogate
 from .test_recurrent import assert_same, gradients, layer_of, make_case
+from .test_surrogates_of_ones_own import own
 
 H200 = (132, 227 * 1024)
 #: How lanes are stored, and how many of them a thread computes.
@@ -140,10 +142,47 @@ def test_one_value_for_the_state_of_all_lanes(model: Model, learned: bool, on_gp
             operands = [x, *state, *params]
             *forward, checkpoints, _ = model.neuron.forward_op(*operands, 0.001, True, True, False, 0)
             arguments = (alpha, checkpoints, grad, *[None] * len(state), [], surrogate, 0, 0.001, True, True, learned)
-            *backward, grad_params = model.neuron.backward_op(*operands, *arguments)
+            *backward, grad_params, _ = model.neuron.backward_op(*operands, *arguments, [], 0)
             results.append((*forward, *backward, grad_params))
     for expected, actual in zip(*results):
         assert torch.equal(actual, expected)
+
+
+@pytest.mark.parametrize("method", [pytest.param(own, id="own"), "atan"])
+@pytest.mark.parametrize("model", [m for m in SEQUENCE_MODELS if m.spikes], ids=model_id)
+def test_surrogates_of_python(model: Model, method: object, on_gpu, generator):
+    """Of the distances and of the gradients of spikes, all bits."""
+    x = (torch.rand(75, 3, 94, generator=generator) * 2).requires_grad_()
+    state = random_state(model, (3, 94), torch.float32, generator)
+    alpha = torch.full((94,), 0.3, requires_grad=method is not own)
+    p = set_surrogate(random_params(model, (), torch.float32, generator), method, alpha)
+    leaves = [x, *(v.requires_grad_() for v in fields(state).values()), *([alpha] if alpha.requires_grad else [])]
+    results = []
+    for context in (torch.enable_grad(), on_gpu(model.neuron)):
+        with context:
+            output, final = model.neuron(x, state, p, 0.001, sequence=True)
+            results.append(gradients(output, final, leaves, torch.Generator().manual_seed(1)))
+    assert any(grad.any() for grad in results[0])
+    for expected, actual in zip(*results):
+        assert torch.equal(actual, expected)
+
+
+@pytest.mark.parametrize("path", ["persistent", "stepwise"])
+@pytest.mark.parametrize("method", [pytest.param(own, id="own"), "atan"])
+@pytest.mark.parametrize("model", RECURRENT_MODELS, ids=model_id)
+def test_surrogates_of_python_in_recurrent_layers(model: Model, method: object, path: str, on_gpu, generator):
+    x, state, weights, p, learned = make_case(model, 40, (3,), 5, 40, generator, torch.float64, learn=True)
+    alpha = torch.tensor(1.5, dtype=torch.float64, requires_grad=method is not own)
+    p = set_surrogate(p, method, alpha)
+    leaves = [x, *weights, *fields(state).values(), *learned, *([alpha] if alpha.requires_grad else [])]
+    results = []
+    for context in (torch.enable_grad(), on_gpu(layer_of(model).neuron, path)):
+        with context:
+            output, final = layer_of(model)(x, state, *weights, p, 0.001)
+            results.append(gradients(output, final, leaves, torch.Generator().manual_seed(1)))
+    for expected, actual in zip(*results):
+        scale = max(1.0, expected.abs().max().item())
+        torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-9 * scale)
 
 
 def layouts(dtype: torch.dtype, steps: int) -> dict[str, tuple[torch.Tensor, bool]]:

@@ -226,9 +226,17 @@ def test_raw_operators_check_what_they_would_read():
         True,
         True,
         True,
+        [],
+        0,
     )
     with pytest.raises(RuntimeError, match="grad_output has another shape"):
         backward(*arguments)
+    with pytest.raises(RuntimeError, match="spikes is 3"):
+        backward(*arguments[:8], None, *arguments[9:-1], 3)
+    with pytest.raises(RuntimeError, match="where the distances are wanted, no gradients are computed"):
+        backward(*arguments[:8], None, *arguments[9:-1], 1)
+    with pytest.raises(RuntimeError, match="derivatives has 1 tensors, expected 0 or none"):
+        backward(*arguments[:8], None, *arguments[9:-2], [torch.ones(2, 2, 3)], 0)
     with pytest.raises(RuntimeError, match="grad_output has another shape"):
         backward(*arguments[:8], x, *arguments[9:13], 3, *arguments[14:])
     long = torch.ones(40, 2, 3)

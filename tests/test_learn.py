@@ -31,7 +31,7 @@ KINDS = [
 def names_of(model: Model) -> dict[str, Any]:
     """The fields that can be learned, by the names of their parameters."""
     numbers = {n: v for n, v in fields(model.defaults()).items() if not isinstance(v, str) and not callable(v)}
-    return {name.split(".")[-1]: value for name, value in numbers.items() if not name.endswith("alpha")}
+    return {name.split(".")[-1]: value for name, value in numbers.items()}
 
 
 def build(model: Model, kind: str, p: Any, **kwargs: Any) -> torch.nn.Module:

@@ -48,23 +48,25 @@ def test_opcheck_backward(model: Model, sequence: bool, per_neuron: bool, genera
 def check_backward(model: Model, arguments, sequence: bool, want_input: bool, want_params: bool, kind: int = 0):
     states = len(model.neuron.state)
     output, *rest = model.neuron.forward_op(*arguments)
-    torch.library.opcheck(
-        model.neuron.backward_op,
-        (
-            *arguments[: 1 + states + len(model.neuron.kernel_params)],
-            torch.tensor(10.0),
-            rest[states],
-            torch.ones_like(output) if output.is_floating_point() else None,
-            *([None] * states),
-            [],
-            0,
-            kind,
-            0.001,
-            sequence,
-            want_input,
-            want_params,
-        ),
+    head = (
+        *arguments[: 1 + states + len(model.neuron.kernel_params)],
+        torch.tensor(10.0),
+        rest[states],
+        torch.ones_like(output) if output.is_floating_point() else None,
+        *([None] * states),
+        [],
+        0,
+        kind,
+        0.001,
+        sequence,
     )
+    torch.library.opcheck(model.neuron.backward_op, (*head, want_input, want_params, [], 0))
+    if want_input and want_params and model.spikes:
+        *_, distances = model.neuron.backward_op(*head, False, False, [], 1)
+        torch.library.opcheck(model.neuron.backward_op, (*head, False, False, [], 1))
+        torch.library.opcheck(
+            model.neuron.backward_op, (*head, True, True, [torch.full_like(u, 0.1) for u in distances], 2)
+        )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])

@@ -291,8 +291,13 @@ def test_opcheck(model: Model, generator):
     checkpoints = rest[len(values)]
     for want_params in (False, True):
         wanted = (want_params, True, not want_params, True, want_params)
-        tail = (torch.ones_like(output), None, *[None] * len(values), [], 0, 0.001, *wanted)
-        torch.library.opcheck(neuron.recurrent_backward_op, (*problem, alpha, output, checkpoints, *tail))
+        head = (torch.ones_like(output), None, *[None] * len(values), [], 0, 0.001)
+        head = (*problem, alpha, output, checkpoints, *head)
+        torch.library.opcheck(neuron.recurrent_backward_op, (*head, *wanted, [], 0))
+    distances = neuron.recurrent_backward_op(*head, *[False] * 5, [], 1)[-1]
+    torch.library.opcheck(neuron.recurrent_backward_op, (*head, *[False] * 5, [], 1))
+    derivatives = [torch.full_like(u, 0.1) for u in distances]  # as large ones, they would make gradients infinite
+    torch.library.opcheck(neuron.recurrent_backward_op, (*head, *wanted, derivatives, 2))
     torch.library.opcheck(torch.ops.norse_fast.spike_product.default, (output[0], output[1]))
     torch.library.opcheck(torch.ops.norse_fast.product.default, (output[0].t().contiguous(), output[1]))
 

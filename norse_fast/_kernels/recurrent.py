@@ -364,7 +364,11 @@ class Recurrent:
             # In torch.compile whatever the length, so that one graph serves all.
             long = torch.compiler.is_compiling() or x.shape[0] > RECURRENT_SEGMENT
             call = Call(self, surrogate, dt, record, long and torch.is_grad_enabled())
-            if torch.compiler.is_compiling() and has_part_of_python(surrogate, alpha.requires_grad):
+            if not torch.compiler.is_compiling():
+                results = _run_fused(call, *operands)
+            elif not torch.is_grad_enabled() or not any(t is not None and t.requires_grad for t in operands):
+                results = FusedRecurrence.forward(call, *operands)  # of apply, torch.compile knows only the other case
+            elif has_part_of_python(surrogate, alpha.requires_grad):
                 results = outside_of_graphs(_run_fused, call, *operands)
             else:
                 results = _run_fused(call, *operands)

@@ -6,7 +6,6 @@ are of, then they are given the derivatives there, and tell the gradients of the
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -29,19 +28,19 @@ def has_part_of_python(surrogate: int | Derivative, want_alpha: bool) -> bool:
 
 def outside_of_graphs(function: Callable[..., Any], *args: Any) -> Any:
     """Call a function where torch.compile does not look: it would unroll the loop over segments, and again for every T."""
-    return _disabled(function)(*args)
+    # Here, and not where functions are defined: to import what this needs takes a second.
+    if function not in _disabled:
+        _disabled[function] = torch.compiler.disable(function)
+    return _disabled[function](*args)
 
 
-# What torch.compiler.disable makes of a function, whose import would take a second.
+_disabled: dict[Callable[..., Any], Callable[..., Any]] = {}
+
+# As torch.compiler.disable would have it, so that the reason for leaving the graph is told.
 outside_of_graphs._torchdynamo_disable = True  # type: ignore[attr-defined]
 outside_of_graphs._torchdynamo_disable_msg = (  # type: ignore[attr-defined]
     "method is a function, or alpha gets a gradient: so backward goes through Python, one segment of time after another"
 )
-
-
-@functools.cache
-def _disabled(function: Callable[..., Any]) -> Callable[..., Any]:
-    return torch.compiler.disable(function)  # type: ignore[no-any-return]
 
 
 def reduce_to(grad: torch.Tensor, param: torch.Tensor) -> torch.Tensor:
@@ -56,8 +55,10 @@ def reduce_to(grad: torch.Tensor, param: torch.Tensor) -> torch.Tensor:
 def _derive(derivative: Derivative, u: torch.Tensor, alpha: torch.Tensor) -> None:
     """Replace the distances by the derivatives there; on the CPU a few steps at a time, which stay in the caches."""
     steps = max(1, _IN_CACHE // max(1, u[0].numel())) if u.is_cpu and u.numel() else max(1, u.shape[0])
-    for part in u.split(steps):
-        part.copy_(derivative_of(derivative, part, alpha))
+    with torch.no_grad():  # torch.func runs backward with gradients enabled
+        for first in range(0, u.shape[0], steps):
+            part = u[first : first + steps]
+            part.copy_(derivative_of(derivative, part, alpha))
 
 
 def differentiate_in_segments(

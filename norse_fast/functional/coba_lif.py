@@ -24,6 +24,7 @@ from .._kernels.neuron import SEQUENCES, Neuron
 from .._kernels.recurrent import RECURRENT, Recurrent
 from .._kernels.reset import Reset
 from ..utils.pytree import StateTuple
+from ._surrogate import Method
 from .threshold import threshold as threshold
 
 __all__ = [
@@ -51,8 +52,8 @@ class CobaLIFParameters(StateTuple):
         v_rest: resting potential in mV.
         v_reset: reset potential in mV.
         v_thresh: threshold potential in mV.
-        method: surrogate derivative, see :func:`norse_fast.functional.threshold.threshold`.
-        alpha: its steepness; it gets no gradient.
+        method: surrogate derivative, a name or a function, see :func:`norse_fast.functional.threshold.threshold`.
+        alpha: its steepness.
 
     Example:
         >>> CobaLIFParameters(v_thresh=-50.0).v_rest
@@ -68,7 +69,7 @@ class CobaLIFParameters(StateTuple):
     v_rest: Any = constant(-20)
     v_reset: Any = constant(-70)
     v_thresh: Any = constant(-10)
-    method: str = "super"
+    method: Method = "super"
     alpha: Any = 100.0
 
 

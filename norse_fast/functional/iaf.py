@@ -21,6 +21,7 @@ from .._kernels.neuron import SEQUENCES, Neuron
 from .._kernels.recurrent import RECURRENT, Recurrent
 from .._kernels.reset import Reset
 from ..utils.pytree import StateTuple
+from ._surrogate import Method
 from .parameter import default_bio_parameters
 from .threshold import threshold as threshold
 
@@ -37,8 +38,8 @@ class IAFParameters(StateTuple):
     Args:
         v_th: threshold potential.
         v_reset: reset potential, where the modules also start.
-        method: surrogate derivative, see :func:`norse_fast.functional.threshold.threshold`.
-        alpha: its steepness; it gets no gradient.
+        method: surrogate derivative, a name or a function, see :func:`norse_fast.functional.threshold.threshold`.
+        alpha: its steepness.
 
     Example:
         >>> IAFParameters(v_th=torch.tensor(0.5)).v_th
@@ -47,7 +48,7 @@ class IAFParameters(StateTuple):
 
     v_th: Any = constant(1.0)
     v_reset: Any = constant(0.0)
-    method: str = "super"
+    method: Method = "super"
     alpha: Any = constant(100.0)
 
     @classmethod

@@ -24,6 +24,7 @@ from .._kernels.neuron import SEQUENCES, Neuron
 from .._kernels.recurrent import RECURRENT, Recurrent
 from .._kernels.reset import Reset
 from ..utils.pytree import StateTuple
+from ._surrogate import Method
 from .threshold import threshold as threshold
 
 __all__ = [
@@ -73,8 +74,8 @@ class IzhikevichParameters(StateTuple):
         bias: constant drive in mV.
         v_th: potential at which a spike is emitted in mV.
         tau_inv: inverse time constant in 1/s.
-        method: surrogate derivative, see :func:`norse_fast.functional.threshold.threshold`.
-        alpha: its steepness; it gets no gradient.
+        method: surrogate derivative, a name or a function, see :func:`norse_fast.functional.threshold.threshold`.
+        alpha: its steepness.
 
     Example:
         >>> IzhikevichParameters(a=0.02, b=0.2, c=-65, d=6).v_th
@@ -90,7 +91,7 @@ class IzhikevichParameters(StateTuple):
     bias: Any = 140
     v_th: Any = 30
     tau_inv: Any = 250
-    method: str = "super"
+    method: Method = "super"
     alpha: Any = 100.0
 
 

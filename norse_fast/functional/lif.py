@@ -29,6 +29,7 @@ from .._kernels.neuron import SEQUENCES, Neuron
 from .._kernels.recurrent import RECURRENT, Recurrent
 from .._kernels.reset import Reset
 from ..utils.pytree import StateTuple
+from ._surrogate import Method
 from .parameter import default_bio_parameters
 from .threshold import threshold
 
@@ -59,8 +60,8 @@ class LIFParameters(StateTuple):
         v_leak: leak potential.
         v_th: threshold potential.
         v_reset: reset potential.
-        method: surrogate derivative, see :func:`norse_fast.functional.threshold.threshold`.
-        alpha: its steepness; it gets no gradient.
+        method: surrogate derivative, a name or a function, see :func:`norse_fast.functional.threshold.threshold`.
+        alpha: its steepness.
 
     Example:
         >>> LIFParameters(v_th=torch.tensor(0.5)).v_th
@@ -72,7 +73,7 @@ class LIFParameters(StateTuple):
     v_leak: Any = constant(0.0)
     v_th: Any = constant(1.0)
     v_reset: Any = constant(0.0)
-    method: str = "super"
+    method: Method = "super"
     alpha: Any = constant(100.0)
 
     @classmethod

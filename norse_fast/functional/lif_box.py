@@ -21,6 +21,7 @@ from .._constants import constant
 from .._kernels.neuron import SEQUENCES, Neuron
 from .._kernels.reset import RESETS, Reset
 from ..utils.pytree import StateTuple
+from ._surrogate import Method
 from .reset import ResetMethod, reset_value
 from .threshold import threshold as threshold
 
@@ -39,8 +40,8 @@ class LIFBoxParameters(StateTuple):
         v_leak: leak potential.
         v_th: threshold potential.
         v_reset: reset potential.
-        method: surrogate derivative, see :func:`norse_fast.functional.threshold.threshold`.
-        alpha: its steepness; it gets no gradient.
+        method: surrogate derivative, a name or a function, see :func:`norse_fast.functional.threshold.threshold`.
+        alpha: its steepness.
         reset_method: what a spike does to the potential, a function ``(z, v, v_reset, v_th) -> v``.
             :func:`~norse_fast.functional.reset.reset_value` and :func:`~norse_fast.functional.reset.reset_subtract` run
             in fused kernels, any other function in plain PyTorch.
@@ -55,7 +56,7 @@ class LIFBoxParameters(StateTuple):
     v_leak: Any = constant(0.0)
     v_th: Any = constant(1.0)
     v_reset: Any = constant(0.0)
-    method: str = "super"
+    method: Method = "super"
     alpha: Any = constant(100.0)
     reset_method: ResetMethod = reset_value
 

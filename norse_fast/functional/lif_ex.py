@@ -24,6 +24,7 @@ from .._kernels.neuron import SEQUENCES, Neuron
 from .._kernels.recurrent import RECURRENT, Recurrent
 from .._kernels.reset import Reset
 from ..utils.pytree import StateTuple
+from ._surrogate import Method
 from .parameter import default_bio_parameters
 from .threshold import threshold
 
@@ -51,8 +52,8 @@ class LIFExParameters(StateTuple):
         v_leak: leak potential.
         v_th: threshold potential.
         v_reset: reset potential.
-        method: surrogate derivative, see :func:`norse_fast.functional.threshold.threshold`.
-        alpha: its steepness; it gets no gradient.
+        method: surrogate derivative, a name or a function, see :func:`norse_fast.functional.threshold.threshold`.
+        alpha: its steepness.
 
     Example:
         >>> LIFExParameters().delta_T
@@ -65,7 +66,7 @@ class LIFExParameters(StateTuple):
     v_leak: Any = constant(0.0)
     v_th: Any = constant(1.0)
     v_reset: Any = constant(0.0)
-    method: str = "super"
+    method: Method = "super"
     alpha: Any = 100.0
 
     @classmethod

@@ -25,6 +25,7 @@ from .._kernels.neuron import SEQUENCES, Neuron
 from .._kernels.recurrent import RECURRENT, Recurrent, check_weights, project
 from .._kernels.reset import Reset
 from ..utils.pytree import StateTuple
+from ._surrogate import Method
 from .parameter import default_bio_parameters
 from .threshold import threshold
 
@@ -54,8 +55,8 @@ class LSNNParameters(StateTuple):
         v_th: the threshold at rest.
         v_reset: reset potential.
         beta: what a spike adds to the threshold.
-        method: surrogate derivative, see :func:`norse_fast.functional.threshold.threshold`.
-        alpha: its steepness; it gets no gradient.
+        method: surrogate derivative, a name or a function, see :func:`norse_fast.functional.threshold.threshold`.
+        alpha: its steepness.
 
     Example:
         >>> LSNNParameters(beta=torch.tensor(0.5)).beta
@@ -69,7 +70,7 @@ class LSNNParameters(StateTuple):
     v_th: Any = constant(1.0)
     v_reset: Any = constant(0.0)
     beta: Any = constant(1.8)
-    method: str = "super"
+    method: Method = "super"
     alpha: Any = 100.0
 
     @classmethod

@@ -20,6 +20,7 @@ from .._constants import constant
 from .._kernels.neuron import SEQUENCES, Neuron
 from .._kernels.reset import Reset
 from ..utils.pytree import StateTuple
+from ._surrogate import Method
 
 __all__ = ["QIFFeedForwardState", "QIFParameters", "qif_feed_forward_step"]
 
@@ -37,8 +38,8 @@ class QIFParameters(StateTuple):
         v_crit: critical potential. Above it, and without input, the potential grows by itself.
         v_th: threshold potential, above ``v_crit``.
         v_reset: reset potential.
-        method: surrogate derivative, see :func:`norse_fast.functional.threshold.threshold`.
-        alpha: its steepness; it gets no gradient.
+        method: surrogate derivative, a name or a function, see :func:`norse_fast.functional.threshold.threshold`.
+        alpha: its steepness.
 
     Example:
         >>> QIFParameters(v_th=torch.tensor(2.0)).v_th
@@ -51,7 +52,7 @@ class QIFParameters(StateTuple):
     v_crit: Any = constant(0.8)
     v_th: Any = constant(1.0)
     v_reset: Any = constant(0.0)
-    method: str = "super"
+    method: Method = "super"
     alpha: Any = constant(100.0)
 
 

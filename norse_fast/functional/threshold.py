@@ -23,6 +23,7 @@ from ._surrogate import Derivative, Given, Method, Surrogate
 from .heaviside import heaviside
 from .superspike import SuperSpike
 from .superspike import super_fn as super_fn
+from .superspike import superspike_fn as superspike_fn
 
 # `threshold` is not among them, because this module has its name.
 __all__ = [
@@ -63,7 +64,7 @@ def surrogate_index(method: Any) -> int | Derivative:
     except (KeyError, TypeError):
         pass
     if callable(method) and not isinstance(method, type):
-        return method  # type: ignore[no-any-return]
+        return method
     if isinstance(method, str) and method == "adjoint":
         raise NotImplementedError(
             "method: got 'adjoint', which norse_fast does not implement; use a surrogate gradient through time, for "

@@ -12,6 +12,7 @@ import torch
 from torch.nn.functional import max_pool2d
 
 from .._constants import constant
+from ..functional._surrogate import Method
 from ..functional.lif import LIFParameters
 from ..module.leaky_integrator import LILinearCell
 from ..module.lif import LIFCell
@@ -36,7 +37,7 @@ class _ConvNet(torch.nn.Module):
         hidden: int,
         thresholds: tuple[float, float, float],
         feature_size: int,
-        method: str,
+        method: Method,
         dtype: torch.dtype,
     ) -> None:
         super().__init__()
@@ -91,7 +92,7 @@ class ConvNet(_ConvNet):
     """
 
     def __init__(
-        self, num_channels: int = 1, feature_size: int = 28, method: str = "super", dtype: torch.dtype = torch.float
+        self, num_channels: int = 1, feature_size: int = 28, method: Method = "super", dtype: torch.dtype = torch.float
     ) -> None:
         super().__init__((num_channels, 20, 50), 500, (1.0, 1.0, 1.0), feature_size, method, dtype)
 
@@ -111,6 +112,6 @@ class ConvNet4(_ConvNet):
     """
 
     def __init__(
-        self, num_channels: int = 1, feature_size: int = 28, method: str = "super", dtype: torch.dtype = torch.float
+        self, num_channels: int = 1, feature_size: int = 28, method: Method = "super", dtype: torch.dtype = torch.float
     ) -> None:
         super().__init__((num_channels, 32, 64), 1024, (0.7, 0.7, 1.0), feature_size, method, dtype)

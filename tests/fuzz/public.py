@@ -23,6 +23,8 @@ WIDTHS = (1, 2, 0, 3, 5, 15, 16, 17, 31, 33, 63, 64, 65, 511, 512, 513, 1023, 10
 WIDTH_WEIGHTS = (6, 6, 3, 8, 8, 6, 6, 6, 4, 4, 2, 2, 2, 1, 1, 1, 1, 1, 1)
 #: Values of an input at most, but for one case in fifty, where ten times as many.
 MOST = 10_000
+#: A surrogate of the user's.
+OWN = "lambda u, alpha: alpha / (1 + (alpha * u) ** 2)"
 
 CAST = {
     torch.float32: ".float()",
@@ -164,9 +166,9 @@ class Writer:
                     inner = fields(default, f"{prefix}{field}.")
                     found[field] = call_text(f"nf.{type(default).__name__}", **inner) if inner else ""
                 elif field == "method":
-                    methods = ("super", "triangle", "tanh", "circ", "heavi_erfc", "heaviside", "adjoint", "nope")
-                    method = d.pick(f"{name}.method", methods, (8, 1, 1, 1, 1, 1, 0.05, 0.05))
-                    found[field] = "" if method == "super" else repr(method)
+                    methods = ("super", "triangle", "tanh", "circ", "heavi_erfc", "heaviside", "adjoint", "nope", OWN)
+                    method = d.pick(f"{name}.method", methods, (8, 1, 1, 1, 1, 1, 0.05, 0.05, 1))
+                    found[field] = "" if method == "super" else method if method == OWN else repr(method)
                 elif field == "alpha":
                     forms = ("", "2.0", "0.3", "100", "torch.tensor(5.0)", "torch.tensor(0.7).double()", "per neuron")
                     text = d.pick(f"{name}.alpha", forms, (6, 1, 1, 1, 1, 1, 0.5))

@@ -140,7 +140,7 @@ class Shapes:
             return (self.channels * neurons[-1], self.inputs), self.compute
         if name == "weights":
             return (self.channels * neurons[-1], neurons[-1]), self.compute
-        if name == "grad_trace" or (self.recurrent and name in ("output", "grad_output")):
+        if name in ("grad_trace", "derivatives") or (self.recurrent and name in ("output", "grad_output")):
             return all_steps, self.compute
         if name == "checkpoints":
             return (self.checkpoints(), *neurons), self.compute
@@ -181,12 +181,16 @@ def argument_text(shapes: Shapes, name: str, kind: str) -> str:
     if kind == "bool":
         return str(shapes.sequence if name == "sequence" else d.chance(name, 0.5))
     if kind == "int":
+        if name == "spikes":
+            return str(d.pick(name, (0, 1, 2), (6, 1, 2)))
         return str(shapes.output if name == "output" else d.pick(name, range(6)))
     if kind == "float":
         return "0.001"
     if kind.startswith("List"):
         # Gradients of recorded states may be missing; checkpoints may not, but are not always asked for.
         count = shapes.states if name == "checkpoints" or d.chance(name, 0.5) else 0
+        if name == "derivatives":
+            count = d.pick(name, (0, 1, 2), (6, 2, 1))
         return f"[{', '.join([tensor_text(*shapes.of(name))] * count)}]"
     if kind.startswith("Optional"):
         given = shapes.weighted if name == "input_weights" else d.chance(name, 0.6)
