@@ -80,7 +80,8 @@ def long_description() -> str:
     """README.md as it can be read elsewhere: its links lead to the files of this version in the repository."""
     version = re.search('^VERSION = "(.*)"', (ROOT / "norse_fast/_kernels/extension.py").read_text(), re.MULTILINE)
     source = re.search('^Source = "(.*)"', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
-    assert version and source
+    assert version
+    assert source
 
     def absolute(link: re.Match[str]) -> str:
         # A page, or the picture itself.
