@@ -13,11 +13,12 @@ test:
 install:
 	TORCH='$(TORCH)' bash .ci/install
 
-# Format, lint and types, in the current environment.
+# Format, lint, workflows and types, in the current environment.
 lint:
 	ruff check .
 	ruff format --check .
 	git ls-files '*.h' '*.cpp' '*.cuh' | xargs clang-format --dry-run --Werror
+	zizmor --offline --no-progress --quiet .github/workflows
 	mypy
 	mypy --config-file tests/typing/mypy.ini tests/typing/user_program.py
 	basedpyright --project tests/typing

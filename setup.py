@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -75,10 +76,27 @@ class PureBuild(build_py):
         (package / "_build.json").write_text(json.dumps(record) + "\n")
 
 
+def long_description() -> str:
+    """README.md as it can be read elsewhere: its links lead to the files of this version in the repository."""
+    version = re.search('^VERSION = "(.*)"', (ROOT / "norse_fast/_kernels/extension.py").read_text(), re.MULTILINE)
+    source = re.search('^Source = "(.*)"', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    assert version
+    assert source
+
+    def absolute(link: re.Match[str]) -> str:
+        # A page, or the picture itself.
+        kind = "raw" if link[1] == "!" else "blob"
+        return f"{link[1]}{link[2]}({source[1]}/{kind}/v{version[1]}/{link[3]})"
+
+    return re.sub(r"(!?)(\[[^]]*\])\((?!https?:|#)([^)]*)\)", absolute, (ROOT / "README.md").read_text("utf-8"))
+
+
+description = {"long_description": long_description(), "long_description_content_type": "text/markdown"}
 if PURE:
-    setup(cmdclass={"build_py": PureBuild})
+    setup(**description, cmdclass={"build_py": PureBuild})
 else:
     setup(
+        **description,
         # The name only tells setuptools that the package is not pure Python.
         ext_modules=[Extension("norse_fast._C_cpu", sources=[])],
         cmdclass={"build_ext": CMakeBuild, "bdist_wheel": PlatformWheel},

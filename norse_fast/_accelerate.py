@@ -443,6 +443,11 @@ def _plan(part: torch.nn.Module, products: bool) -> _Swap | str | None:
             return f"its {key} is one of your own"
     if not isinstance(part.dt, numbers.Real):
         return f"its dt is a {type(part.dt).__name__}, and norse_fast takes a number"
+    if _has_autapses_by_accident(part):
+        return (
+            "its recurrent weights lead from neurons to themselves, which acts in Norse; zero their diagonal, or make the "
+            "module with autapses=True"
+        )
 
     swap = _Swap(kind, {}, [])
     for key in ("p", "spiking_method"):
@@ -464,6 +469,14 @@ def _plan(part: torch.nn.Module, products: bool) -> _Swap | str | None:
     if issubclass(kind, SNNRecurrent):
         swap.notes.append("the input of all steps passes the weights in one product, which may round differently")
     return swap
+
+
+def _has_autapses_by_accident(part: torch.nn.Module) -> bool:
+    """Whether weights that were written later have the diagonal that the module was made without."""
+    weights = getattr(part, "recurrent_weights", None)
+    if getattr(part, "autapses", True) or not isinstance(weights, torch.Tensor) or weights.is_meta:
+        return False
+    return bool(weights.detach().diagonal().count_nonzero())
 
 
 def _converted(value: Any, notes: list[str]) -> Any:

@@ -325,6 +325,12 @@ def threshold_module() -> torch.nn.Module:
     return norse.LIFBoxCell(p)
 
 
+def with_diagonal(module: torch.nn.Module) -> torch.nn.Module:
+    """As after an initialisation of one's own: Norse zeroes the diagonal only when it makes the module."""
+    torch.nn.init.constant_(module.recurrent_weights, 0.5)
+    return module
+
+
 LEFT = {
     "subclass": (OwnCell, "OwnCell is a subclass of Norse's LIFCell"),
     "step": (
@@ -352,6 +358,14 @@ LEFT = {
     ),
     "parameters": (threshold_module, "Norse ignores its alpha, which cannot be replaced in a Rates"),
     "encoder": (lambda: norse.PopulationEncoder(3), "PopulationEncoder is no neuron or encoder of norse_fast"),
+    "diagonal": (
+        lambda: with_diagonal(norse.LIFRecurrentCell(2, 3)),
+        "its recurrent weights lead from neurons to themselves",
+    ),
+    "diagonal over time": (
+        lambda: with_diagonal(norse.LSNNRecurrent(2, 3)),
+        "which acts in Norse; zero their diagonal",
+    ),
     "signed spikes": (lambda: norse.SpikeLatencyEncoder(), "Norse lets spikes pass after a negative one"),
 }
 
@@ -367,6 +381,14 @@ def test_left_with_a_reason(case: str):
     assert list(report.left) == ["0"]
     assert reason in report.left["0"]
     assert f"0  left: {report.left['0']}" in str(report)
+
+
+def test_a_diagonal_that_is_wanted_or_zero_is_accelerated():
+    wanted = with_diagonal(norse.LIFRecurrentCell(2, 3, autapses=True))
+    zeroed = with_diagonal(norse.LIFRecurrentCell(2, 3))
+    zeroed.recurrent_weights.data.fill_diagonal_(0.0)
+    unknown = norse.LIFRecurrentCell(2, 3).to("meta")
+    assert len(reported(torch.nn.Sequential(wanted, zeroed, unknown)).swapped) == 3
 
 
 def test_parametrized_modules_are_left():

@@ -113,6 +113,24 @@ def test_a_pure_wheel_computes_and_says_so_when_asked(pure: Path):
     ]
 
 
+def test_the_description_can_be_read_elsewhere(pure: Path):
+    """Its links are addresses: those of this version's files, which are there."""
+    (metadata,) = pure.glob("*.dist-info/METADATA")
+    text = metadata.read_text()
+    assert "Description-Content-Type: text/markdown" in text
+    (source,) = re.findall("^Project-URL: Source, (.*)$", text, re.MULTILINE)
+    links = re.findall(r"(!?)\[[^]]*\]\(([^)]*)\)", text)
+    own = [(mark, link.removeprefix(f"{source}/")) for mark, link in links if link.startswith(f"{source}/")]
+    assert all(link.startswith("https://") for _, link in links)
+    assert len(own) > 10
+    for mark, link in own:
+        start = f"{'raw' if mark else 'blob'}/v{nf.__version__}/"
+        assert link.startswith(start)
+        assert (ROOT / link.removeprefix(start)).exists(), link
+    kept = re.sub(rf"{re.escape(source)}/(raw|blob)/v{re.escape(nf.__version__)}/", "", text)
+    assert (ROOT / "README.md").read_text().strip() in kept
+
+
 def test_what_compiles_needs_torch_and_tools():
     code = (
         "import norse_fast_build as b; print(b.get_requires_for_build_wheel() == b.get_requires_for_build_editable())"
