@@ -42,7 +42,8 @@ struct ProblemArguments {
 
 struct ForwardArguments : ProblemArguments {
   bool checkpoint = false, record = false;
-  int64_t kind = 0;  // an Output
+  int64_t kind = 0;   // an Output
+  int64_t spare = 0;  // how many more checkpoints to make room for; no argument of an operator
 
   template <class Visitor>
   void visit(Visitor&& v, const Signature& model) {
@@ -295,7 +296,12 @@ class Checker {
     if (count > 0 && (a.recurrent || model_.is_recomputed(a.want_params))) {
       require(!a.checkpoints.empty(), model_.name, ": checkpoints are missing");
     }
-    if (!a.checkpoints.empty()) state_list("checkpoints", a.checkpoints, with_leading(count, shape_.step));
+    if (!a.checkpoints.empty()) {
+      const Tensor& first = a.checkpoints.front();
+      const int64_t kept = first.dim() > 0 ? first.size(0) : 0;
+      require(kept >= count, model_.name, ": there are ", kept, " checkpoints, expected ", count, " or more");
+      state_list("checkpoints", a.checkpoints, with_leading(kept, shape_.step));
+    }
     state_list("grad_trace", a.grad_trace, shape_.of_all_steps());
     for (const auto& t : a.grad_state) operand("a gradient of the state", t, shape_.step);
     if (a.recurrent) {
