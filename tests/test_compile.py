@@ -188,6 +188,38 @@ def test_cells_from_the_initial_state(model: Model, generator):
     check(model, model.cell, BATCHES, generator, given=False)
 
 
+@pytest.mark.parametrize("given", [pytest.param(False, marks=slow, id="initial"), pytest.param(True, id="given")])
+@pytest.mark.parametrize("model", some([m for m in MODELS if m.layer or m.cell]))
+def test_graphs(model: Model, given: bool, generator):
+    """One graph serves all lengths and batches; cells have another for their first step, which makes the state."""
+    for factory in {model.layer, model.cell} - {None}:
+        cell = factory is model.cell
+        module, leaves = make(model, factory, (), torch.float32, generator)
+        torch._dynamo.utils.counters.clear()
+        function = compiled(module, fullgraph=given or model.kind == "ff", dynamic=True, backend="aot_eager")
+        for leading in [
+            (40, 8),
+            (33, 5),
+            (65, 3),
+            (64, 3),
+            (32, 2),
+            (31, 4),
+            (17, 4),
+            (16, 2),
+            (15, 3),
+            (2, 3),
+            (9, 7),
+            (3, 6),
+        ]:
+            x = make_input(model, *leading, generator=generator)
+            state = make_state(model, module, x, generator) if given else None
+            output, state = function(x[0] if cell else x, state)
+            if cell:
+                output, state = function(x[1], state)
+            torch.autograd.grad(output.sum(), list(leaves.values()), allow_unused=True)
+        assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == (2 if cell and not given else 1)
+
+
 @slow
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("model", LAYERS, ids=model_id)

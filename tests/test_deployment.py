@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import io
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 
 import norse_fast as nf
 
-from .models import Model
+from .models import Model, fields
 from .test_inputs import assert_same
 from .test_modules import MODULES, make, make_input
 
@@ -46,6 +47,91 @@ def test_a_trace_sends_no_gradient_through_spikes_in_silence():
     z, _ = torch.jit.trace(nf.LIFCell(), (x.detach(),))(x)
     with pytest.raises(RuntimeError, match="derivative for aten::heaviside is not implemented"):
         z.sum().backward()
+
+
+class WithState(torch.nn.Module):
+    """A module whose state is a dictionary of tensors."""
+
+    def __init__(self, model: Model, module: torch.nn.Module) -> None:
+        super().__init__()
+        self.model, self.module = model, module
+
+    def forward(self, x, state):
+        output, state = self.module(x, self.model.pack(self.model.state, state))
+        return output, fields(state)
+
+
+@pytest.mark.filterwarnings("ignore:.isinstance.treespec, LeafSpec.:FutureWarning")
+@pytest.mark.parametrize(("model", "cell"), MODULES)
+def test_export(model: Model, cell: bool):
+    """Once, for all lengths and batches, with states in and out."""
+    module = WithState(model, make(model, cell))
+    steps, batch = torch.export.Dim("steps", min=1), torch.export.Dim("batch", min=1)
+
+    def arguments(*shape):
+        x = make_input(model, *shape) / 200
+        _, state = module.module(x)
+        return x, {name: value.detach() for name, value in fields(state).items()}
+
+    with torch.no_grad():
+        example = arguments(3) if cell else arguments(20, 3)
+        shapes = {0: batch} if cell else {0: steps, 1: batch}
+        shapes = (shapes, {name: {0: batch} for name in example[1]})
+        file = io.BytesIO()
+        torch.export.save(torch.export.export(module, example, dynamic_shapes=shapes), file)
+        file.seek(0)
+        loaded = torch.export.load(file).module()
+        for shape in [(1,), (4,)] if cell else [(1, 2), (17, 1), (33, 4), (200, 3)]:
+            given = arguments(*shape)
+            expected = module(*given)
+            assert_close = assert_same if model.kind == "ff" else torch.testing.assert_close  # products may round
+            assert_close(loaded(*given), expected)
+
+
+@pytest.mark.slow_to_compile
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_package_of_aot_inductor(tmp_path: Path):
+    """In Python, and in the program of the page, built as the page says."""
+    state = tuple(torch.zeros(2, 4) for _ in range(2))
+
+    class Network(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nf.LIF()
+
+        def forward(self, x, v, i):
+            z, state = self.layer(x, nf.LIFFeedForwardState(v, i))
+            return z, *state
+
+    network = Network()
+    steps, batch = torch.export.Dim("steps", min=1), torch.export.Dim("batch", min=1)
+    shapes = ({0: steps, 1: batch}, {0: batch}, {0: batch})
+    with torch.no_grad():
+        program = torch.export.export(network, (torch.rand(20, 2, 4), *state), dynamic_shapes=shapes)
+        package = torch._inductor.aoti_compile_and_package(program, package_path=str(tmp_path / "layer.pt2"))
+        loaded = torch._inductor.aoti_load_package(package)
+        for shape in [(1, 3), (33, 1), (200, 2)]:
+            given = (5 * torch.rand(*shape, 4), torch.rand(shape[1], 4), torch.rand(shape[1], 4))
+            assert_same(tuple(loaded(*given)), network(*given))
+        state, counts = tuple(torch.zeros(1, 4) for _ in range(2)), []
+        for piece in (2 * torch.linspace(0, 1, 400).view(100, 1, 4)).split(30):
+            z, *state = network(piece, *state)
+            counts.append(z.sum().item())
+    root = Path(__file__).parents[1]
+    page = (root / "docs" / "deployment.md").read_text()
+    commands = page[page.index("## Without Python") :].split("```sh\n")[1].split("```")[0]
+    commands = commands.replace("examples/deploy.cpp", str(root / "examples" / "deploy.cpp"))
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    environment["PYTHONPATH"] = os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        ["bash", "-ec", commands], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    *shown, voltages, _ = done.stdout.splitlines()
+    assert [float(line) for line in shown] == counts
+    assert counts[-1] > 0
+    torch.testing.assert_close(torch.tensor([float(v) for v in voltages.split()]), state[0][0], rtol=1e-3, atol=1e-3)
 
 
 def test_info_as_a_program():

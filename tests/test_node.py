@@ -273,6 +273,18 @@ def test_modes_see_the_operators():
     assert operators_seen(lambda: z.sum().backward()) == ["norse_fast::lif_backward"]
 
 
+@pytest.mark.parametrize("make", [nf.LIF, nf.LICell, lambda: nf.LIFRecurrent(3, 3)])
+def test_profilers_show_names_and_sizes(make):
+    module, x = make(), torch.rand(4, 2, 3, requires_grad=True)
+    x = x if not isinstance(module, nf.LICell) else x[0].detach().requires_grad_()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], record_shapes=True) as profile:
+        module(x)[0].sum().backward()
+    shapes = {event.name: event.input_shapes for event in profile.events() if event.name.startswith("norse_fast::")}
+    forward, backward = sorted(shapes, reverse=True)
+    assert forward.removesuffix("_forward") == backward.removesuffix("_backward")
+    assert shapes[forward][0] == shapes[backward][0] == list(x.shape)
+
+
 def test_fake_tensors():
     from torch._subclasses import FakeTensorMode
 

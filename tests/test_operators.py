@@ -131,20 +131,6 @@ def test_networks_compile_without_graph_break(generator):
         torch.testing.assert_close(actual, value)
 
 
-def test_lengths_are_dynamic(generator):
-    """One graph serves sequences of any length."""
-    torch._dynamo.reset()
-    layer = nf.LIF()
-    counter = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
-    run = torch.compile(layer, fullgraph=True, dynamic=True, backend=counter)
-    counts = []
-    for steps in (40, 50, 70):
-        x = torch.rand(steps, 2, 5, generator=generator) * 3
-        assert torch.equal(run(x)[0], layer(x)[0])
-        counts.append(counter.frame_count)
-    assert counts[0] == counts[-1]
-
-
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
 @pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning")
 def test_inductor(generator):

@@ -42,7 +42,8 @@ struct ProblemArguments {
 
 struct ForwardArguments : ProblemArguments {
   bool checkpoint = false, record = false;
-  int64_t kind = 0;  // an Output
+  int64_t kind = 0;   // an Output
+  int64_t spare = 0;  // how many more checkpoints to make room for; no argument of an operator
 
   template <class Visitor>
   void visit(Visitor&& v, const Signature& model) {
@@ -302,7 +303,12 @@ class Checker {
       require(!a.checkpoints.empty(), model_.name, ": checkpoints are missing");
     }
     const size_t states = model_.state.size();
-    if (!a.checkpoints.empty()) list_of(states, "checkpoints", a.checkpoints, with_leading(count, shape_.step));
+    if (!a.checkpoints.empty()) {
+      const Tensor& first = a.checkpoints.front();
+      const int64_t kept = first.dim() > 0 ? first.size(0) : 0;
+      require(kept >= count, model_.name, ": there are ", kept, " checkpoints, expected ", count, " or more");
+      list_of(states, "checkpoints", a.checkpoints, with_leading(kept, shape_.step));
+    }
     list_of(states, "grad_trace", a.grad_trace, shape_.of_all_steps());
     list_of(model_.thresholds, "derivatives", a.derivatives, shape_.of_all_steps());
     number("spikes", a.spikes, static_cast<int64_t>(Spikes::kCount));

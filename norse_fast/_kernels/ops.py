@@ -16,6 +16,8 @@ __all__ = ["RECURRENT_SEGMENT", "SEGMENT", "register_fakes", "register_recurrent
 SEGMENT = 32
 #: The same for recurrent layers (kRecurrentSegment).
 RECURRENT_SEGMENT = 16
+#: How many more of them the operators return, so that torch.compile meets no size of 0 or 1 (kSpareCheckpoints).
+SPARE = 2
 
 
 def _state_dtype(input: torch.Tensor) -> torch.dtype:
@@ -31,7 +33,7 @@ def _check_devices(input: torch.Tensor, *others: Any) -> None:
 
 def _checkpoint_count(steps: Any, segment: int) -> Any:
     # Written so that it also holds for T = 0 with symbolic T.
-    return (steps + segment - 1) // segment - (1 if steps > 0 else 0)
+    return (steps + segment - 1) // segment - (1 if steps > 0 else 0) + SPARE
 
 
 @functools.cache  # neurons may share a kernel

@@ -125,6 +125,14 @@ BackwardResults dispatch_backward(BackwardArguments& a, const Model& model) {
   return results;
 }
 
+/// The tensors of which a profiler shows the sizes, as where operators are dispatched; made while one looks.
+std::vector<c10::IValue> shown(const ProblemArguments& a) {
+  std::vector<c10::IValue> values{a.input};
+  values.insert(values.end(), a.state.begin(), a.state.end());
+  values.insert(values.end(), a.params.begin(), a.params.end());
+  return values;
+}
+
 /// Edges lead to the input, the states and, where some parameter needs a gradient, the parameters.
 class FusedBackward : public Node {
  public:
@@ -270,6 +278,7 @@ class FusedBackward : public Node {
                        all_plain(a.checkpoints) && all_plain(grads);
     spread_states(a, plain);
     if (!plain) return dispatch_backward(a, model_);
+    RECORD_FUNCTION(std::string("norse_fast::") + model_.signature().name + "_backward", shown(a));
     const ModelKernels& model = kernels->models[model_.index];
     return compute_type(a.input) == ScalarType::Double ? run_backward<Backward<double>>(a, model, kernels->memory)
                                                        : run_backward<Backward<float>>(a, model, kernels->memory);
@@ -323,7 +332,7 @@ ForwardResults run(const Model& model, ForwardArguments a, const Tensor& alpha, 
   }
   const at::AutoGradMode no_grad(false);
   spread_states(a, true);
-  RECORD_FUNCTION(std::string("norse_fast::") + model.signature().name + "_forward", {});
+  RECORD_FUNCTION(std::string("norse_fast::") + model.signature().name + "_forward", shown(a));
   const ModelKernels& own = kernels.models[model.index];
   ForwardResults results = compute_type(a.input) == ScalarType::Double
                                ? run_forward<Forward<double>>(a, own, kernels.memory)
