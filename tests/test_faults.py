@@ -355,6 +355,29 @@ def fail_each(call: Callable[[], list[torch.Tensor]]) -> int:
 LARGE = (70, 4, 2100)
 
 
+def product(function: Callable[..., torch.Tensor], shape: tuple[int, ...], *weights: tuple[int, ...]):
+    """Output and gradients of a product of spikes, of at least the size for which sums are taken, or of a pool."""
+    generator = torch.Generator().manual_seed(2)
+    x = (torch.rand(shape, generator=generator) < 0.05).float().requires_grad_()
+    leaves = [x, *(torch.randn(weight, generator=generator).requires_grad_() for weight in weights)]
+
+    def call() -> list[torch.Tensor]:
+        y = function(*leaves)
+        return [y.detach(), *torch.autograd.grad(y.pow(2).sum(), leaves)]
+
+    return call
+
+
+LIFTED = nf.Lift(nf.SequentialState(nf.LIFCell(), torch.nn.Linear(256, 256)))
+PRODUCTS = {
+    "spike_linear": product(nf.spike_linear, (320, 256), (256, 256), (256,)),
+    "spike_linear-few_rows": product(nf.spike_linear, (20, 1000), (1000, 1000), (1000,)),
+    "spike_conv2d": product(nf.spike_conv2d, (64, 8, 16, 16), (32, 8, 3, 3), (32,)),
+    "spike_max_pool2d": product(lambda x: nf.spike_max_pool2d(x, 2), (40, 20, 16, 16)),
+    "Lift": product(lambda x: LIFTED(20 * x)[0], (80, 4, 256)),
+}
+
+
 def allocating_calls() -> Iterator[tuple[str, Callable[[], list[torch.Tensor]]]]:
     """Calls of every kind that allocate."""
     for model in MODELS:
@@ -388,6 +411,7 @@ def allocating_calls() -> Iterator[tuple[str, Callable[[], list[torch.Tensor]]]]
         x = x.requires_grad_(dtype.is_floating_point)
         yield f"input-{dtype}", functools.partial(run, nf.LIF(), x, [])
     strided = make_input(*LARGE, grad=False).transpose(0, 1).contiguous().transpose(0, 1).requires_grad_()
+    yield from PRODUCTS.items()
     yield "strided", functools.partial(run, nf.LIF(), strided, [])
 
 

@@ -529,4 +529,4 @@ def test_accelerate_and_revert():
 def test_page(monkeypatch):
     monkeypatch.undo()
     page = Path(__file__).parents[1] / "docs" / "products.md"
-    assert doctest.testfile(str(page), module_relative=False) == (0, 6)
+    assert doctest.testfile(str(page), module_relative=False) == (0, 9)

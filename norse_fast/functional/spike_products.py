@@ -32,12 +32,11 @@ MOST_SPIKES = 0.3
 #: The same for few rows of a linear layer, for which the weights must be copied all the same.
 MOST_SPIKES_OF_FEW_ROWS = 0.1
 MANY_ROWS = 64
-#: The same for convolutions; and where few outputs share the work of handing out spikes, but for large ones, for which
-#: PyTorch waits for memory.
+#: The same for convolutions; and for those of one channel where few outputs share the work of handing out spikes. With
+#: more channels it is that much less, because PyTorch's operator is slowest with one.
 MOST_SPIKES_OF_IMAGES = 0.25
-MOST_SPIKES_OF_FEW_OUTPUTS = 0.03
+MOST_SPIKES_OF_FEW_OUTPUTS = 0.12
 MANY_OUTPUTS = 32
-_LARGE = 1 << 22
 # A pool is as little work as so many multiplications of each element.
 _WORK_OF_POOLS = 100
 # PyTorch's gradient of images is for so many channels, or a multiple; it computes what is missing as well.
@@ -172,8 +171,9 @@ def spike_conv2d(
     # Not quite the work, where there are strides or kernels as large as the image, but about.
     work = x.numel() * weight.numel() // max(math.prod(weight.shape[1:2]) * math.prod(how[0]), 1)
     if groups == 1 and _may_sum(work, x, weight, bias) and _is_listable(x.shape, weight.shape, *how):
-        few = weight.shape[0] < MANY_OUTPUTS and x.shape[0] * weight.shape[0] * x[0, 0].numel() < _LARGE
-        spikes = _as_bits(x.reshape(x.shape[0], -1), MOST_SPIKES_OF_FEW_OUTPUTS if few else MOST_SPIKES_OF_IMAGES)
+        few = weight.shape[0] < MANY_OUTPUTS
+        most = MOST_SPIKES_OF_FEW_OUTPUTS / x.shape[1] if few else MOST_SPIKES_OF_IMAGES
+        spikes = _as_bits(x.reshape(x.shape[0], -1), most)
     if spikes is not None:
         active = _active_bits((x.shape[0], math.prod(x.shape[1:])), weight)
         summed: torch.Tensor = _SpikeConv2d.apply(_link(x), weight, bias, list(x.shape), how, spikes[0], active)

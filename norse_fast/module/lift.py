@@ -40,6 +40,11 @@ class Lift(torch.nn.Module):
     hooks and unknown modules are called step by step. :meth:`explain` shows what is decided about each layer; nothing but
     the speed depends on it. Matrix products over more samples may round differently.
 
+    On the CPU, ``torch.nn.Linear``, ``Conv2d`` and ``MaxPool2d`` into which spikes come are computed as their counterparts
+    :class:`SpikeLinear`, :class:`SpikeConv2d` and :class:`SpikeMaxPool2d` do it, as sums over the spikes where there are few.
+    The modules stay what they are. Sums round differently from products; :func:`dense_products` turns them off.
+    :meth:`explain` tells at which share of ones the last call took sums, or why not.
+
     Cells belong into the module, not layers over time: a layer such as :class:`LIF` takes the first dimension of each step
     as its own time.
 
