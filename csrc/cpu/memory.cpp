@@ -27,8 +27,8 @@ constexpr int64_t kLarge = int64_t{1} << 17;
 constexpr int64_t kHugePage = int64_t{1} << 21;
 
 /// What waits is this share of the machine's memory at most, if nobody says otherwise: on a laptop of 16 GiB the output
-/// and the gradient of a layer with 2^27 neuron-steps in float32. Nor is it more than kMostUsual, since several processes
-/// may share a large machine.
+/// and the gradient of a layer with 2^27 neuron-steps in float32. Nor is it more than kMostUsual, since several
+/// processes may share a large machine.
 constexpr int64_t kUsualShare = 16, kMostUsual = int64_t{1} << 32;
 
 constexpr int64_t kCacheLine = 64;

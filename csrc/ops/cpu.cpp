@@ -13,7 +13,7 @@ template <class Launch>
 void run_lanes(Kernel<Launch> kernel, const Launch& launch) {
   constexpr int64_t kSmall = 1 << 15;  // neuron-steps, about 10 us
   constexpr int64_t kGranule = 64;     // lanes; whole cache lines for every dtype
-  constexpr int64_t kPortion = 1024;   // lanes, of which no more are taken at once than have to: whole blocks, and pages
+  constexpr int64_t kPortion = 1024;  // lanes, of which no more are taken at once than have to: whole blocks, and pages
   if (launch.steps * launch.lanes < kSmall) return kernel(launch, {0, launch.lanes});
   const int64_t threads = threads_for((launch.lanes + kGranule - 1) / kGranule);
   const int64_t share = ((launch.lanes + threads - 1) / threads + kGranule - 1) / kGranule * kGranule;
