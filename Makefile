@@ -56,6 +56,7 @@ bench:
 	pip install --no-deps norse==1.1.0 nir nirtorch
 	# From another directory: the package that was installed is measured, and not the sources.
 	cd build && python -m norse_fast.benchmark --output ../benchmarks/results $(ARGS)
+	python benchmarks/figures.py
 
 # Compares with other libraries, those on PyTorch and those on JAX in an environment each; options go into ARGS.
 bench-peers: export PATH := $(CURDIR)/$(PEERS)/bin:$(PATH)
@@ -74,6 +75,7 @@ bench-peers:
 # Time and memory over steps, batch, neurons and threads, and beside a busy core, in the current environment.
 bench-scaling:
 	$(PYTHON) benchmarks/scaling.py $(ARGS)
+	$(PYTHON) benchmarks/figures.py
 
 # The figures of README.md and of the pages in docs, from the last results, in the current environment.
 figures:
