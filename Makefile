@@ -3,7 +3,10 @@ TORCH ?= torch==2.13.0
 ENVIRONMENT := build/bench-venv
 RELEASE := build/release-venv
 
-.PHONY: test install lint sanitize test-compile docs bench fuzz soak dist sdist wheels pure release-check gpu-check gpu-kernels
+PEERS := build/peers-torch
+PEERS_JAX := build/peers-jax
+
+.PHONY: test install lint sanitize test-compile docs bench bench-peers bench-scaling figures fuzz soak dist sdist wheels pure release-check gpu-check gpu-kernels
 
 # Everything, from nothing: environment, build, lint, types, docs, tests.
 test:
@@ -54,6 +57,30 @@ bench:
 	pip install --no-deps norse==1.1.0 nir nirtorch
 	# From another directory: the package that was installed is measured, and not the sources.
 	cd build && python -m norse_fast.benchmark --output ../benchmarks/results $(ARGS)
+	python benchmarks/figures.py
+
+# Compares with other libraries, those on PyTorch and those on JAX in an environment each; options go into ARGS.
+bench-peers: export PATH := $(CURDIR)/$(PEERS)/bin:$(PATH)
+bench-peers:
+	$(PYTHON) -m venv $(PEERS)
+	pip install $(TORCH)
+	pip install 'setuptools>=77' cmake ninja numpy h5py scipy tqdm loguru requests
+	pip install --no-build-isolation '.[bench]'
+	pip install --no-deps norse==1.1.0 nir nirtorch spikingjelly==2.0.0 snntorch==1.0.0
+	$(PYTHON) -m venv $(PEERS_JAX)
+	$(PEERS_JAX)/bin/pip install spyx==1.0.0 brainevent==0.2.1 numba
+	cd build && python ../benchmarks/peers/run.py --output ../benchmarks/results \
+	  --jax-python $(CURDIR)/$(PEERS_JAX)/bin/python $(ARGS)
+	python benchmarks/figures.py
+
+# Time and memory over steps, batch, neurons and threads, and beside a busy core, in the current environment.
+bench-scaling:
+	$(PYTHON) benchmarks/scaling.py $(ARGS)
+	$(PYTHON) benchmarks/figures.py
+
+# The figures of README.md and of the pages in docs, from the last results, in the current environment.
+figures:
+	$(PYTHON) benchmarks/figures.py
 
 # What one uploads, into dist: the archive of the sources and a wheel built from it, checked and used; needs '.[dist]'.
 dist:

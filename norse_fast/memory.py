@@ -46,8 +46,8 @@ def release() -> int:
 def set_limit(bytes: int) -> int:
     """Set how many bytes may wait; what is over that is given back at once.
 
-    The limit holds for the process. At first it is 256 MiB. A larger one makes calls faster whose results are larger than
-    that, for example of 4000 time steps of 32 times 1024 neurons; 0 keeps nothing.
+    The limit holds for the process. At first it is a sixteenth of the memory of the machine, or of the container that the
+    process is in, and 4 GiB at most. A larger one makes calls faster whose results are larger than that; 0 keeps nothing.
 
     Args:
         bytes: the limit, 0 or more.

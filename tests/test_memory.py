@@ -64,8 +64,15 @@ def test_gradients_in_reused_memory(generator):
     assert torch.equal(grads[0], grads[2])
 
 
+@pytest.fixture
+def limit_256_mib():
+    before = nf.memory.set_limit(256 * MIB)
+    yield
+    nf.memory.set_limit(before)
+
+
 @torch.no_grad()
-def test_what_waits_has_a_limit():
+def test_what_waits_has_a_limit(limit_256_mib: None):
     outputs = [nf.LIF()(drive(64))[0] for _ in range(6)]
     alive = resident_mib()
     del outputs
@@ -74,6 +81,37 @@ def test_what_waits_has_a_limit():
     alive = resident_mib()
     del z
     assert resident_mib() <= alive - 290
+
+
+def limit_of_a_container() -> float:
+    files = [Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes")]
+    found = [file.read_text().strip() for file in files if file.exists()]
+    return min([float("inf"), *(float(text) for text in found if text != "max")])
+
+
+def test_the_usual_limit_is_a_share_of_the_memory():
+    program = "import norse_fast as nf; print(nf.memory.set_limit(0))"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=Path(__file__).parents[1], capture_output=True, text=True
+    )
+    physical = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    assert int(done.stdout) == min(min(physical, limit_of_a_container()) // 16, 4 << 30), done.stderr
+
+
+@torch.no_grad()
+def test_results_of_half_a_gigabyte_are_used_again():
+    """As much as 4000 steps of 32 times 1024 neurons."""
+    before = nf.memory.set_limit(1 << 30)
+    try:
+        nf.memory.release()
+        z = nf.LIF()(drive(500))[0]
+        address = z.data_ptr()
+        del z
+        assert nf.memory.waiting() >= 500 * MIB
+        assert nf.LIF()(drive(500))[0].data_ptr() == address
+    finally:
+        nf.memory.set_limit(0)
+        nf.memory.set_limit(before)
 
 
 def spikes_in_child(connection) -> None:

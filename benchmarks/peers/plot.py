@@ -32,6 +32,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
         axes.set_yticks(range(len(rows)), [row["contender"] for row in rows], fontsize=8)
         axes.invert_yaxis()
         axes.set_xscale("log")
+        axes.xaxis.set_minor_formatter("")  # numbers between the powers of ten would overlap
         axes.axvline(1, color="black", lw=0.8)
         axes.set_title(case, fontsize=10)
         axes.grid(axis="x", alpha=0.3)

@@ -5,12 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shlex
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from rich.progress import track
 from table import peers_table
 
 from norse_fast.benchmark.machine import BUSY_LOAD, Neighbours, describe_machine
+from norse_fast.benchmark.timing import quartiles
 
 HERE = Path(__file__).parent
 FAST = "norse_fast"
@@ -63,11 +63,16 @@ class Contender:
             env=environment,
             stderr=subprocess.DEVNULL,
         )
-        self.hello = self.ask("hello")
+
+    @cached_property
+    def hello(self) -> dict[str, Any]:
+        """What the process says of its library; it takes seconds to load."""
+        return self.ask("hello")
 
     def ask(self, do: str, **arguments: Any) -> dict[str, Any]:
         """Sends a command and waits for its answer; ``error`` is in it where that failed."""
-        assert self.process.stdin and self.process.stdout
+        assert self.process.stdin
+        assert self.process.stdout
         try:
             print(json.dumps({"do": do, **arguments}), file=self.process.stdin, flush=True)
             line = self.process.stdout.readline()
@@ -84,27 +89,23 @@ class Contender:
 
 def start(pythons: dict[str, str | None], threads: int) -> tuple[dict[str, Contender], dict[str, str]]:
     """A process for every contender, and what is missing, with the reason."""
-    started, missing = {}, {}
+    started: dict[str, Contender] = {}
+    missing = {}
+    first = {}
     for environment, libraries in LIBRARIES.items():
         for library in libraries:
-            python = pythons[environment]
-            if python is None:
+            if python := pythons[environment]:
+                first[library] = python, Contender(python, library, threads)
+            else:
                 missing[library.strip("_")] = f"no environment with {environment}"
-                continue
-            first = Contender(python, library, threads)
-            if "error" in first.hello:
-                missing[library.strip("_")] = first.hello["error"]
-                first.close()
-                continue
-            for index, name in enumerate(first.hello["contenders"]):
-                started[name] = first if index == 0 else Contender(python, library, threads)
+    for library, (python, contender) in first.items():
+        if "error" in contender.hello:
+            missing[library.strip("_")] = contender.hello["error"]
+            contender.close()
+            continue
+        for index, name in enumerate(contender.hello["contenders"]):
+            started[name] = contender if index == 0 else Contender(python, library, threads)
     return started, missing
-
-
-def quartiles(values: Sequence[float]) -> list[float]:
-    """The lower quartile, the median and the upper one."""
-    found: list[float] = np.quantile(values, [0.25, 0.5, 0.75]).tolist()
-    return found
 
 
 def difference(kind: str, ours: np.ndarray, theirs: np.ndarray) -> dict[str, float]:
@@ -212,7 +213,9 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--output", type=Path, default=HERE.parent / "results")
     arguments = parser.parse_args(argv)
     console = Console(width=190)
-    machine = describe_machine(shlex.join(["python", "benchmarks/peers/run.py", *argv]), (), arguments.output)
+    # Without the paths of this machine.
+    command = f"make bench-peers ARGS='--rounds {arguments.rounds} --threads {arguments.threads}'"
+    machine = describe_machine(command, (), arguments.output)
     if machine["load"] > BUSY_LOAD:
         console.print(f"Other programs are running: the load is {machine['load']}. Ratios hold better than times.")
     rounds, seconds = (2, 0.001) if arguments.quick else (arguments.rounds, 0.1)

@@ -121,6 +121,7 @@ class Recurrent(nnx.Module):
         self.neurons.recurrent_w[...] = jnp.asarray(arrays["weight1"].T) * LIF_GAIN
 
     def __call__(self, x: jax.Array, state: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Spikes of a step, and the state after it."""
         return self.neurons(x @ self.first[...], state)
 
     def initial_state(self, batch: int) -> jax.Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from typing import Any
 
 from rich.table import Table
@@ -43,10 +44,13 @@ def remark(row: dict[str, Any]) -> str:
     if "neurons_that_differ" in row:
         share = row["neurons_that_differ"]
         found.append(
-            f"{'same outputs' if share == 0 else f'{share:.1%} of neurons differ from'} {row['same_model_as']}"
+            f"{'same outputs as' if share == 0 else f'{share:.1%} of neurons differ from'} {row['same_model_as']}"
         )
     if "difference" in row:
-        found.append(f"outputs differ from {row['same_model_as']} by {row['difference']:.0e} of the largest")
+        other, most = row["same_model_as"], row["difference"]
+        found.append(
+            f"outputs differ from {other} by {most:.0e} of the largest" if most else f"same outputs as {other}"
+        )
     return "; ".join(found)
 
 
@@ -55,12 +59,15 @@ def is_busy(row: dict[str, Any]) -> bool:
     return (row["others"] or 0) > BUSY_CORES
 
 
-def _cells(row: dict[str, Any]) -> list[str]:
+def cells_of(row: dict[str, Any]) -> list[str]:
+    """The times, the first calls, which compile, the peak of training beyond input, and the mean output."""
     if row.get("epochs"):
-        last = row["epochs"][-1]
-        seconds = sorted(epoch["seconds"] for epoch in row["epochs"] if "seconds" in epoch)
-        epoch = f"{format_seconds(seconds[len(seconds) // 2])} an epoch" if seconds else "-"
-        return ["-", "-", epoch, "-", "-", "-", f"{last.get('accuracy', 0):.1%} right"]
+        epochs = [epoch for epoch in row["epochs"] if "seconds" in epoch]
+        # The first one compiles.
+        usual = statistics.median(epoch["seconds"] for epoch in epochs[1:] or epochs)
+        first = format_seconds(epochs[0]["seconds"]) if epochs[0]["seconds"] > 2 * usual else "-"
+        right = f"{epochs[-1]['accuracy']:.1%} right after {len(epochs)}"
+        return ["-", "-", f"{format_seconds(usual)} an epoch", right, first, "-", "-"]
     if "training" not in row:
         return ["-"] * 7
     cells = []
@@ -70,18 +77,22 @@ def _cells(row: dict[str, Any]) -> list[str]:
     return [*cells, format_seconds(sum(row["warm_up"].values())), peak, f"{row['output_mean']:.3f}"]
 
 
+def title(row: dict[str, Any]) -> str:
+    """The name of a row's case, and a warning where the machine was busy."""
+    return case_name(row) + (f" (busy: {row['others']:.1f})" if is_busy(row) else "")
+
+
 def peers_table(results: dict[str, Any]) -> Table:
-    """All rows, by case; a busy machine is marked."""
+    """All rows, by case; behind a case the cores that other programs used, where the machine was busy."""
     table = Table(title="norse_fast and others", title_justify="left", title_style="bold")
     for index, column in enumerate(COLUMNS):
         last = index == len(COLUMNS) - 1
-        table.add_column(column, justify="left" if index < 2 or last else "right", no_wrap=not last)
+        table.add_column(column, justify="left" if index < 2 or last else "right", no_wrap=not last, overflow="fold")
     before = ""
     for row in results["rows"]:
-        case = case_name(row)
+        case = title(row)
         if before and case != before:
             table.add_section()
-        busy = f" (busy: {row['others']:.1f} cores used by others)" if is_busy(row) else ""
-        table.add_row("" if case == before else case + busy, row["contender"], *_cells(row), remark(row))
+        table.add_row("" if case == before else case, row["contender"], *cells_of(row), remark(row))
         before = case
     return table
