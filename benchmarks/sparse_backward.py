@@ -25,7 +25,7 @@ from torch.nn.functional import cross_entropy
 
 import norse_fast as nf
 
-RESULTS = Path(__file__).parent / "results" / "sparse_backward.json"
+RUNS = Path(__file__).parent / "results" / "sparse_backward.json"
 PICTURE = Path(__file__).parents[1] / "docs" / "images" / "sparse_backward.png"
 WIDTHS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)  # of the support
 THRESHOLDS = (0.0, 1e-3, 1e-2)  # for super
@@ -178,7 +178,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3, help="training runs of each setting (default: %(default)s)")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    runs = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
+    runs = json.loads(RUNS.read_text()) if RUNS.exists() else []
     done = {(r["task"], r["method"], r["alpha"], r["threshold"], r["seed"]) for r in runs}
     with TemporaryDirectory() as folder:
         tasks = {"digits": digits_task(), "words": words_task(Path(folder))}
@@ -189,7 +189,7 @@ def main() -> None:
                     if tuple(key.values()) in done:
                         continue
                     runs.append({**key, "width": width, **train(task, method, alpha, threshold, seed)})
-                    RESULTS.write_text(json.dumps(runs, indent=1) + "\n")
+                    RUNS.write_text(json.dumps(runs, indent=1) + "\n")
                     print(runs[-1], flush=True)
     draw(runs)
 
