@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import doctest
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -383,3 +385,8 @@ def test_opcheck(generator):
 def test_operators_check_what_they_take(call: Any, message: str):
     with pytest.raises(RuntimeError, match=message):
         call(bits_of(torch.ones(6, 75, dtype=torch.bool)))
+
+
+def test_the_page():
+    page = Path(__file__).parents[1] / "docs" / "sparse_backward.md"
+    assert doctest.testfile(str(page), module_relative=False).failed == 0

@@ -1,6 +1,6 @@
 #pragma once
 // The products of a recurrent layer, as one thread computes a piece of them. They are compiled once per
-// instruction set, with fused multiply-adds where it has them.
+// instruction set.
 //
 // The order of summation is fixed, row after row, for every element of a result on its own. So no result depends on how
 // the work is cut into pieces, or on the number of threads.
