@@ -219,7 +219,8 @@ class Neuron:
         number: int,
     ) -> tuple[torch.Tensor, Any]:
         tensors = (input, *state)
-        if torch.is_grad_enabled() and _any_requires_grad(tensors, (*params, alpha)):
+        steepness = (alpha,) if isinstance(alpha, torch.Tensor) else ()
+        if torch.is_grad_enabled() and _any_requires_grad(tensors, (*params, *steepness)):
             output, *rest = run_fused(self, surrogate, dt, sequence, record, number, tensors, params, alpha)
             return output, rest[len(state) :] if record else rest
         output, *rest = self.forward_op(*tensors, *params, dt, sequence, False, record, number)
