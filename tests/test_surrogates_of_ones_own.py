@@ -208,6 +208,7 @@ def test_dtypes_and_layouts(dtype: torch.dtype, shape: tuple[int, ...], generato
     x = torch.rand(40, *shape, generator=generator).to(dtype)
     x = (x.transpose(0, -1).contiguous().transpose(0, -1) if shape else x).requires_grad_()
     layer = nf.LIF(nf.LIFParameters(method=derivative, alpha=2.0))
+    layer.p = layer.p._replace(alpha=2.0)  # a number reaches the operators as one
     z, _ = layer(x)
     (grad,) = torch.autograd.grad(z.sum(), x)
     assert grad.dtype == dtype

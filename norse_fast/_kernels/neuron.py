@@ -224,8 +224,8 @@ class Neuron:
         number: int,
     ) -> tuple[torch.Tensor, Any]:
         tensors = (input, *state)
-        learned = (alpha,) if isinstance(alpha, torch.Tensor) else ()
-        if torch.is_grad_enabled() and needs_gradient((*tensors, *params, *learned)):
+        steepness = (alpha,) if isinstance(alpha, torch.Tensor) else ()
+        if torch.is_grad_enabled() and needs_gradient((*tensors, *params, *steepness)):
             output, *rest = run_fused(self, surrogate, dt, sequence, record, number, tensors, params, alpha)
             return output, rest[len(state) :] if record else rest
         output, *rest = self.forward_op(*tensors, *params, dt, sequence, False, record, number)
