@@ -19,6 +19,8 @@ from norse_fast.functional.threshold import threshold as spike
 from .models import FEED_FORWARD, Model, model_id
 from .test_operators import forward_arguments
 
+pytestmark = pytest.mark.usefixtures("products_of_any_size")
+
 OPS = torch.ops.norse_fast
 COMPACT = [("rectangle", 5.0), ("triangle_width", 5.0)]
 #: Rows, inputs, outputs: around the 64 columns of a panel, the 1024 rows of a block, and the 1024 rows of a task.
@@ -26,7 +28,7 @@ SHAPES = [(1, 1, 1), (5, 70, 3), (64, 128, 65), (30, 1023, 130), (30, 2100, 128)
 
 
 def bits_of(active: torch.Tensor) -> torch.Tensor:
-    bits: torch.Tensor = OPS.spike_bits(active.flatten(1))[0]
+    bits: torch.Tensor = OPS.spike_bits(active.flatten(1), 1.0)[0]
     return bits
 
 
@@ -98,7 +100,7 @@ def test_activity_is_where_the_gradient_of_the_output_counts(model: Model, surro
     checkpoints = neuron.forward_op(*operands, 0.001, True, True, False, 0)[1 + len(none)]
     gradient = torch.randn(active.shape, generator=generator, dtype=torch.float64)
     results = [
-        neuron.backward_op(*operands, a, checkpoints, g, *none, [], surrogate, 0, 0.001, True, True, False)
+        neuron.backward_op(*operands, a, checkpoints, g, *none, [], surrogate, 0, 0.001, True, True, False, [], 0)[:-1]
         for g in (gradient, gradient * active)
     ]
     assert all(torch.equal(whole, part) for whole, part in zip(*results))
@@ -303,7 +305,7 @@ def test_derivatives_of_derivatives():
         torch.testing.assert_close(ours, dense, rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("what", ["no gradient", "random state", "another product"])
+@pytest.mark.parametrize("what", ["no gradient", "random state"])
 def test_what_is_left_to_the_dense_product(what: str):
     x = spikes("linear", dtype=torch.float32)
     model = network("linear", "rectangle", 5.0, cell=True, dtype=torch.float32)
@@ -311,13 +313,26 @@ def test_what_is_left_to_the_dense_product(what: str):
         with torch.no_grad():
             assert not ran("lif_activity", lambda: nf.Lift(model)(x))
         return
-    if what == "random state":
-        model[1].state_fallback = model[3].state_fallback = lambda x: nf.LIFFeedForwardState(
-            torch.zeros_like(x), torch.rand_like(x) * 0
-        )
-    else:
-        model[2], model[4] = torch.nn.Linear(100, 90), torch.nn.Linear(90, 70)
+    model[1].state_fallback = model[3].state_fallback = lambda x: nf.LIFFeedForwardState(
+        torch.zeros_like(x), torch.rand_like(x) * 0
+    )
     assert not ran("active_linear", lambda: gradients(nf.Lift(model), x))
+
+
+def test_products_of_pytorch_in_lift():
+    """Lift calls them as those of norse_fast."""
+    x, model = spikes("linear"), network("linear", "rectangle", 5.0, cell=True)
+    for index in (2, 4):
+        product = torch.nn.Linear(model[index].in_features, model[index].out_features).double()
+        product.load_state_dict(model[index].state_dict())
+        model[index] = product
+    lifted = nf.Lift(model)
+    with nf.dense_products():
+        expected = gradients(lifted, x)
+    assert ran("active_linear", lambda: gradients(lifted, x))
+    for actual, dense in zip(gradients(lifted, x), expected):
+        torch.testing.assert_close(actual, dense, rtol=1e-10, atol=1e-10)
+    assert "gradient where " in lifted.explain()
 
 
 @pytest.mark.parametrize(("threshold", "error"), [(1e-3, 0.05), (1e-2, 0.15)])
