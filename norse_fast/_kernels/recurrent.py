@@ -17,7 +17,7 @@ from torch.utils import _pytree as pytree
 from .autograd import beyond_kernels, pull_back, reduce_to, tracked, wants_more
 from .extension import has_kernels
 from .neuron import Neuron, as_dense, as_dt, check_broadcast, descend, reject_quantized, spike_function
-from .ops import RECURRENT_SEGMENT
+from .ops import KEEP, KEEP_COMPILED, RECURRENT_SEGMENT
 from .reset import Reset, Variants
 
 __all__ = ["RECURRENT", "Recurrent", "check_weights", "project", "stack_states"]
@@ -155,7 +155,7 @@ class Call(NamedTuple):
     surrogate: int
     dt: float
     record: bool
-    checkpoint: bool
+    checkpoint: int
 
 
 class FusedRecurrence(torch.autograd.Function):
@@ -312,8 +312,8 @@ class Recurrent:
         operands = tuple(map(tracked, (x, own_weights, z, *values, weights, *params, alpha)))
         if fused:
             # In torch.compile whatever the length, so that one graph serves all.
-            long = torch.compiler.is_compiling() or x.shape[0] > RECURRENT_SEGMENT
-            call = Call(self, surrogate, dt, record, long and torch.is_grad_enabled())
+            keep = KEEP_COMPILED if torch.compiler.is_compiling() else KEEP if x.shape[0] > RECURRENT_SEGMENT else 0
+            call = Call(self, surrogate, dt, record, keep if torch.is_grad_enabled() else 0)
             results = FusedRecurrence.apply(call, *operands)
         else:
             results = self.run_in_pytorch(*operands, surrogate=surrogate, dt=dt, record=record)
