@@ -41,9 +41,9 @@ struct ProblemArguments {
 };
 
 struct ForwardArguments : ProblemArguments {
-  bool checkpoint = false, record = false;
-  int64_t kind = 0;   // an Output
-  int64_t spare = 0;  // how many more checkpoints to make room for; no argument of an operator
+  int64_t checkpoint = 0;  // 0: keeps none; n: keeps them, and n - 1 rows of zeros behind them
+  bool record = false;
+  int64_t kind = 0;  // an Output
 
   template <class Visitor>
   void visit(Visitor&& v, const Signature& model) {
@@ -222,6 +222,9 @@ inline bool is_floating(ScalarType type) {
 /// Whether a state variable is one value for all lanes of a step of so many dimensions.
 inline bool is_shared_state(const Tensor& t, int64_t step_dims) { return t.dim() == 0 && step_dims > 0; }
 
+/// How many rows behind the checkpoints may be asked for.
+constexpr int64_t kMostSpare = 2;
+
 class Checker {
  public:
   Checker(const Shape& shape, const Signature& model, ScalarType compute)
@@ -288,6 +291,7 @@ class Checker {
   void arguments(const ForwardArguments& a) const {
     number("output", a.kind, static_cast<int64_t>(Output::kCount));
     check_steps(static_cast<Output>(a.kind));
+    number("checkpoint", a.checkpoint, kMostSpare + 2);
     problem(a);
   }
 

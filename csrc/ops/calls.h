@@ -153,7 +153,7 @@ ForwardResults run_forward(ForwardArguments& a, const ModelKernels& kernels, con
   ForwardResults results;
   results.output = allocate(is_reduced(launch.kind) ? shape.step : all, type_of<T>(launch.kind, a.input));
   launch.output = results.output.data_ptr();
-  const int64_t checkpoints = checkpoint_count(shape.steps, segment_of<Launch>()) + a.spare;
+  const int64_t checkpoints = checkpoint_count(shape.steps, segment_of<Launch>()) + a.checkpoint - 1;
   for (size_t k = 0; k < model.state.size(); ++k) {
     launch.final_state[k] = keep<T>(results.final_state, allocate(shape.step, kScalarType<T>));
     if (a.checkpoint) {

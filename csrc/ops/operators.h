@@ -89,10 +89,6 @@ class StackWriter {
   uint64_t next_ = 0;
 };
 
-/// How many checkpoints more than backward reads an operator returns (SPARE in norse_fast/_kernels/ops.py):
-/// torch.compile makes a graph of its own where a size is 0 or 1, and so one for each of the first numbers of segments.
-constexpr int64_t kSpareCheckpoints = 2;
-
 /// The operators of a model by their suffix: what they are told, what they return, and how they run; with and without
 /// recurrent weights.
 template <bool kCoupled>
@@ -104,11 +100,13 @@ struct ForwardOperator {
 
   template <class T>
   static Results run(Arguments& a, const ModelKernels& model, const Memory& memory) {
-    a.spare = kSpareCheckpoints;
     Results results = run_forward<std::conditional_t<kCoupled, RecurrentForward<T>, Forward<T>>>(a, model, memory);
-    for (Tensor& t : results.checkpoints) {
-      Tensor rest = torch::stable::narrow(t, 0, t.size(0) - kSpareCheckpoints, kSpareCheckpoints);
-      torch::stable::fill_(rest, 0);
+    if (a.checkpoint > 1) {
+      const int64_t spare = a.checkpoint - 1;
+      for (Tensor& t : results.checkpoints) {
+        Tensor rest = torch::stable::narrow(t, 0, t.size(0) - spare, spare);
+        torch::stable::fill_(rest, 0);
+      }
     }
     return results;
   }

@@ -15,7 +15,7 @@ from torch.autograd import forward_ad
 from .._constants import constant
 from ..functional.threshold import by_alpha
 from .extension import kernels_disabled, set_differentiate
-from .ops import SEGMENT
+from .ops import KEEP, KEEP_COMPILED, SEGMENT
 from .outputs import NUMBERS
 from .segments import differentiate_in_segments, has_part_of_python, outside_of_graphs, reduce_to
 
@@ -215,7 +215,11 @@ def _run(call: Call, *tensors: torch.Tensor) -> Any:
     neuron, _, dt, sequence, record, output, constants, _ = call
     operands = tensors + constants
     # In torch.compile whatever the length, so that one graph serves all.
-    checkpoint = sequence and (torch.compiler.is_compiling() or tensors[0].shape[0] > SEGMENT)
+    checkpoint = 0
+    if sequence and torch.compiler.is_compiling():
+        checkpoint = KEEP_COMPILED
+    elif sequence and tensors[0].shape[0] > SEGMENT:
+        checkpoint = KEEP
     *results, checkpoints, trace = neuron.forward_op(*operands[:-1], dt, sequence, checkpoint, record, output)
     return (*results, *trace), checkpoints
 

@@ -228,7 +228,7 @@ class Neuron:
         if torch.is_grad_enabled() and needs_gradient((*tensors, *params, *steepness)):
             output, *rest = run_fused(self, surrogate, dt, sequence, record, number, tensors, params, alpha)
             return output, rest[len(state) :] if record else rest
-        output, *rest = self.forward_op(*tensors, *params, dt, sequence, False, record, number)
+        output, *rest = self.forward_op(*tensors, *params, dt, sequence, 0, record, number)
         return output, rest[-1] if record else rest[: len(state)]
 
     def _read(

@@ -10,14 +10,23 @@ from torch.utils import _pytree as pytree
 
 from .outputs import BYTES, NUMBERS
 
-__all__ = ["RECURRENT_SEGMENT", "SEGMENT", "register_fakes", "register_recurrent_fakes", "register_shared_fakes"]
+__all__ = [
+    "KEEP",
+    "KEEP_COMPILED",
+    "RECURRENT_SEGMENT",
+    "SEGMENT",
+    "register_fakes",
+    "register_recurrent_fakes",
+    "register_shared_fakes",
+]
 
 #: Backward keeps the states of every this many steps (kSegment in csrc/core/launch.h).
 SEGMENT = 32
 #: The same for recurrent layers (kRecurrentSegment).
 RECURRENT_SEGMENT = 16
-#: How many more of them the operators return, so that torch.compile meets no size of 0 or 1 (kSpareCheckpoints).
-SPARE = 2
+#: What asks the operators to keep them, and under torch.compile for two rows more: it makes graphs of their own for sizes
+#: of 0 and 1.
+KEEP, KEEP_COMPILED = 1, 3
 
 
 def _state_dtype(input: torch.Tensor) -> torch.dtype:
@@ -33,7 +42,7 @@ def _check_devices(input: torch.Tensor, *others: Any) -> None:
 
 def _checkpoint_count(steps: Any, segment: int) -> Any:
     # Written so that it also holds for T = 0 with symbolic T.
-    return (steps + segment - 1) // segment - (1 if steps > 0 else 0) + SPARE
+    return (steps + segment - 1) // segment - (1 if steps > 0 else 0)
 
 
 @functools.cache  # neurons may share a kernel
@@ -50,7 +59,7 @@ def register_fakes(name: str, states: int, params: int, thresholds: int) -> None
             return [input.new_empty((count, *step), dtype=dtype) for _ in range(states)]
 
         final = [input.new_empty(step, dtype=dtype) for _ in range(states)]
-        checkpoints = kept(_checkpoint_count(steps, SEGMENT)) if checkpoint else []
+        checkpoints = kept(_checkpoint_count(steps, SEGMENT) + checkpoint - 1) if checkpoint else []
         if output >= NUMBERS["sum"]:
             result = input.new_empty(step, dtype=dtype)
         else:
@@ -91,7 +100,7 @@ def register_recurrent_fakes(name: str, states: int, params: int, thresholds: in
 
         steps = input.shape[0]
         final = [z.new_empty(z.shape) for _ in range(states)]
-        checkpoints = kept(_checkpoint_count(steps, RECURRENT_SEGMENT)) if checkpoint else []
+        checkpoints = kept(_checkpoint_count(steps, RECURRENT_SEGMENT) + checkpoint - 1) if checkpoint else []
         return (z.new_empty((steps, *z.shape)), *final, checkpoints, kept(steps) if record else [])
 
     def backward(input: torch.Tensor, input_weights: Any, z: torch.Tensor, *args: Any) -> Any:

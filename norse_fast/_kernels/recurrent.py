@@ -19,7 +19,7 @@ from ..functional.threshold import by_alpha
 from .autograd import beyond_kernels, pull_back, tracked, wants_more
 from .extension import has_kernels
 from .neuron import Neuron, as_dense, as_dt, check_broadcast, descend, reject_quantized, spike_function
-from .ops import RECURRENT_SEGMENT
+from .ops import KEEP, KEEP_COMPILED, RECURRENT_SEGMENT
 from .reset import Reset, Variants
 from .segments import differentiate_in_segments, has_part_of_python, outside_of_graphs, reduce_to
 
@@ -158,7 +158,7 @@ class Call(NamedTuple):
     surrogate: int | Derivative
     dt: float
     record: bool
-    checkpoint: bool
+    checkpoint: int
 
 
 class FusedRecurrence(torch.autograd.Function):
@@ -362,8 +362,8 @@ class Recurrent:
         operands = tuple(map(tracked, (x, own_weights, z, *values, weights, *params, alpha)))
         if fused:
             # In torch.compile whatever the length, so that one graph serves all.
-            long = torch.compiler.is_compiling() or x.shape[0] > RECURRENT_SEGMENT
-            call = Call(self, surrogate, dt, record, long and torch.is_grad_enabled())
+            keep = KEEP_COMPILED if torch.compiler.is_compiling() else KEEP if x.shape[0] > RECURRENT_SEGMENT else 0
+            call = Call(self, surrogate, dt, record, keep if torch.is_grad_enabled() else 0)
             if not torch.compiler.is_compiling():
                 results = _run_fused(call, *operands)
             elif not torch.is_grad_enabled() or not any(t is not None and t.requires_grad for t in operands):
