@@ -119,6 +119,6 @@ def find_active(neuron: Neuron, x: torch.Tensor, state: Any, p: Any, dt: float) 
 
         if x.shape[1] >= _PARTS:
             part = float(mark(x.shape[1] // _PARTS).float().mean())
-            if part > 1.5 * MOST_ACTIVE:
+            if part > MOST_ACTIVE:
                 return None, part
         return Active(mark(None)), None
