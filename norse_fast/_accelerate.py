@@ -10,54 +10,24 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
-import importlib
-import numbers
 import sys
-import types
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import torch
 
-from . import functional, module
-from ._constants import constant
+from . import module
+from ._counterparts import ENCODERS, NEURONS, NORSE, counterpart, find_swap, neuron_of
 from .module._layers import Layer, plan
-from .module._spikes import COUNTERPARTS, GRADED, keeps_spikes, sums_spikes
-from .module.leaky_integrator import LILinearCell
-from .module.lif_correlation import LIFCorrelation
+from .module._spikes import GRADED, keeps_spikes, sums_spikes
 from .module.lift import Lift
 from .module.sequential import SequentialState
-from .module.snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell
 from .utils.state import _is_module_stateful
 
 __all__ = ["AccelerationReport", "accelerate", "revert"]
 
 _Model = TypeVar("_Model", bound=torch.nn.Module)
-
-_NORSE = "norse.torch."  # where Norse's modules and functions are
-_NEURONS = (SNN, SNNCell, SNNRecurrent, SNNRecurrentCell, LILinearCell, LIFCorrelation)
-_ENCODERS = (
-    module.ConstantCurrentLIFEncoder,
-    module.PoissonEncoder,
-    module.PoissonEncoderStep,
-    module.SignedPoissonEncoder,
-    module.SignedPoissonEncoderStep,
-    module.SpikeLatencyLIFEncoder,
-)
-# Where norse_fast computes something else on purpose, and why.
-_DIFFERENT = {
-    "CobaLIFCell": "the coba_lif_step of Norse ignores its input, and that of norse_fast does not",
-    "SpikeLatencyEncoder": "that of Norse lets spikes pass after a negative one, and that of norse_fast does not",
-}
-
-# Norse's coupled cells call their step function by name.
-_STEPS = {
-    "LIFMCRecurrentCell": functional.lif_mc_step,
-    "LIFMCRefracRecurrentCell": functional.lif_mc_refrac_step,
-}
-
-_UNIT_ALPHA = constant(1.0)
 
 _ORIGINAL = "_before_acceleration"  # the attribute of a swapped module that revert reads
 _ROOT = "(model)"
@@ -107,14 +77,6 @@ class AccelerationReport:
 
 def _listed(names: list[str]) -> str:
     return ", ".join(name or _ROOT for name in names)
-
-
-class _Swap(NamedTuple):
-    """How a module of Norse becomes one of norse_fast."""
-
-    kind: type[torch.nn.Module]
-    attributes: dict[str, Any]
-    notes: list[str]
 
 
 class _Original:
@@ -176,7 +138,9 @@ def accelerate(
         True
     """
     _check_module(model)
-    plans = [(name, part, how) for name, part in model.named_modules() if (how := _plan(part, products)) is not None]
+    plans = [
+        (name, part, how) for name, part in model.named_modules() if (how := find_swap(part, products)) is not None
+    ]
     result = AccelerationReport()
     for name, part, how in plans:
         if isinstance(how, str):
@@ -208,7 +172,7 @@ def _joined(ours: Any, theirs: Any) -> Any:
 def _look_at_lifts(model: torch.nn.Module, result: AccelerationReport, swap: bool) -> None:
     """Swap the Lifts of Norse, or report what that would give."""
     names = {part: name for name, part in model.named_modules()}
-    lifts = [part for part in names if _counterpart(type(part), module) is Lift]
+    lifts = [part for part in names if counterpart(type(part), module) is Lift]
     found = {}
     # The inner ones first, because the outer ones ask what they are.
     for part in reversed(lifts):
@@ -232,7 +196,7 @@ def _look_at_lifts(model: torch.nn.Module, result: AccelerationReport, swap: boo
                     where = ".".join(key for key in (name, "lifted_module", layer.name) if key)
                     _note(result, f"stepped all the same, {layer.why}", where)
         else:
-            cells = [inner for inner in part.modules() if isinstance(inner, _NEURONS)]
+            cells = [inner for inner in part.modules() if isinstance(inner, NEURONS)]
             text = _counted(len(cells), "cell") if cells else _counted(len(layers), "layer")
             result.gains.setdefault(f"Lift of {text}: lift=True", []).append(name)
 
@@ -247,7 +211,7 @@ def _counted(count: int, noun: str) -> str:
 
 def _containers(part: torch.nn.Module) -> Iterator[torch.nn.Module]:
     """The containers of Norse that Lift has to look into, where those of norse_fast would do the same."""
-    if _counterpart(type(part), module) is SequentialState:
+    if counterpart(type(part), module) is SequentialState:
         if "forward" in vars(part) or part.stateful_layers != [_is_module_stateful(child) for child in cast(Any, part)]:
             return
         yield part
@@ -291,7 +255,7 @@ def _look_at_layers(model: torch.nn.Module, result: AccelerationReport) -> None:
         (result.fast if is_ours else result.others).append(name)
         if spikes and on_cpu and sums_spikes(part) and part not in summed:
             fed.setdefault(type(part).__name__, []).append(name)
-        kind = _neuron(part)
+        kind = neuron_of(part)
         spikes = (spikes and keeps_spikes(part)) if kind is None else not issubclass(kind, GRADED)
     for layer, names in fed.items():
         result.gains[f"{_counted(len(names), f'{layer} layer')} fed by spikes: products=True"] = names
@@ -350,10 +314,10 @@ def _both(ours: Any, theirs: Any) -> Any:
     """
 
     def reduce(self: Any, protocol: Any) -> tuple[Any, ...]:
-        return (_make, (ours, theirs.__module__.removeprefix(_NORSE)), *object.__reduce_ex__(self, protocol)[2:])
+        return (_make, (ours, theirs.__module__.removeprefix(NORSE)), *object.__reduce_ex__(self, protocol)[2:])
 
     members = {"__module__": ours.__module__, "__doc__": ours.__doc__, "__reduce_ex__": reduce}
-    if issubclass(ours, _ENCODERS):
+    if issubclass(ours, ENCODERS):
         members["forward"] = _encoding(ours.forward, theirs.forward)
     return type(ours.__name__, (ours, theirs), members)
 
@@ -374,7 +338,7 @@ def _encoding(ours: Callable[..., torch.Tensor], theirs: Callable[..., torch.Ten
 
 def _make(ours: Any, home: str) -> Any:
     """An empty module of norse_fast, which is one of Norse too where Norse was imported."""
-    theirs = getattr(sys.modules.get(_NORSE + home), ours.__name__, None)
+    theirs = getattr(sys.modules.get(NORSE + home), ours.__name__, None)
     kind = ours if theirs is None else _both(ours, theirs)
     return kind.__new__(kind)
 
@@ -390,7 +354,7 @@ def _layers(model: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Module]]:
     for name, part in model.named_modules():
         if part in inside:
             continue
-        whole = _neuron(part) is not None or "parametrizations" in part._modules
+        whole = neuron_of(part) is not None or "parametrizations" in part._modules
         if whole or [each for each in part.modules() if _computes(each)] == [part]:
             inside.update(part.modules())
             yield name, part
@@ -398,114 +362,3 @@ def _layers(model: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Module]]:
 
 def _computes(part: torch.nn.Module) -> bool:
     return "forward" in vars(part) or type(part).forward is not torch.nn.Module.forward
-
-
-def _neuron(part: torch.nn.Module) -> type[torch.nn.Module] | None:
-    """The neuron or encoder of norse_fast that a module is, or the one that is called like it in Norse."""
-    kinds = (k if k.__module__.startswith("norse_fast.") else _counterpart(k, module) for k in type(part).__mro__)
-    return next((kind for kind in kinds if kind is not None and issubclass(kind, (*_NEURONS, *_ENCODERS))), None)
-
-
-def _is_of_norse(thing: Any) -> bool:
-    return str(getattr(thing, "__module__", "")).startswith(_NORSE)
-
-
-def _counterpart(thing: Any, ours: types.ModuleType) -> Any:
-    """What a class or function of Norse is called in norse_fast, or None."""
-    return getattr(ours, getattr(thing, "__name__", ""), None) if _is_of_norse(thing) else None
-
-
-def _plan(part: torch.nn.Module, products: bool) -> _Swap | str | None:
-    """How to swap a module, or why not; None where it has nothing to do with Norse, or was swapped already."""
-    if products and type(part) in COUNTERPARTS:
-        if "forward" in vars(part):
-            return "its forward is one of your own"
-        return _Swap(COUNTERPARTS[type(part)], {}, ["sums of weights over spikes may round differently from a product"])
-    if isinstance(part, (*_NEURONS, *_ENCODERS, Lift, SequentialState)):
-        return None
-    theirs = next((kind for kind in type(part).__mro__ if _is_of_norse(kind)), None)
-    if theirs is None:
-        return None
-    kind, name, own = _counterpart(theirs, module), theirs.__name__, vars(part)
-    if name in _DIFFERENT:
-        return _DIFFERENT[name]
-    if kind is None or not issubclass(kind, (*_NEURONS, *_ENCODERS)):
-        return f"{name} is no neuron or encoder of norse_fast; the modules in it are looked at one by one"
-    if theirs is not type(part):
-        return (
-            f"{type(part).__name__} is a subclass of Norse's {name} and may compute something else; derive it from "
-            f"norse_fast.{name}"
-        )
-    if getattr(own.get("activation"), "__name__", "") == "coba_lif_step":
-        return _DIFFERENT["CobaLIFCell"]
-    for key in own:
-        if callable(getattr(theirs, key, None)):
-            return f"its {key} is one of your own"
-    if not isinstance(part.dt, numbers.Real):
-        return f"its dt is a {type(part.dt).__name__}, and norse_fast takes a number"
-    if _has_autapses_by_accident(part):
-        return (
-            "its recurrent weights lead from neurons to themselves, which acts in Norse; zero their diagonal, or make the "
-            "module with autapses=True"
-        )
-
-    swap = _Swap(kind, {}, [])
-    for key in ("p", "spiking_method"):
-        if key in own:
-            swap.attributes[key] = _converted(own[key], swap.notes)
-    if _is_ignored_alpha(swap.attributes.get("p", getattr(part, "p", None))):
-        return f"Norse ignores its alpha, which cannot be replaced in a {type(part.p).__name__}"
-    if issubclass(kind, (SNN, SNNCell, SNNRecurrent, SNNRecurrentCell)):
-        for key, default in (("activation", _STEPS.get(name)), ("activation_sparse", None)):
-            step = own.get(key)
-            swap.attributes[key] = default if step is None else _counterpart(step, functional)
-            if step is not None and swap.attributes[key] is None:
-                if ".adjoint." in str(step.__module__):
-                    return "its gradients are adjoint ones, which norse_fast does not have"
-                return f"its {key} is {getattr(step, '__name__', type(step).__name__)}, no step function of Norse"
-        fallback = own.get("state_fallback")
-        if getattr(fallback, "__func__", None) is getattr(theirs, "initial_state", ()):
-            swap.attributes["state_fallback"] = types.MethodType(kind.initial_state, part)
-    if issubclass(kind, SNNRecurrent):
-        swap.notes.append("the input of all steps passes the weights in one product, which may round differently")
-    return swap
-
-
-def _has_autapses_by_accident(part: torch.nn.Module) -> bool:
-    """Whether weights that were written later have the diagonal that the module was made without."""
-    weights = getattr(part, "recurrent_weights", None)
-    if getattr(part, "autapses", True) or not isinstance(weights, torch.Tensor) or weights.is_meta:
-        return False
-    return bool(weights.detach().diagonal().count_nonzero())
-
-
-def _converted(value: Any, notes: list[str]) -> Any:
-    """Parameters with the tuples and functions of Norse in them replaced by those of norse_fast; adds remarks to notes."""
-    if isinstance(value, types.FunctionType):
-        return _counterpart(value, functional) or value
-    if not hasattr(value, "_fields"):
-        return value
-    fields = {name: _converted(getattr(value, name), notes) for name in value._fields}
-    if _is_ignored_alpha(value):
-        notes.append(f"alpha is 1, not {value.alpha}, as Norse ignores it and computes with 1")
-        fields["alpha"] = _UNIT_ALPHA
-    if "delta_T" in fields:
-        notes.append("exp may differ from that of PyTorch in the last place")
-    return (_counterpart(type(value), functional) or type(value))(**fields)
-
-
-def _is_ignored_alpha(p: Any) -> bool:
-    """Whether parameters have a steepness with which Norse computes as if it were 1."""
-    return (
-        getattr(p, "method", None) == "super" and bool(torch.as_tensor(p.alpha).ne(1).any()) and _norse_ignores_alpha()
-    )
-
-
-@functools.cache
-def _norse_ignores_alpha() -> bool:
-    """Whether the derivative of Norse's surrogate ``super`` does not depend on its steepness, as in Norse 1.1.0."""
-    threshold = importlib.import_module("norse.torch.functional.threshold").threshold
-    with torch.inference_mode(False), torch.enable_grad():
-        x = torch.ones(1, requires_grad=True)
-        (derivative,) = torch.autograd.grad(threshold(x, "super", 3.0), x)
-    return derivative.item() == 1 / 4

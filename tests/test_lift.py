@@ -586,7 +586,7 @@ def test_outputs_that_nobody_asks_for_are_freed():
 
 @pytest.mark.parametrize("training", [True, False])
 def test_large_outputs_are_computed_a_few_steps_at_a_time(training: bool, monkeypatch):
-    monkeypatch.setattr("norse_fast.module._layers._LARGEST_OUTPUT", 3 * 2 * 8 * 36 * 8)
+    monkeypatch.setattr("norse_fast.module._running._LARGEST_OUTPUT", 3 * 2 * 8 * 36 * 8)
     steps: list[int] = []
     monkeypatch.setattr(nn.Conv2d, "forward", spy(nn.Conv2d.forward, lambda module, x: steps.append(x.shape[0])))
     model = nf.SequentialState(

@@ -146,7 +146,7 @@ def test_small_products_are_those_of_pytorch(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_steps_in_parts_are_counted_together(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("norse_fast.module._layers._LARGEST_OUTPUT", 40_000)
+    monkeypatch.setattr("norse_fast.module._running._LARGEST_OUTPUT", 40_000)
     model = nf.SequentialState(nn.Linear(70, 90), nf.LIFCell(), nn.Linear(90, 2), nf.LICell())
     lifted, x = nf.Lift(exact(model)), torch.cat([spikes(30, 4, 70, density=0.05), spikes(30, 4, 70, density=0.6)])
     lifted(x)

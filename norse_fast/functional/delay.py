@@ -26,7 +26,7 @@ from typing import Any
 
 import torch
 
-from .._kernels.neuron import check_broadcast, reject_quantized
+from .._kernels.checks import check_broadcast, reject_quantized
 from ..utils.pytree import StateTuple
 
 __all__ = ["DelayState", "delay_sequence", "delay_step", "delayed_linear_sequence", "delayed_linear_step"]

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from .._constants import constant
-from .._kernels.neuron import reject_quantized
+from .._kernels.checks import reject_quantized
 from .lif import LIFFeedForwardState, LIFParameters, lif_current_encoder, lif_feed_forward_integral
 
 __all__ = [

@@ -16,7 +16,7 @@ import torch
 
 from .._constants import constant
 from .._kernels.neuron import SEQUENCES, Neuron
-from .._kernels.recurrent import check_weights, project
+from .._kernels.weights import check_weights, project
 from ..utils.pytree import StateTuple
 from .parameter import default_bio_parameters
 

@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 
-from .._kernels.neuron import as_real_tensor
-from .._kernels.recurrent import project
+from .._kernels.checks import as_real_tensor
+from .._kernels.weights import project
 from .lif import LIFFeedForwardState, LIFParameters, LIFState, lif_feed_forward_step, lif_step
 
 __all__ = ["lif_mc_feed_forward_step", "lif_mc_step"]

@@ -15,9 +15,10 @@ from typing import Any
 
 import torch
 
-from .._kernels.neuron import Neuron, as_dense, check_broadcast
-from .._kernels.recurrent import check_weights, project
+from .._kernels.checks import as_dense, check_broadcast
+from .._kernels.neuron import Neuron
 from .._kernels.reset import Reset
+from .._kernels.weights import check_weights, project
 from .lif import LIFFeedForwardState, LIFState
 from .lif_mc import coupling_current
 from .lif_refrac import LIFRefracFeedForwardState, LIFRefracParameters, LIFRefracState

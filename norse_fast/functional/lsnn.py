@@ -22,8 +22,9 @@ import torch
 
 from .._constants import constant
 from .._kernels.neuron import SEQUENCES, Neuron
-from .._kernels.recurrent import RECURRENT, Recurrent, check_weights, project
+from .._kernels.recurrent import RECURRENT, Recurrent
 from .._kernels.reset import Reset
+from .._kernels.weights import check_weights, project
 from ..utils.pytree import StateTuple
 from ._surrogate import Method
 from .parameter import default_bio_parameters

@@ -8,8 +8,6 @@ what lies between two layers whose calls may influence each other.
 
 from __future__ import annotations
 
-import functools
-import math
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,17 +15,17 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import nn
-from torch.utils import _pytree as pytree
 
 from .._kernels.neuron import SEQUENCES
 from .._kernels.outputs import REDUCED
-from .._kernels.recurrent import RECURRENT, check_weights, project, stack_states
+from .._kernels.recurrent import RECURRENT
+from .._kernels.weights import check_weights, project
 from ..functional.leaky_integrator import li_feed_forward_step
-from ..functional.spike_products import Found, listening
+from ..functional.spike_products import Found
 from ..utils.state import _is_module_stateful
 from ._hooks import is_replaced, is_watched, starts_as_usual
-from ._sparse_backward import Called, Follower
-from ._spikes import COUNTERPARTS, is_product, may_return_spikes, over_spikes, sums_spikes
+from ._sparse_backward import Called
+from ._spikes import COUNTERPARTS, may_return_spikes, over_spikes, sums_spikes
 from .delay import Delay, DelayCell, DelayedLinear, DelayedLinearCell
 from .leaky_integrator import LILinearCell
 from .lif_mc import CoupledCell
@@ -35,7 +33,20 @@ from .sequential import SequentialState
 from .snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell, find_fused
 from .spike_products import SpikeAvgPool2d, SpikeConv2d, SpikeLinear, SpikeMaxPool2d
 
-__all__ = ["RULES", "RULES_BY_FORWARD", "Findings", "Layer", "Obstacle", "Rule", "merge_time", "plan", "run"]
+__all__ = [
+    "RULES",
+    "RULES_BY_FORWARD",
+    "Findings",
+    "Layer",
+    "Obstacle",
+    "Rule",
+    "children",
+    "expand",
+    "is_open",
+    "merge_time",
+    "plan",
+    "works_in_place",
+]
 
 
 class Obstacle(NamedTuple):
@@ -338,7 +349,7 @@ def _decide(name: str, module: nn.Module) -> Layer:
     return Layer(name, module, stateful, rule.over_time, rule.why, alone=starts_as_usual(module))
 
 
-def _is_open(module: nn.Module, is_model: bool) -> bool:
+def is_open(module: nn.Module, is_model: bool) -> bool:
     """Whether a module does nothing but call its children one after another, so that they are layers of their own."""
     if isinstance(module, SequentialState):
         # Within a model, one that returns the outputs of all its modules hands a list to the next layer.
@@ -349,23 +360,23 @@ def _is_open(module: nn.Module, is_model: bool) -> bool:
     return listed and not is_watched(module) and not is_replaced(module)
 
 
-def _expand(name: str, module: nn.Module, is_model: bool = False) -> Iterator[tuple[str, nn.Module]]:
+def expand(name: str, module: nn.Module, is_model: bool = False) -> Iterator[tuple[str, nn.Module]]:
     """The layers of a model by name, in the order of their calls."""
-    if not _is_open(module, is_model):
+    if not is_open(module, is_model):
         yield name, module
         return
-    for key, child in _children(module):
-        yield from _expand(f"{name}.{key}" if name else key, child)
+    for key, child in children(module):
+        yield from expand(f"{name}.{key}" if name else key, child)
 
 
-def _children(module: nn.Module) -> list[tuple[str, nn.Module]]:
+def children(module: nn.Module) -> list[tuple[str, nn.Module]]:
     # Not named_children, which skips a module that is there twice.
     return [(name, child) for name, child in module._modules.items() if child is not None]
 
 
 def plan(module: nn.Module) -> list[Layer]:
     """Decide for each layer of a model whether it runs over all time steps at once."""
-    layers = [_decide(name, layer) for name, layer in _expand("", module, is_model=True)]
+    layers = [_decide(name, layer) for name, layer in expand("", module, is_model=True)]
     if any(layer.over_time is None and layer.alone for layer in layers):
         # Statistics that are updated in several places depend on the order of the calls.
         places = Counter(id(part) for layer in layers for part in layer.module.modules())
@@ -380,7 +391,7 @@ def plan(module: nn.Module) -> list[Layer]:
                 layer.over_time, layer.why = None, why
     for index in range(len(layers) - 1, 0, -1):
         before, layer = layers[index - 1 : index + 1]
-        if layer.over_time is None and before.over_time is not None and _works_in_place(layer.module):
+        if layer.over_time is None and before.over_time is not None and works_in_place(layer.module):
             before.over_time, before.why = None, f"layer {layer.name} changes its output in place"
     # What the model is given may be spikes.
     spikes = True
@@ -395,209 +406,5 @@ def _is_compiled(module: nn.Module) -> bool:
     return torch.compiler.is_compiling() or module._compiled_call_impl is not None
 
 
-def _works_in_place(module: nn.Module) -> bool:
+def works_in_place(module: nn.Module) -> bool:
     return any(getattr(part, "inplace", False) for part in module.modules())
-
-
-def run(module: nn.Module, x: torch.Tensor, state: Any, found: Findings) -> tuple[Any, Any]:
-    """The outputs of a model at all time steps, and its new state; adds what products of spikes found."""
-    layers = plan(module)
-    steps = _steps_at_once(module, layers, x)
-    if steps >= x.shape[0]:
-        return _run_layers(module, layers, x, state, found)
-    outputs = []
-    for part in x.split(steps):
-        output, state = _run_layers(module, layers, part, state, found)
-        outputs.append(output)
-    return pytree.tree_map(lambda *parts: torch.cat(parts), *outputs), state
-
-
-# Allocators return memory beyond 32 MB to the system at once, and to get it anew takes longer than most layers do.
-_LARGEST_OUTPUT = 16 * 2**20
-
-
-def _steps_at_once(module: nn.Module, layers: list[Layer], x: torch.Tensor) -> int:
-    """For how many time steps the layers should run before the next steps begin, on the CPU."""
-    steps = x.shape[0]
-    if not x.is_cpu or x.layout is not torch.strided or torch.compiler.is_compiling() or _hidden_ends(module):
-        return steps
-    size = largest = float(x.element_size() * x[0].numel())
-    for layer in layers:
-        size *= _growth(layer.module)
-        largest = max(largest, size)
-    # The final outputs have to be copied into one tensor, which is cheap if they are small.
-    if size > largest / 4 or steps * largest <= _LARGEST_OUTPUT:
-        return steps
-    parts = math.ceil(steps * largest / _LARGEST_OUTPUT)
-    return math.ceil(steps / parts)
-
-
-def _growth(module: nn.Module) -> float:
-    """About how many values a layer returns for each that it takes."""
-    if not type(module).__module__.startswith(("torch.nn.", "norse_fast.")):
-        return 1.0
-    options = vars(module)
-    growth = 1.0
-    for wide, narrow in (
-        ("out_features", "in_features"),
-        ("out_channels", "in_channels"),
-        ("hidden_size", "input_size"),
-    ):
-        if wide in options and narrow in options:
-            growth *= int(options[wide]) / max(int(options[narrow]), 1)
-    stride = options.get("stride") or 1
-    fewer = math.prod(stride) if isinstance(stride, tuple) else stride**2
-    return growth * fewer if options.get("transposed") else growth / fewer
-
-
-def _hidden_ends(module: nn.Module) -> list[int]:
-    """The index of the layer that gives the output of each child of a model, where the model returns these."""
-    if not (getattr(module, "return_hidden", False) and _is_open(module, is_model=True)):
-        return []
-    count, ends = 0, []
-    for _, child in _children(module):
-        count += sum(1 for _ in _expand("", child))
-        ends.append(count - 1)
-    return ends
-
-
-def _run_layers(
-    module: nn.Module, layers: list[Layer], x: torch.Tensor, state: Any, found: Findings
-) -> tuple[Any, Any]:
-    states = list(_flat_states(module, state, is_model=True))
-    hidden_ends = _hidden_ends(module)
-    # Containers that are empty return their input, which may be that of the model.
-    hidden: dict[int, Any] = {-1: x}
-    weights = {} if all(layer.alone for layer in layers) else _weights(layers)
-    index = 0
-    follower = Follower(SNNCell)
-    while index < len(layers):
-        end, result = index, NotImplemented
-        if layers[index].over_time is None:
-            while end + 1 < len(layers) and layers[end + 1].over_time is None:
-                end += 1
-        elif isinstance(x, torch.Tensor) and x.layout is torch.strided:
-            result = _run_over_time(layers, x, states, index, follower, hidden_ends, found)
-        if result is NotImplemented:
-            outputs = _run_steps(layers, x, states, range(index, end + 1), hidden_ends)
-            result = outputs[end]
-            hidden.update(outputs)
-            _check_weights_unchanged(weights, layers, layers[end].name)
-        elif end in hidden_ends:
-            hidden[end] = result
-        x, index = result, end + 1
-    new_state = _nested_state(module, iter(states), state, is_model=True)
-    return ([hidden[end] for end in hidden_ends] if hidden_ends else x), new_state
-
-
-def _run_over_time(
-    layers: list[Layer],
-    x: torch.Tensor,
-    states: list[Any],
-    index: int,
-    follower: Follower,
-    hidden_ends: list[int],
-    found: Findings,
-) -> Any:
-    layer, state = layers[index], states[index]
-    assert layer.over_time is not None
-    later = _later(layers, index, hidden_ends)
-    if layer.stateful:
-        run = functools.partial(layer.over_time, layer.module, x, state)
-    elif (layer.call is None and not is_product(layer.module)) or torch.compiler.is_compiling():
-        run = functools.partial(layer.over_time, layer.module, x)
-    else:
-        run = functools.partial(_listen, found.setdefault(layer.name, []), layer, x)
-    result = follower.call(run, layer.called, x, state, later)
-    if layer.stateful and result is not NotImplemented:
-        result, states[index] = result
-    return result
-
-
-def _listen(found: list[Found], layer: Layer, x: torch.Tensor) -> Any:
-    assert layer.over_time is not None
-    with listening(found.append):
-        return layer.over_time(layer.call or layer.module, x)
-
-
-def _later(layers: list[Layer], index: int, hidden_ends: list[int]) -> Iterator[Called]:
-    """The modules after a layer, while they run over all time steps and nobody else sees what goes into them."""
-    for before, layer in enumerate(layers[index + 1 :], index):
-        if layer.over_time is None or before in hidden_ends:
-            return
-        yield layer.called
-
-
-def _run_steps(
-    layers: list[Layer], x: Any, states: list[Any], indices: range, hidden_ends: list[int]
-) -> dict[int, Any]:
-    """Run layers step by step; returns the output of the last, and of those that are asked for."""
-    outputs: dict[int, list[Any]] = {index: [] for index in indices if index in hidden_ends or index == indices[-1]}
-    for frame in _frames(x, layers[indices[0]]):
-        for index in indices:
-            layer = layers[index]
-            if layer.stateful:
-                frame, states[index] = layer.module(frame, states[index])
-            else:
-                frame = layer.module(frame)
-            if index in outputs:
-                outputs[index].append(frame)
-    return {index: stack_states(frames) for index, frames in outputs.items()}
-
-
-def _frames(x: Any, layer: Layer) -> list[Any]:
-    """The time steps of a tensor, or of all tensors of a nested structure, for a layer."""
-    tensors, structure = pytree.tree_flatten(x)
-    if _works_in_place(layer.module) or any(t.is_sparse for t in tensors):
-        columns = [[t[step] for step in range(t.shape[0])] for t in tensors]
-    else:
-        # The backward of unbind is linear in the number of steps, where that of an index per step is quadratic. But
-        # autograd forbids to change what unbind returns in place, as unknown modules might.
-        copy = not layer.alone and torch.is_grad_enabled()
-        columns = [[f.clone() if copy and t.requires_grad else f for f in t.unbind(0)] for t in tensors]
-    return [pytree.tree_unflatten(list(frame), structure) for frame in zip(*columns)]
-
-
-def _flat_states(module: nn.Module, state: Any, is_model: bool = False) -> Iterator[Any]:
-    """The states of the layers of a model."""
-    if not _is_open(module, is_model):
-        yield state
-        return
-    states = module._as_states(state) if isinstance(module, SequentialState) else [None] * len(module._modules)
-    for (_, child), child_state in zip(_children(module), states):
-        yield from _flat_states(child, child_state)
-
-
-def _nested_state(module: nn.Module, states: Iterator[Any], given: Any, is_model: bool = False) -> Any:
-    """The inverse of :func:`_flat_states`; what was given as the state of a module without one stays."""
-    if not _is_open(module, is_model):
-        return next(states)
-    if isinstance(module, SequentialState):
-        return [_nested_state(m, states, s) for (_, m), s in zip(_children(module), module._as_states(given))]
-    for _, child in _children(module):
-        _nested_state(child, states, None)
-    return given
-
-
-def _weights(layers: list[Layer]) -> dict[str, tuple[int, ...]]:
-    """By name, what tells whether a weight of a fused layer changes."""
-    if torch.compiler.is_compiling():
-        return {}
-    return {
-        name: (id(tensor), tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version)
-        for layer in layers
-        if layer.over_time is not None
-        for named in (layer.module.named_parameters, layer.module.named_buffers)
-        for name, tensor in named(layer.name)
-    }
-
-
-def _check_weights_unchanged(before: dict[str, tuple[int, ...]], layers: list[Layer], stepped: str) -> None:
-    """Raise if a stepped layer, or a hook, changed the weights of a fused one, which would have to see it at once."""
-    for name, now in _weights(layers).items() if before else ():
-        if before.get(name) != now:
-            raise RuntimeError(
-                f"lifted_module: got weights {name} that changed during the steps up to layer {stepped!r}, expected them "
-                "to stay the same, because their layer runs over all time steps at once; call the module in a loop over "
-                "time instead."
-            )

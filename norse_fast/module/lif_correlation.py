@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from .._kernels.recurrent import check_weights
+from .._kernels.weights import check_weights
 from ..functional.correlation_sensor import CorrelationSensorState
 from ..functional.lif import LIFState
 from ..functional.lif_correlation import LIFCorrelationParameters, LIFCorrelationState, lif_correlation_step

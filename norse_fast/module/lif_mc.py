@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from .._kernels.recurrent import check_weights
+from .._kernels.weights import check_weights
 from ..functional.lif import LIFParameters, LIFState
 from ..functional.lif_mc import lif_mc_step
 from ._initial import initial_voltage, zeros

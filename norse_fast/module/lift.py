@@ -19,8 +19,8 @@ from ._layers import (
     merge_time,
     no_obstacle,
     plan,
-    run,
 )
+from ._running import run
 from ._sparse_backward import explain
 from ._spikes import COUNTERPARTS, describe, is_product, sums_spikes
 

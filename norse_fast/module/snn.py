@@ -14,7 +14,8 @@ from typing_extensions import TypeVar
 
 from .._kernels.neuron import SEQUENCES, Neuron
 from .._kernels.outputs import BYTES, NUMBERS, REDUCED, Outputs
-from .._kernels.recurrent import RECURRENT, Recurrent, check_weights, stack_states
+from .._kernels.recurrent import RECURRENT, Recurrent, stack_states
+from .._kernels.weights import check_weights
 from ._initial import ANY_INPUT, UNIFORM
 from ._parameters import Parameters
 from ._weights import Weights

@@ -1,0 +1,75 @@
+"""What arguments are checked for, and turned into, before a kernel or PyTorch takes them."""
+
+from __future__ import annotations
+
+import numbers
+from typing import Any
+
+import torch
+
+from .._constants import constant
+from .autograd import has_tangent, in_transform
+
+__all__ = ["as_dense", "as_dt", "as_real_tensor", "check_broadcast", "reject_quantized", "takes_default_dtype"]
+
+
+def as_dt(dt: Any) -> Any:
+    """The length of a step as a number, or as a tensor where that has a gradient or rounds otherwise.
+
+    Raises:
+        TypeError: it is neither a real number nor a tensor of real numbers.
+    """
+    if isinstance(dt, torch.Tensor):
+        if dt.is_complex():
+            raise TypeError(f"dt: got dtype {dt.dtype}, expected a real one; take .real.")
+        tracked = (dt.requires_grad and torch.is_grad_enabled()) or has_tangent(dt) or in_transform()
+        if torch.compiler.is_compiling() or tracked or dt.dim() or dt.dtype is not torch.float32 or not dt.is_cpu:
+            return dt
+        return float(dt)
+    if isinstance(dt, (numbers.Real, torch.SymFloat, torch.SymInt)):
+        return float(dt)
+    raise TypeError(
+        f"dt: got {type(dt).__name__}, expected a number of seconds, for example 0.001; convert it with float."
+    )
+
+
+def takes_default_dtype(value: torch.Tensor) -> bool:
+    """Whether the product of an integer and dt has another dtype than float32, which kernels compute it in."""
+    return value.dtype is torch.int64 and torch.get_default_dtype() is not torch.float32
+
+
+def as_dense(input: torch.Tensor) -> torch.Tensor:
+    """An input of whatever sparse layout as a dense one, since potentials are dense whatever arrives."""
+    return input if input.layout is torch.strided else input.to_dense()
+
+
+def as_real_tensor(name: str, value: Any) -> torch.Tensor:
+    """A state variable or parameter as a tensor: Python numbers enter tensor arithmetic in double precision."""
+    if isinstance(value, (int, float)):
+        return constant(float(value), torch.float64)
+    if not isinstance(value, torch.Tensor):
+        raise TypeError(
+            f"{name}: got {type(value).__name__}, expected a tensor or a number; convert it with torch.as_tensor."
+        )
+    reject_quantized(name, value)
+    if value.is_complex():
+        raise TypeError(f"{name}: got dtype {value.dtype}, expected a real one; take .real or .abs().")
+    return value
+
+
+def reject_quantized(name: str, value: torch.Tensor) -> None:
+    """Raise if a tensor is quantised."""
+    if value.is_quantized:
+        raise TypeError(f"{name}: got a quantised tensor of {value.dtype}, expected a plain one; call .dequantize().")
+
+
+def check_broadcast(
+    name: str, value: torch.Tensor, shape: torch.Size, fix: str, whose: str = "the input at one time step"
+) -> None:
+    """Raise if a tensor does not broadcast to a shape, that of the neurons by default."""
+    # Not torch.broadcast_shapes, whose first call imports much of torch.compile, which takes a second.
+    fits = value.dim() <= len(shape) and all(own in (1, size) for own, size in zip(value.shape[::-1], shape[::-1]))
+    if not fits:
+        raise ValueError(
+            f"{name}: got shape {tuple(value.shape)}, expected one that broadcasts to {tuple(shape)}, {whose}; {fix}."
+        )

@@ -1,0 +1,134 @@
+"""The weights of recurrent layers: products of inputs with them, and whether they fit."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NoReturn
+
+import torch
+
+from .autograd import tracked
+from .checks import as_dense, check_broadcast, reject_quantized
+from .neuron import descend
+
+__all__ = ["check_weights", "project", "reject_state"]
+
+
+def project(weights: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """What arrives through weights, ``weights @ x`` for each ``x`` of all leading dimensions.
+
+    Integers and booleans take the dtype of the weights. Sparse COO tensors are multiplied as such, those of the other
+    sparse layouts as dense ones.
+    """
+    weights, x = tracked(weights), tracked(x)
+    if not x.is_floating_point():
+        x = x.to(weights.dtype)
+    if x.is_sparse:
+        return torch.sparse.mm(_as_sparse_matrix(x), weights.t()).reshape(*x.shape[:-1], weights.shape[0])
+    return torch.nn.functional.linear(as_dense(x), weights)
+
+
+def _as_sparse_matrix(x: torch.Tensor) -> torch.Tensor:
+    """A sparse COO tensor with its leading dimensions as one."""
+    if x.dim() == 2:
+        return x
+    x = x.coalesce()
+    *leading, inputs = x.shape
+    row = x.indices().new_zeros(x.indices().shape[1])
+    for size, index in zip(leading, x.indices()):
+        row = row * size + index
+    return torch.sparse_coo_tensor(
+        torch.stack((row, x.indices()[-1])),
+        x.values(),
+        (math.prod(leading), inputs),
+        is_coalesced=True,
+        check_invariants=False,
+    )
+
+
+def check_weights(
+    input: Any,
+    state: Any,
+    input_weights: torch.Tensor,
+    recurrent_weights: torch.Tensor | None = None,
+    spikes: str = "z",
+    sequence: bool = False,
+) -> tuple[torch.Tensor, Any]:
+    """Raise if the input, the spikes of the state (its dotted field ``spikes``) and the weights do not fit together.
+
+    With ``sequence``, the first dimension of the input is time. Of one sample without a batch, weights may be vectors.
+
+    Returns:
+        The weights as matrices.
+
+    Raises:
+        TypeError: the input is not a tensor or of another dtype than the weights, or the state has no spikes.
+        ValueError: a width differs, or the state is that of another batch.
+    """
+    if not isinstance(input, torch.Tensor):
+        raise TypeError(f"input: got {type(input).__name__}, expected a tensor; convert it with torch.as_tensor.")
+    reject_quantized("input", input)
+    if input.dim() == 1 and not sequence:
+        input_weights, recurrent_weights = (_as_matrix(w, state, spikes) for w in (input_weights, recurrent_weights))
+    if input_weights.dim() != 2:
+        raise ValueError(
+            f"input_weights: got shape {tuple(input_weights.shape)}, expected (N, inputs) for an input of shape "
+            f"{tuple(input.shape)}; pass one row per neuron."
+        )
+    hidden, width = input_weights.shape
+    if input.dim() == 0 or input.shape[-1] != width:
+        got = "a 0-dim tensor" if input.dim() == 0 else f"{input.shape[-1]} features in shape {tuple(input.shape)}"
+        raise ValueError(
+            f"input: got {got}, expected {width}, the width of input_weights {tuple(input_weights.shape)}; "
+            "the last dimension of the input must be the features."
+        )
+    if (
+        input.is_floating_point()
+        and input.dtype != input_weights.dtype
+        and not torch.is_autocast_enabled(input.device.type)
+    ):
+        raise TypeError(
+            f"input: got dtype {input.dtype}, expected {input_weights.dtype}, that of input_weights; convert one of them "
+            "with .to()."
+        )
+    if recurrent_weights is None:
+        return input_weights, None
+    if tuple(recurrent_weights.shape) != (hidden, hidden):
+        raise ValueError(
+            f"recurrent_weights: got shape {tuple(recurrent_weights.shape)}, expected {(hidden, hidden)}, because "
+            f"input_weights has shape {tuple(input_weights.shape)}; pass one row and column per neuron."
+        )
+    try:
+        z = descend(state, spikes)
+    except AttributeError:
+        z = None
+    if not isinstance(z, torch.Tensor):
+        reject_state(state, f"a tensor field {spikes}, the spikes of the last step")
+    reject_quantized(f"state.{spikes}", z)
+    if z.dim() == 0 or z.shape[-1] != hidden:
+        raise ValueError(
+            f"state.{spikes}: got shape {tuple(z.shape)}, expected (..., {hidden}), one spike per neuron; "
+            "a state cannot be carried over to a layer of another size."
+        )
+    shape = torch.Size((*input.shape[1 if sequence else 0 : -1], hidden))
+    if z.shape != shape:
+        check_broadcast(f"state.{spikes}", z, shape, "the state of an input of another shape cannot be carried over")
+    return input_weights, recurrent_weights
+
+
+def _as_matrix(weights: Any, state: Any, spikes: str) -> Any:
+    """Weights with a row per neuron: of a vector, each has the same, since its product with the input broadcasts."""
+    if weights is None or weights.dim() != 1:
+        return weights
+    try:
+        z = descend(state, spikes)
+    except AttributeError:
+        reject_state(state, f"a tensor field {spikes}, which tells how many neurons share a vector of weights")
+    return weights.expand(z.shape[-1] if z.dim() else 1, -1)
+
+
+def reject_state(state: Any, expected: str) -> NoReturn:
+    raise TypeError(
+        f"state: got {type(state).__name__}, expected a tuple with {expected}; pass the state that the last step "
+        "returned, or None to a module."
+    ) from None
