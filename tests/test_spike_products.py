@@ -254,6 +254,17 @@ def test_averages_equal_those_of_pytorch(how, dtype: torch.dtype, generator):
             assert all(torch.equal(a, b) for a, b in zip(results[0], others, strict=True))
 
 
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8], ids=str)
+@pytest.mark.parametrize("density", [0.0, 0.1, 0.9])
+def test_maxima_of_bytes(dtype: torch.dtype, density: float):
+    x = (torch.rand(5, 2, 3, 9, 8, generator=torch.Generator().manual_seed(0)) < density).to(dtype)
+    pooled = nf.spike_max_pool2d(x, 3, 2, 1)
+    assert pooled.dtype is dtype
+    expected = torch.nn.functional.max_pool2d(x.flatten(0, 1).float(), 3, 2, 1).unflatten(0, (5, 2))
+    assert torch.equal(pooled, expected.to(dtype))
+    assert torch.equal(nf.SpikeMaxPool2d(3, 2, 1)(x), pooled)
+
+
 @pytest.mark.parametrize("leading", [(), (4,), (3, 4), (2, 3, 4), (0, 4)], ids=str)
 @pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.float32, torch.float64], ids=str)
 def test_averages_of_bytes_and_leading_dimensions(dtype: torch.dtype, leading: tuple[int, ...]):

@@ -188,7 +188,7 @@ def spike_max_pool2d(
     :func:`spike_linear`, it is ``torch.nn.functional.max_pool2d``. Both are the same, bit for bit.
 
     Args:
-        x: spikes, ``(..., C, H, W)``, float32 or float64; other dtypes are left to PyTorch.
+        x: spikes, ``(..., C, H, W)``, float32 or float64; other dtypes are left to PyTorch, bool as uint8.
         kernel_size: height and width of the window, a number or a pair; likewise the next three.
         stride: steps of the window, by default its size.
         padding: zeros on each side, at most half a window.
@@ -204,6 +204,8 @@ def spike_max_pool2d(
         >>> spike_max_pool2d(torch.tensor([[[[0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]]]]), 2)
         tensor([[[[1., 0.]]]])
     """
+    if x.dtype is torch.bool:  # which PyTorch does not pool
+        return spike_max_pool2d(x.to(torch.uint8), kernel_size, stride, padding, dilation).to(torch.bool)
     if x.dim() > 4:
         return spike_max_pool2d(x.flatten(0, -4), kernel_size, stride, padding, dilation).unflatten(0, x.shape[:-3])
     stride = kernel_size if stride is None else stride
