@@ -16,8 +16,8 @@ from ..functional.threshold import by_alpha
 
 __all__ = ["differentiate_in_segments", "has_part_of_python", "outside_of_graphs", "reduce_to"]
 
+_IN_CACHE = 1 << 17  # elements that a function of the user works on at once
 # What a backward operator returns of the spike functions (Spikes in csrc/core/launch.h).
-_IN_CACHE = 1 << 17  # elements
 _NOTHING, _DISTANCES, _GRADIENTS = range(3)
 
 

@@ -27,8 +27,8 @@ def sparse_backward(threshold: float) -> Iterator[None]:
     """Context in which the gradient of spikes counts as zero where the surrogate derivative is small.
 
     It holds for forward passes in it, of neurons whose spikes go to a :class:`norse_fast.SpikeLinear` or
-    :class:`norse_fast.SpikeConv2d` in :class:`norse_fast.Lift` or :class:`norse_fast.SequentialState`, on the CPU. The
-    gradient of the product's input is left out where the derivative is at most ``threshold`` times its largest value. All
+    :class:`norse_fast.SpikeConv2d` in :class:`norse_fast.Lift`, where PyTorch's own are called as these, or in
+    :class:`norse_fast.SequentialState`, on the CPU. The gradient of the product's input is left out where the derivative is at most ``threshold`` times its largest value. All
     else stays, such as the gradient through the state. Surrogates with compact support stay exact.
 
     A threshold is refused that would drop more than 15 % of the derivative's integral over membrane potentials from -1 to 1
