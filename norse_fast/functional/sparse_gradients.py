@@ -28,8 +28,9 @@ def sparse_backward(threshold: float) -> Iterator[None]:
 
     It holds for forward passes in it, of neurons whose spikes go to a :class:`norse_fast.SpikeLinear` or
     :class:`norse_fast.SpikeConv2d` in :class:`norse_fast.Lift`, where PyTorch's own are called as these, or in
-    :class:`norse_fast.SequentialState`, on the CPU. The gradient of the product's input is left out where the derivative is at most ``threshold`` times its largest value. All
-    else stays, such as the gradient through the state. Surrogates with compact support stay exact.
+    :class:`norse_fast.SequentialState`, on the CPU. The gradient of the product's input is left out where the derivative is
+    at most ``threshold`` times its largest value. All else stays, such as the gradient through the state. Surrogates with
+    compact support stay exact.
 
     A threshold is refused that would drop more than 15 % of the derivative's integral over membrane potentials from -1 to 1
     around that of a spike, and so is one that leaves more than 25 % of neurons active, where it would not pay. The gradient
