@@ -108,17 +108,23 @@ class Surrogate(torch.autograd.Function):
         # autograd.Function wants static methods that know their class.
         super().__init_subclass__(**kwargs)
         methods: dict[str, Any] = {
-            "forward": lambda *inputs: cls.value(*inputs),
+            "forward": lambda x, k: cls.value(x, k),
             "setup_context": lambda ctx, inputs, output: cls.keep(ctx, *inputs),
             "backward": lambda ctx, gradient: cls.pull(ctx, gradient),
             "jvp": lambda ctx, *tangents: cls.push(ctx, *tangents),
         }
         for name, method in methods.items():
-            setattr(cls, name, staticmethod(method))
+            if name not in vars(cls):
+                setattr(cls, name, staticmethod(method))
 
 
 class Given(Surrogate):
     """``Given.apply(x, alpha, derivative)``: spikes with a derivative of the user's."""
+
+    @staticmethod
+    def forward(x: torch.Tensor, k: Any, derivative: Derivative) -> torch.Tensor:
+        """Spikes; torch.compile counts the arguments, so none are left open."""
+        return heaviside(x)
 
     @staticmethod
     def derivative(x: torch.Tensor, k: Any, *given: Any) -> torch.Tensor:
