@@ -671,7 +671,7 @@ def test_report(capsys):
 
 def test_alpha_is_kept_where_norse_uses_it(monkeypatch):
     # Releases after 1.1.0 do.
-    monkeypatch.setattr(sys.modules["norse_fast._accelerate"], "_norse_ignores_alpha", lambda: False)
+    monkeypatch.setattr(sys.modules["norse_fast._counterparts"], "_norse_ignores_alpha", lambda: False)
     cell = norse.LIFCell()
     alpha = cell.p.alpha
     assert not reported(cell).notes

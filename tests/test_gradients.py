@@ -140,14 +140,6 @@ def test_gradcheck_li(steps: int, generator):
     assert torch.autograd.gradcheck(run, (x, v, i, *rates, leaf(2, 1)))
 
 
-def test_alpha_gets_no_gradient():
-    alpha = torch.tensor(10.0, requires_grad=True)
-    x = torch.ones(3, 2, requires_grad=True)
-    nf.LIF(nf.LIFParameters(alpha=alpha))(x)[0].sum().backward()
-    assert alpha.grad is None
-    assert x.grad.abs().sum() > 0
-
-
 def test_alpha_per_neuron(generator):
     x = 3 * torch.rand(20, 2, 4, generator=generator, dtype=torch.float64)
     params = nf.LIFParameters(alpha=torch.tensor([1.0, 5.0, 20.0, 100.0]))

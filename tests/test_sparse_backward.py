@@ -106,6 +106,19 @@ def test_activity_is_where_the_gradient_of_the_output_counts(model: Model, surro
     assert all(torch.equal(whole, part) for whole, part in zip(*results))
 
 
+@pytest.mark.parametrize("shape", [(0, 2, 3), (3, 0, 3), (0, 0)], ids=str)
+@pytest.mark.parametrize("model", SPIKING, ids=model_id)
+def test_no_element_is_active(model: Model, shape: tuple[int, ...]):
+    neuron = model.neuron
+    state = [torch.zeros(shape[1:]) for _ in neuron.state]
+    params = [torch.tensor(1.0) for _ in neuron.kernel_params]
+    active = getattr(OPS, f"{neuron.name}_activity")(
+        torch.zeros(shape), *state, *params, torch.tensor(100.0), 0, 0.001, 0.001, True
+    )
+    assert active.shape == shape
+    assert active.dtype == torch.uint8
+
+
 @pytest.mark.parametrize("threshold", [0.0, 0.3])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("method", ["rectangle", "triangle_width", "super", "sigmoid", "triangle"])

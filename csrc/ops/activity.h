@@ -54,7 +54,8 @@ struct ActivityOperator {
     launch.threshold = a.threshold;
     Results results{Allocator{shape.device, memory}(sizes_of(a.input), ScalarType::Byte)};
     launch.active = static_cast<uint8_t*>(results.active.data_ptr());
-    norse_fast::run(launch, kernels, shape);
+    // Where there is no element, there is no address either, which would ask for gradients.
+    if (results.active.numel() > 0) norse_fast::run(launch, kernels, shape);
     return results;
   }
 };
