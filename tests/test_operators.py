@@ -65,7 +65,7 @@ def check_backward(model: Model, arguments, sequence: bool, want_input: bool, wa
         *_, distances = model.neuron.backward_op(*head, False, False, [], 1)
         torch.library.opcheck(model.neuron.backward_op, (*head, False, False, [], 1))
         torch.library.opcheck(
-            model.neuron.backward_op, (*head, True, True, [torch.full_like(u, 0.1) for u in distances], 2)
+            model.neuron.backward_op, (*head, True, True, [torch.full_like(u, 1e-3) for u in distances], 2)
         )
 
 
