@@ -62,6 +62,11 @@ def check_backward(model: Model, arguments, sequence: bool, want_input: bool, wa
     )
     torch.library.opcheck(model.neuron.backward_op, (*head, want_input, want_params, [], 0))
     if want_input and want_params and model.spikes:
+        given = [torch.ones(output.shape if sequence else (1, *output.shape))] * len(
+            model.neuron.backward_op(*head, False, False, [], 1)[-1]
+        )
+        with pytest.raises(RuntimeError, match="no derivatives are taken"):
+            model.neuron.backward_op(*head, False, False, given, 1)
         *_, distances = model.neuron.backward_op(*head, False, False, [], 1)
         torch.library.opcheck(model.neuron.backward_op, (*head, False, False, [], 1))
         torch.library.opcheck(

@@ -119,7 +119,8 @@ struct Forward : Problem<T> {
 
 /// What backward returns of the spike functions z = H(u), so that others than the kernels can compute surrogates: u,
 /// and nothing else; or the gradients of z. Operators are told by number.
-enum class Spikes : int { kNothing, kDistances, kGradients, kCount };
+/// Or, on the CPU, where their derivatives count, which is an operator of its own.
+enum class Spikes : int { kNothing, kDistances, kGradients, kCount, kActive = kCount };
 
 template <class T>
 struct Backward : Problem<T> {
@@ -143,8 +144,7 @@ struct Backward : Problem<T> {
     return surrogate == kDefaultSurrogate && !derivatives[0] && wanted == Spikes::kNothing;
   }
 
-  // On the CPU: instead of all gradients, (step, lane), whether a surrogate derivative is more than this share of its
-  // largest value.
+  // Of kActive: (step, lane), whether a surrogate derivative is more than this share of its largest value.
   uint8_t* active = nullptr;
   double threshold = 0;
 };

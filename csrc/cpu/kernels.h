@@ -425,14 +425,14 @@ void Kernels<Isa, Model>::run(const Forward<double>& f, Where lanes) {
 template <class Isa, class Model>
 void Kernels<Isa, Model>::run(const Backward<float>& b, Where lanes) {
   using Driver = cpu::Driver<Isa, Model, float>;
-  if (b.active) return Driver::mark_active(b, lanes);
+  if (b.wanted == Spikes::kActive) return Driver::mark_active(b, lanes);
   b.grad_params ? Driver::template backward<true>(b, lanes) : Driver::template backward<false>(b, lanes);
 }
 
 template <class Isa, class Model>
 void Kernels<Isa, Model>::run(const Backward<double>& b, Where lanes) {
   using Driver = cpu::Driver<Isa, Model, double>;
-  if (b.active) return Driver::mark_active(b, lanes);
+  if (b.wanted == Spikes::kActive) return Driver::mark_active(b, lanes);
   b.grad_params ? Driver::template backward<true>(b, lanes) : Driver::template backward<false>(b, lanes);
 }
 

@@ -51,11 +51,11 @@ struct ActivityOperator {
     set_problem(launch, a, model, shape);
     launch.alpha = parameter_of<T>(a.alpha, false, a.dt);
     launch.surrogate = static_cast<Surrogate>(a.surrogate);
+    launch.wanted = Spikes::kActive;
     launch.threshold = a.threshold;
     Results results{Allocator{shape.device, memory}(sizes_of(a.input), ScalarType::Byte)};
     launch.active = static_cast<uint8_t*>(results.active.data_ptr());
-    // Where there is no element, there is no address either, which would ask for gradients.
-    if (results.active.numel() > 0) norse_fast::run(launch, kernels, shape);
+    norse_fast::run(launch, kernels, shape);
     return results;
   }
 };

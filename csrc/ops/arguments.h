@@ -317,8 +317,8 @@ class Checker {
     list_of(model_.thresholds, "derivatives", a.derivatives, shape_.of_all_steps());
     number("spikes", a.spikes, static_cast<int64_t>(Spikes::kCount));
     const bool wants_gradients = a.want_input || a.want_input_weights || a.want_z || a.want_weights || a.want_params;
-    require(a.spikes != static_cast<int64_t>(Spikes::kDistances) || !wants_gradients, model_.name,
-            ": where the distances are wanted, no gradients are computed");
+    require(a.spikes != static_cast<int64_t>(Spikes::kDistances) || (!wants_gradients && a.derivatives.empty()),
+            model_.name, ": where the distances are wanted, no gradients are computed, and no derivatives are taken");
     for (const auto& t : a.grad_state) operand("a gradient of the state", t, shape_.step);
     if (a.recurrent) {
       operand("output", a.output, shape_.of_all_steps());

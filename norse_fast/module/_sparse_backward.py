@@ -6,7 +6,7 @@ product where their gradient is needed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -20,7 +20,7 @@ from ._hooks import is_replaced, is_watched, starts_as_usual
 from .snn import SNN, SNNCell, find_fused
 from .spike_products import SpikeConv2d, SpikeLinear, SpikeMaxPool2d
 
-__all__ = ["PRODUCTS", "Called", "Follower", "explain", "reads_spikes"]
+__all__ = ["PRODUCTS", "Called", "Follower", "explain", "has_spikes_to_follow"]
 
 #: Products that can compute the gradient of their input where it is needed.
 PRODUCTS: set[type[nn.Module]] = {SpikeLinear, SpikeConv2d}
@@ -39,9 +39,9 @@ def explain(module: nn.Module) -> str:
     return f"; gradient {_DECIDED[module]}" if module in _DECIDED else ""
 
 
-def reads_spikes(modules: Iterable[nn.Module]) -> bool:
-    """Whether there is a product among these modules."""
-    return any(type(module) in PRODUCTS for module in modules)
+def has_spikes_to_follow(modules: Sequence[nn.Module], kind: type[SNN] | type[SNNCell]) -> bool:
+    """Whether there are neurons of a kind and a product among these modules."""
+    return any(type(module) in PRODUCTS for module in modules) and any(isinstance(module, kind) for module in modules)
 
 
 def _find_product(modules: Iterable[Called]) -> nn.Module | None:

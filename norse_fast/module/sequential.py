@@ -10,7 +10,7 @@ import torch
 from torch.utils.hooks import RemovableHandle
 
 from ..utils.state import _is_module_stateful
-from ._sparse_backward import Follower, reads_spikes
+from ._sparse_backward import Follower, has_spikes_to_follow
 from .snn import SNN
 
 __all__ = ["RecurrentSequential", "RecurrentSequentialState", "SequentialState"]
@@ -112,7 +112,7 @@ class SequentialState(torch.nn.Sequential):
         """
         states = self._as_states(state)
         modules = list(self._modules.values())
-        if torch.is_grad_enabled() and not self.return_hidden and reads_spikes(modules):
+        if torch.is_grad_enabled() and not self.return_hidden and has_spikes_to_follow(modules, SNN):
             return self._follow_spikes(modules, input_tensor, states)
         hidden = []
         for index, module in enumerate(modules):
