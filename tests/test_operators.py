@@ -62,16 +62,12 @@ def check_backward(model: Model, arguments, sequence: bool, want_input: bool, wa
     )
     torch.library.opcheck(model.neuron.backward_op, (*head, want_input, want_params, [], 0))
     if want_input and want_params and model.spikes:
-        given = [torch.ones(output.shape if sequence else (1, *output.shape))] * len(
-            model.neuron.backward_op(*head, False, False, [], 1)[-1]
-        )
-        with pytest.raises(RuntimeError, match="no derivatives are taken"):
-            model.neuron.backward_op(*head, False, False, given, 1)
         *_, distances = model.neuron.backward_op(*head, False, False, [], 1)
+        derivatives = [torch.full_like(u, 1e-3) for u in distances]
+        with pytest.raises(RuntimeError, match="no derivatives are taken"):
+            model.neuron.backward_op(*head, False, False, derivatives, 1)
         torch.library.opcheck(model.neuron.backward_op, (*head, False, False, [], 1))
-        torch.library.opcheck(
-            model.neuron.backward_op, (*head, True, True, [torch.full_like(u, 1e-3) for u in distances], 2)
-        )
+        torch.library.opcheck(model.neuron.backward_op, (*head, True, True, derivatives, 2))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
