@@ -70,9 +70,11 @@ template <>
 struct ExpConstants<float> {
   using Bits = uint32_t;
   static constexpr int kMantissaBits = 23;
-  static constexpr float kRound = 0x1.8p23f + 2 * 127;
+  static constexpr Bits kBias = 127;
+  static constexpr float kRound = 0x1.8p23f + 2 * kBias;
   static constexpr float kLn2High = 0.693145751953125f, kLn2Low = 1.42860682030941723e-6f;
   static constexpr float kMax = 89.0f, kMin = -104.0f;  // beyond these the result is inf, or 0
+  static constexpr float kDecayed = 86.5f;              // up to here exp(-x) is a normal number
   // Of the polynomial that is nearest to (exp(r) - 1 - r) / r^2: its error is 2^-28 of exp(r).
   static constexpr float kSeries[] = {0x1.fffffcp-2f, 0x1.555492p-3f, 0x1.5558f2p-5f, 0x1.123a2p-7f, 0x1.6a23cep-10f};
 };
@@ -81,9 +83,11 @@ template <>
 struct ExpConstants<double> {
   using Bits = uint64_t;
   static constexpr int kMantissaBits = 52;
-  static constexpr double kRound = 0x1.8p52 + 2 * 1023;
+  static constexpr Bits kBias = 1023;
+  static constexpr double kRound = 0x1.8p52 + 2 * kBias;
   static constexpr double kLn2High = 0x1.62e42fefa3800p-1, kLn2Low = 0x1.ef35793c76730p-45;
   static constexpr double kMax = 710.0, kMin = -746.0;
+  static constexpr double kDecayed = 707.5;
   static constexpr double kSeries[] = {1.0 / 2,       1.0 / 6,        1.0 / 24,        1.0 / 120,
                                        1.0 / 720,     1.0 / 5040,     1.0 / 40320,     1.0 / 362880,
                                        1.0 / 3628800, 1.0 / 39916800, 1.0 / 479001600, 1.0 / 6227020800};
@@ -100,20 +104,32 @@ NORSE_FAST_INLINE T exp_series(T square) {
   }
 }
 
-/// x, clamped to [min, max], as k ln 2 + r. `shifted` holds k plus twice the exponent's bias in its last bits.
+/// x as k ln 2 + r. `shifted` holds k plus twice the exponent's bias in its last bits.
 template <class T>
 struct Reduced {
   T shifted, r;
 };
 
 template <class T>
-NORSE_FAST_INLINE Reduced<T> reduce_exponent(T x, T min, T max) {
+NORSE_FAST_INLINE Reduced<T> split_exponent(T x) {
   using C = ExpConstants<T>;
-  const T clamped_low = x < min ? min : x;
-  const T clamped = clamped_low > max ? max : clamped_low;
-  const T shifted = multiply_add(clamped, T(1.4426950408889634074), T(C::kRound));
+  const T shifted = multiply_add(x, T(1.4426950408889634074), T(C::kRound));
   const T k = shifted - C::kRound;
-  return {shifted, multiply_add(-k, T(C::kLn2Low), multiply_add(-k, T(C::kLn2High), clamped))};
+  return {shifted, multiply_add(-k, T(C::kLn2Low), multiply_add(-k, T(C::kLn2High), x))};
+}
+
+/// The same of x clamped to [min, max].
+template <class T>
+NORSE_FAST_INLINE Reduced<T> reduce_exponent(T x, T min, T max) {
+  const T clamped_low = x < min ? min : x;
+  return split_exponent(clamped_low > max ? max : clamped_low);
+}
+
+/// exp(r) - 1, |r| <= ln(2)/2
+template <class T>
+NORSE_FAST_INLINE T exp_minus_one(T r) {
+  const T square = r * r;
+  return multiply_add(square, multiply_add(r, exp_series<T, 1>(square), exp_series<T, 0>(square)), r);
 }
 
 /// 2^k exp(r)
@@ -121,12 +137,11 @@ template <class T>
 NORSE_FAST_INLINE T exp_reduced(T shifted, T r) {
   using C = ExpConstants<T>;
   using Bits = typename C::Bits;
-  const T square = r * r;
-  const T exp_minus_one = multiply_add(square, multiply_add(r, exp_series<T, 1>(square), exp_series<T, 0>(square)), r);
+  const T minus_one = exp_minus_one(r);
   const Bits bits = bit_cast<Bits>(shifted);
   const Bits half = bits >> 1;
   const T scale = bit_cast<T>(half << C::kMantissaBits);
-  return multiply_add(exp_minus_one, scale, scale) * bit_cast<T>((bits - half) << C::kMantissaBits);
+  return multiply_add(minus_one, scale, scale) * bit_cast<T>((bits - half) << C::kMantissaBits);
 }
 
 }  // namespace detail
@@ -139,10 +154,22 @@ NORSE_FAST_INLINE T exp(T x) {
   return detail::exp_reduced(shifted, r);
 }
 
+/// exp(-x) for x >= 0, as exp has it, but 0 near and below the least normal number: processors take many times as long
+/// for a denormal one, and no gradient misses it.
+template <class T>
+NORSE_FAST_INLINE T exp_decay(T x) {
+  using C = detail::ExpConstants<T>;
+  const T clamped = x > T(C::kDecayed) ? T(C::kDecayed) : x;
+  const auto [shifted, r] = detail::split_exponent(-clamped);
+  const auto exponent = bit_cast<typename C::Bits>(shifted) - C::kBias;
+  const T scale = bit_cast<T>(exponent << C::kMantissaBits);
+  return keep_if(!(x > T(C::kDecayed)), multiply_add(detail::exp_minus_one(r), scale, scale));
+}
+
 /// tanh(x)^2, the only form in which a surrogate needs tanh.
 template <class T>
 NORSE_FAST_INLINE T tanh_squared(T x) {
-  const T e = exp(T(-2) * (x < T(0) ? -x : x));
+  const T e = exp_decay(T(2) * std::fabs(x));
   const T t = (T(1) - e) / (T(1) + e);
   return t * t;
 }

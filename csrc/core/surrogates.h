@@ -44,7 +44,7 @@ struct HeaviErfc {
   template <class T>
   NORSE_FAST_INLINE static T derivative(T x, T alpha) {
     const T scaled = alpha * x;
-    return T(1.1283791331978021) * exp(-(scaled * scaled));
+    return T(1.1283791331978021) * exp_decay(scaled * scaled);
   }
 };
 
@@ -72,7 +72,7 @@ struct Sigmoid {
   static constexpr const char* kName = "sigmoid";
   template <class T>
   NORSE_FAST_INLINE static T derivative(T x, T alpha) {
-    const T e = exp(-std::fabs(alpha * x));
+    const T e = exp_decay(std::fabs(alpha * x));
     const T d = T(1) + e;
     return alpha * e / (d * d);
   }

@@ -98,5 +98,7 @@ PYBIND11_MODULE(_core, m) {
   });
   m.def("exp", [](double x) { return norse_fast::exp(x); });
   m.def("exp_float", [](float x) { return norse_fast::exp(x); });
+  m.def("exp_decay", [](double x) { return norse_fast::exp_decay(x); });
+  m.def("exp_decay_float", [](float x) { return norse_fast::exp_decay(x); });
   m.def("tanh_squared", [](double x) { return norse_fast::tanh_squared(x); });
 }

@@ -86,6 +86,22 @@ def test_exp_of_special_values(core):
     assert core.exp_float(-200.0) == 0.0
 
 
+def test_exp_decay(core):
+    """exp(-x) to its last normal numbers, then 0; never a denormal number, which is slow."""
+    for x in np.linspace(0.0, 707.5, 20_000):
+        np.testing.assert_array_max_ulp(np.float64(core.exp_decay(x)), np.float64(core.exp(-x)), maxulp=1)
+    for x in np.linspace(0.0, 86.5, 20_000, dtype=np.float32):
+        np.testing.assert_array_max_ulp(np.float32(core.exp_decay_float(x)), np.float32(core.exp_float(-x)), maxulp=1)
+    assert core.exp_decay(707.5) > np.finfo(np.float64).tiny
+    assert core.exp_decay_float(86.5) > np.finfo(np.float32).tiny
+    for x in (708.0, 745.0, math.inf):
+        assert core.exp_decay(x) == 0.0
+    for x in (86.6, 100.0, math.inf):
+        assert core.exp_decay_float(x) == 0.0
+    assert math.isnan(core.exp_decay(math.nan))
+    assert math.isnan(core.exp_decay_float(math.nan))
+
+
 @hypothesis.given(st.floats(-30, 30))
 def test_tanh_squared(core, x):
     assert math.isclose(core.tanh_squared(x), math.tanh(x) ** 2, rel_tol=1e-12, abs_tol=1e-15)
