@@ -106,7 +106,8 @@ def differentiate_in_segments(
         *found, grads = operator(*head, *needs, derivatives, _NOTHING if alpha_part is None else _GRADIENTS)
         if alpha_part is not None:
             for u, grad in zip(distances, grads):
-                part = reduce_to(grad * alpha_part(u, own), alpha)
+                # A spike without a gradient gives alpha none, also where its distance is infinite.
+                part = reduce_to((grad * alpha_part(u, own)).masked_fill_(grad == 0, 0), alpha)
                 grad_alpha = part if grad_alpha is None else grad_alpha + part
         for k in sums:
             totals[k] = found[k] if k not in totals else totals[k] + found[k]

@@ -60,7 +60,7 @@ def surrogate_index(method: Any) -> int | Derivative:
         0
     """
     try:
-        return SURROGATES[ALIASES.get(method, method)]
+        return SURROGATES[method if method in SURROGATES else ALIASES[method]]
     except (KeyError, TypeError):
         pass
     if callable(method) and not isinstance(method, type):

@@ -26,6 +26,8 @@ ROUNDED_TOLERANCE = {torch.float32: 0.1, torch.float64: 0.0, torch.float16: 0.5,
 FORWARD_TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10, **HALF_ULP}
 #: Gradients smaller than this are compared as if they were as large.
 SMALL = 1e-3
+#: Gradients may differ by this many times what a rounding of the arguments does to them.
+ROUNDINGS = 16
 
 
 @dataclass
@@ -67,7 +69,8 @@ def execute(program: str, kernels: bool) -> Outcome:
     try:
         exec(compile(program, "<case>", "exec"), variables)
         results, gradients = variables["run"]()
-        return Outcome(variables, list(results), list(gradients))
+        dense = [g.to_dense() if g.is_sparse else g for g in gradients]
+        return Outcome(variables, list(results), dense)
     except Exception as error:
         return Outcome(variables, [], [], error)
     finally:
@@ -202,8 +205,22 @@ def compare_gradients(case: Case, kernel: Outcome, plain: Outcome) -> Finding | 
     found = compare_all("gradient", kernel.gradients, expected, tolerance, sizes)
     if found and agrees_in_double(case):
         rounded = loosest(ROUNDED_TOLERANCE, case, plain.results)
-        return compare_all("gradient", kernel.gradients, expected, rounded, sizes)
+        found = compare_all("gradient", kernel.gradients, expected, rounded, sizes)
+    if found:
+        spread = spread_of_rounding(case, plain)
+        sizes = [max(a, ROUNDINGS * b / tolerance.get(g.dtype, 1.0)) for a, b, g in zip(sizes, spread, plain.gradients)]
+        found = compare_all("gradient", kernel.gradients, expected, tolerance, sizes)
     return found
+
+
+def spread_of_rounding(case: Case, plain: Outcome) -> list[float]:
+    """How far each of PyTorch's gradients moves if all that requires one moves by a rounding: far, where they explode."""
+    nudge = "for t in leaves: t.data = t.detach() * (1 + 2 * torch.finfo(t.dtype).eps)\ndef run"
+    moved = execute(case.program.replace("def run", nudge), False)
+    if moved.error:
+        return [0.0] * len(plain.gradients)
+    differences = map(largest_difference, moved.gradients, plain.gradients)
+    return [d if math.isfinite(d) else 0.0 for d in differences]
 
 
 def excuse(kernel: torch.Tensor, plain: torch.Tensor, zeros: torch.Tensor) -> torch.Tensor:

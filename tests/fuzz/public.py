@@ -370,6 +370,8 @@ def draw_call(w: Writer, model: Model, form: str) -> Case:
         shape = (steps, *neurons)
     base = d.pick("x.base", ("Z", "D"), (2, 1)) if weighted or sparse else "R"
     p, dt = w.params(model, neurons), w.step_length()
+    if not steps and dt in ("float('nan')", "float('inf')"):
+        dt = ""  # kernels multiply the gradient of no step by it, and PyTorch does not
     weights = w.weights(model, neurons[-1] if neurons else 1, inputs, dtype)
     arguments = {"x": w.input(base, shape, dtype), "w": ", ".join(weights) + "," if weights else "", "p": p}
     if form == "step" or d.chance("state", 0.5):
