@@ -27,8 +27,8 @@ pytestmark = pytest.mark.needs("norse")
 PROGRAMS = sorted((Path(__file__).parent / "migration").glob("*.py"))
 each_program = pytest.mark.parametrize("program", PROGRAMS, ids=lambda path: path.stem)
 
-# Programs of which accelerate leaves every module.
-LEFT = {"subclasses"}
+LEFT = {"subclasses"}  # programs of which accelerate leaves every module
+LIFTED = {"lifted", "notebook_cells"}  # programs with a Lift that can run layer by layer
 
 
 def run(path: Path) -> tuple[dict[str, Any], str]:
@@ -73,38 +73,42 @@ def test_same_results(program: Path, tmp_path: Path):
 
 
 @contextlib.contextmanager
-def accelerating() -> Iterator[list[nf.AccelerationReport]]:
+def accelerating(**options: bool) -> Iterator[list[nf.AccelerationReport]]:
     """Accelerates each model before its first call, that is, each module that is not in one called before.
 
-    A hook would come too late for that call: PyTorch looks up ``forward`` before it runs the hooks.
+    Not by a hook: PyTorch looks up ``forward`` before it runs hooks, and with hooks Lift goes step by step, as it does where
+    ``__call__`` is replaced.
     """
     reports: list[nf.AccelerationReport] = []
     seen = weakref.WeakSet[torch.nn.Module]()
-    call = torch.nn.Module.__call__
+    call = torch.nn.Module._call_impl
 
     def accelerated_call(module: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
         if module not in seen:
-            nf.accelerate(module, report=reports.append)
+            nf.accelerate(module, report=reports.append, **options)
             seen.update(module.modules())
         return call(module, *args, **kwargs)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch.nn.Module, "__call__", accelerated_call)
+        patch.setattr(torch.nn.Module, "_call_impl", accelerated_call)
         yield reports
 
 
+@pytest.mark.usefixtures("products_of_any_size")
+@pytest.mark.parametrize("options", [{}, {"lift": True, "products": True}], ids=["as it is", "all options"])
 @each_program
-def test_same_results_accelerated(program: Path):
-    with accelerating() as reports:
+def test_same_results_accelerated(program: Path, options: dict[str, bool]):
+    with accelerating(**options) as reports:
         results, printed = run(program)
     check(program, results, printed)
-    swapped = [kind for report in reports for kind in report.swapped.values()]
+    swapped = {kind for report in reports for kind in report.swapped.values()}
     assert bool(swapped) != (program.stem in LEFT), swapped
+    assert ("Lift" in swapped) == (bool(options) and program.stem in LIFTED), swapped
 
 
 def test_every_program_is_there():
     assert len(PROGRAMS) >= 21
-    assert {path.stem for path in PROGRAMS} >= LEFT
+    assert {path.stem for path in PROGRAMS} >= LEFT | LIFTED
 
 
 def test_page(norse):

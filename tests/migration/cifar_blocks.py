@@ -1,5 +1,7 @@
 """Colour images: blocks that functions build for a SequentialState, and a container of one's own that asks for states."""
 
+from itertools import pairwise
+
 import norse.torch as norse
 import torch
 from norse.torch.functional.lif import LIFParameters
@@ -16,7 +18,7 @@ def block(channels_in, channels_out, p, pool=True):
 
 
 def blocks(channels, p):
-    for number, pair in enumerate(zip(channels[:-1], channels[1:], strict=True)):
+    for number, pair in enumerate(pairwise(channels)):
         yield from block(*pair, p, pool=number > 0)
 
 
