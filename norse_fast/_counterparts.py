@@ -19,7 +19,18 @@ from .module.lift import Lift
 from .module.sequential import SequentialState
 from .module.snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell
 
-__all__ = ["ENCODERS", "NEURONS", "NORSE", "Swap", "counterpart", "find_swap", "is_of_norse", "neuron_of"]
+__all__ = [
+    "ENCODERS",
+    "NEURONS",
+    "NORSE",
+    "PARAMETERS",
+    "Swap",
+    "counterpart",
+    "find_swap",
+    "is_of_norse",
+    "neuron_of",
+    "read_parameters",
+]
 
 NORSE = "norse.torch."  # where Norse's modules and functions are
 NEURONS = (SNN, SNNCell, SNNRecurrent, SNNRecurrentCell, LILinearCell, LIFCorrelation)
@@ -31,6 +42,7 @@ ENCODERS = (
     module.SignedPoissonEncoderStep,
     module.SpikeLatencyLIFEncoder,
 )
+PARAMETERS = ("p", "spiking_method")  # the attributes of modules that hold them
 # Where norse_fast computes something else on purpose, and why.
 _DIFFERENT = {
     "CobaLIFCell": "the coba_lif_step of Norse ignores its input, and that of norse_fast does not",
@@ -104,7 +116,7 @@ def find_swap(part: torch.nn.Module, products: bool) -> Swap | str | None:
         )
 
     swap = Swap(kind, {}, [])
-    for key in ("p", "spiking_method"):
+    for key in PARAMETERS:
         if key in own:
             swap.attributes[key] = _converted(own[key], swap.notes)
     if _is_ignored_alpha(swap.attributes.get("p", getattr(part, "p", None))):
@@ -146,6 +158,16 @@ def _converted(value: Any, notes: list[str]) -> Any:
     if "delta_T" in fields:
         notes.append("exp may differ from that of PyTorch in the last place")
     return (counterpart(type(value), functional) or type(value))(**fields)
+
+
+def read_parameters(value: Any) -> Any:
+    """Parameters with the tuples of Norse in them replaced by those with which norse_fast computes what Norse does.
+
+    Other tuples stay what they are, so that an ``alpha`` in one of norse_fast counts.
+    """
+    if counterpart(type(value), functional) is not None:
+        return _converted(value, [])
+    return type(value)(*map(read_parameters, value)) if hasattr(value, "_fields") else value
 
 
 def _is_ignored_alpha(p: Any) -> bool:
