@@ -304,6 +304,29 @@ def test_parameters_of_norse_that_are_assigned_later_are_read_as_norse_reads_the
     torch.testing.assert_close(gradient(accelerated=True), expected, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")  # by torch.compile
+def test_parameters_of_norse_that_are_assigned_in_a_graph():
+    class Learning(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rates = torch.nn.Parameter(torch.full((NEURONS,), 100.0))
+            self.cell = norse.LIFCell()
+
+        def forward(self, x: torch.Tensor, state: Any = None) -> Any:
+            self.cell.p = norse.LIFParameters(tau_mem_inv=self.rates)
+            return self.cell(x, state)
+
+    def gradient(model: Any, step: Any) -> torch.Tensor:
+        run(step, drive("LIFCell")[:5])[0].sum().backward()
+        return model.rates.grad
+
+    theirs, ours = Learning(), nf.accelerate(Learning(), report=None)
+    expected = gradient(theirs, theirs)
+    assert expected.any()
+    compiled = torch.compile(ours, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(gradient(ours, compiled), expected, rtol=1e-4, atol=1e-6)
+
+
 def test_parts_of_parameters_that_are_assigned_later():
     cell = nf.accelerate(norse.LIFRefracCell(), report=None)
     cell.p = cell.p._replace(lif=norse.LIFParameters(v_th=torch.tensor(0.5)))
