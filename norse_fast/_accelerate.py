@@ -18,7 +18,16 @@ from typing import Any, TypeVar, cast
 import torch
 
 from . import module
-from ._counterparts import ENCODERS, NEURONS, NORSE, counterpart, find_swap, neuron_of
+from ._counterparts import (
+    ENCODERS,
+    NEURONS,
+    NORSE,
+    PARAMETERS,
+    counterpart,
+    find_swap,
+    neuron_of,
+    read_parameters,
+)
 from .module._layers import Layer, plan
 from .module._spikes import GRADED, keeps_spikes, sums_spikes
 from .module.lift import Lift
@@ -316,7 +325,13 @@ def _both(ours: Any, theirs: Any) -> Any:
     def reduce(self: Any, protocol: Any) -> tuple[Any, ...]:
         return (_make, (ours, theirs.__module__.removeprefix(NORSE)), *object.__reduce_ex__(self, protocol)[2:])
 
+    def assign(self: Any, name: str, value: Any) -> None:
+        # Parameters of Norse that come later mean what they mean in Norse, as those that were there before.
+        ours.__setattr__(self, name, read_parameters(value) if name in PARAMETERS else value)
+
     members = {"__module__": ours.__module__, "__doc__": ours.__doc__, "__reduce_ex__": reduce}
+    if issubclass(ours, (*NEURONS, *ENCODERS)):
+        members["__setattr__"] = assign
     if issubclass(ours, ENCODERS):
         members["forward"] = _encoding(ours.forward, theirs.forward)
     return type(ours.__name__, (ours, theirs), members)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import importlib
 import numbers
 import types
@@ -19,7 +18,18 @@ from .module.lift import Lift
 from .module.sequential import SequentialState
 from .module.snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell
 
-__all__ = ["ENCODERS", "NEURONS", "NORSE", "Swap", "counterpart", "find_swap", "is_of_norse", "neuron_of"]
+__all__ = [
+    "ENCODERS",
+    "NEURONS",
+    "NORSE",
+    "PARAMETERS",
+    "Swap",
+    "counterpart",
+    "find_swap",
+    "is_of_norse",
+    "neuron_of",
+    "read_parameters",
+]
 
 NORSE = "norse.torch."  # where Norse's modules and functions are
 NEURONS = (SNN, SNNCell, SNNRecurrent, SNNRecurrentCell, LILinearCell, LIFCorrelation)
@@ -31,6 +41,7 @@ ENCODERS = (
     module.SignedPoissonEncoderStep,
     module.SpikeLatencyLIFEncoder,
 )
+PARAMETERS = ("p", "spiking_method")  # the attributes of modules that hold them
 # Where norse_fast computes something else on purpose, and why.
 _DIFFERENT = {
     "CobaLIFCell": "the coba_lif_step of Norse ignores its input, and that of norse_fast does not",
@@ -104,7 +115,7 @@ def find_swap(part: torch.nn.Module, products: bool) -> Swap | str | None:
         )
 
     swap = Swap(kind, {}, [])
-    for key in ("p", "spiking_method"):
+    for key in PARAMETERS:
         if key in own:
             swap.attributes[key] = _converted(own[key], swap.notes)
     if _is_ignored_alpha(swap.attributes.get("p", getattr(part, "p", None))):
@@ -133,30 +144,51 @@ def _has_autapses_by_accident(part: torch.nn.Module) -> bool:
     return bool(weights.detach().diagonal().count_nonzero())
 
 
-def _converted(value: Any, notes: list[str]) -> Any:
-    """Parameters with the tuples and functions of Norse in them replaced by those of norse_fast; adds remarks to notes."""
+def _converted(value: Any, notes: list[str] | None) -> Any:
+    """Parameters with the tuples and functions of Norse in them replaced by those of norse_fast; notes get remarks."""
     if isinstance(value, types.FunctionType):
         return counterpart(value, functional) or value
     if not hasattr(value, "_fields"):
         return value
     fields = {name: _converted(getattr(value, name), notes) for name in value._fields}
     if _is_ignored_alpha(value):
-        notes.append(f"alpha is 1, not {value.alpha}, as Norse ignores it and computes with 1")
+        if notes is not None:
+            notes.append(f"alpha is 1, not {value.alpha}, as Norse ignores it and computes with 1")
         fields["alpha"] = _UNIT_ALPHA
-    if "delta_T" in fields:
+    if "delta_T" in fields and notes is not None:
         notes.append("exp may differ from that of PyTorch in the last place")
     return (counterpart(type(value), functional) or type(value))(**fields)
 
 
+def read_parameters(value: Any) -> Any:
+    """Parameters with the tuples of Norse in them replaced by those with which norse_fast computes what Norse does.
+
+    Other tuples stay what they are, so that an ``alpha`` in one of norse_fast counts.
+    """
+    if counterpart(type(value), functional) is not None:
+        return _converted(value, None)
+    return type(value)(*map(read_parameters, value)) if hasattr(value, "_fields") else value
+
+
 def _is_ignored_alpha(p: Any) -> bool:
     """Whether parameters have a steepness with which Norse computes as if it were 1."""
-    return (
-        getattr(p, "method", None) == "super" and bool(torch.as_tensor(p.alpha).ne(1).any()) and _norse_ignores_alpha()
-    )
+    if getattr(p, "method", None) != "super" or not _norse_ignores_alpha():
+        return False
+    # torch.compile cannot look at values, and a 1 may be replaced by a 1.
+    return torch.compiler.is_compiling() or bool(torch.as_tensor(p.alpha).ne(1).any())
 
 
-@functools.cache
 def _norse_ignores_alpha() -> bool:
+    if not _IGNORES_ALPHA:
+        _IGNORES_ALPHA.append(_find_ignored_alpha())
+    return _IGNORES_ALPHA[0]
+
+
+# Whether it does, once that is known. torch.compile would look into functools.cache, and fail at the gradient.
+_IGNORES_ALPHA: list[bool] = []
+
+
+def _find_ignored_alpha() -> bool:
     """Whether the derivative of Norse's surrogate ``super`` does not depend on its steepness, as in Norse 1.1.0."""
     threshold = importlib.import_module("norse.torch.functional.threshold").threshold
     with torch.inference_mode(False), torch.enable_grad():

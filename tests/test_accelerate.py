@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import norse_fast as nf
+from norse_fast._kernels.extension import has_kernels
 from norse_fast.utils.pytree import tree_map_only
 
 from .models import fields
@@ -281,6 +282,64 @@ def test_what_is_assigned_later_outlives_revert():
     assert cell.p.v_th == 0.5
     assert cell.dt == 0.002
     assert cell(torch.ones(2))[0].shape == (2,)
+
+
+@pytest.mark.parametrize("name", ["LIFCell", "LIFRefracCell", "LIFRecurrentCell", "LIFRecurrent", "LSNNRecurrentCell"])
+def test_parameters_of_norse_that_are_assigned_later_are_read_as_norse_reads_them(name: str):
+    """As where a program makes them anew at each call, from time constants that it learns."""
+
+    def gradient(accelerated: bool) -> torch.Tensor:
+        torch.manual_seed(0)
+        rates = torch.full((NEURONS,), 100.0, requires_grad=True)
+        cell = build(name)
+        if accelerated:
+            nf.accelerate(cell, report=None)
+        kind = getattr(norse, PARAMETERS[name])
+        p = norse.LIFParameters(tau_mem_inv=rates)
+        cell.p = kind(lif=p) if "lif" in kind._fields else kind(tau_mem_inv=rates)
+        run(cell, drive(name))[0].sum().backward()
+        return rates.grad
+
+    expected = gradient(accelerated=False)
+    assert expected.any()
+    torch.testing.assert_close(gradient(accelerated=True), expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")  # by torch.compile
+def test_parameters_of_norse_that_are_assigned_in_a_graph():
+    class Learning(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rates = torch.nn.Parameter(torch.full((NEURONS,), 100.0))
+            self.cell = norse.LIFCell()
+
+        def forward(self, x: torch.Tensor, state: Any = None) -> Any:
+            self.cell.p = norse.LIFParameters(tau_mem_inv=self.rates)
+            return self.cell(x, state)
+
+    def gradient(model: Any, step: Any) -> torch.Tensor:
+        run(step, drive("LIFCell")[:5])[0].sum().backward()
+        return model.rates.grad
+
+    theirs, ours = Learning(), nf.accelerate(Learning(), report=None)
+    expected = gradient(theirs, theirs)
+    assert expected.any()
+    # The surrogates in plain PyTorch break the graph by themselves.
+    compiled = torch.compile(ours, backend="aot_eager", fullgraph=has_kernels("cpu"))
+    torch.testing.assert_close(gradient(ours, compiled), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_parts_of_parameters_that_are_assigned_later():
+    cell = nf.accelerate(norse.LIFRefracCell(), report=None)
+    cell.p = cell.p._replace(lif=norse.LIFParameters(v_th=torch.tensor(0.5)))
+    assert type(cell.p.lif) is nf.LIFParameters
+    assert cell.p.lif.v_th == 0.5
+    assert cell.p.lif.alpha == 1
+    # Those of norse_fast mean what they say, and so do those of one's own.
+    cell.p = cell.p._replace(lif=nf.LIFParameters())
+    assert cell.p.lif.alpha == 100
+    cell.p = own = types.SimpleNamespace(lif=cell.p.lif, rho_reset=cell.p.rho_reset)
+    assert cell.p is own
 
 
 def test_twice_changes_nothing():

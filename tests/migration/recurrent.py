@@ -41,7 +41,7 @@ results["recorded"] = states.v
 
 weights = torch.nn.Parameter(torch.rand(3, 8)), torch.nn.Parameter(torch.rand(3, 3))
 own = LSNNRecurrentCell(8, 3, input_weights=weights[0], recurrent_weights=weights[1])
+print(own.input_weights is weights[0], own)
 z, state = own(x[0])
 z, state = own(x[1], state)
 results["own"] = state.i
-print(own.input_weights is weights[0], own)
