@@ -12,6 +12,7 @@ from torch.nn.functional import avg_pool2d, conv2d, linear, max_pool2d
 
 import norse_fast as nf
 from norse_fast._kernels.extension import kernels_disabled
+from norse_fast.functional import spike_products
 from norse_fast.functional.spike_products import MOST_SPIKES
 
 pytestmark = pytest.mark.usefixtures("products_of_any_size")
@@ -132,6 +133,16 @@ def test_other_inputs_are_those_of_pytorch(what: str, generator):
         x[3, 5] = {"half": 0.5, "nan": torch.nan, "negative": -1.0}[what]
     assert not summed(x, w)
     torch.testing.assert_close(nf.spike_linear(x, w), linear(x, w), rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "trained", "limit"), [(31, False, 0.03), (31, True, 0.15), (32, False, MOST_SPIKES)]
+)
+def test_few_outputs_are_summed_where_it_pays(monkeypatch, outputs: int, trained: bool, limit: float):
+    monkeypatch.setattr(spike_products, "MANY_OUTPUTS", 32)
+    w = torch.randn(outputs, 70, requires_grad=trained)
+    assert summed(spikes(400, 70, density=limit - 0.01), w)
+    assert not summed(spikes(400, 70, density=limit + 0.02), w)
 
 
 def test_weights_of_silent_inputs_do_not_count():

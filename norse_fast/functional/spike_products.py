@@ -32,6 +32,9 @@ MOST_SPIKES = 0.3
 #: The same for few rows of a linear layer, for which the weights must be copied all the same.
 MOST_SPIKES_OF_FEW_ROWS = 0.1
 MANY_ROWS = 64
+#: The same for few outputs, whose product takes hardly longer than to look at the spikes; and where a gradient is computed
+#: for the weights, since bits are a 32nd of what backward would keep.
+MOST_SPIKES_TO_FEW_OUTPUTS, MOST_SPIKES_TO_FEW_IN_TRAINING = 0.03, 0.15
 #: The same for convolutions; and for those of one channel where few outputs share the work of handing out spikes. With
 #: more channels it is that much less, because PyTorch's operator is slowest with one.
 MOST_SPIKES_OF_IMAGES = 0.25
@@ -96,7 +99,8 @@ def spike_linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | Non
     r"""A linear layer for spikes: :math:`y = x W^T + b`.
 
     Where all elements of ``x`` are 0 or 1, and at most 30 % of them 1, the sums are taken over the ones; backward then keeps
-    ``x`` as bits. Otherwise, and on other devices, under autocast, ``torch.compile``, ``torch.func`` and forward mode, it is
+    ``x`` as bits. With fewer than 64 rows the limit is 10 %; with fewer than 32 outputs it is 3 %, or 15 % where the weights
+    are trained. Otherwise, and on other devices, under autocast, ``torch.compile``, ``torch.func`` and forward mode, it is
     ``torch.nn.functional.linear``.
 
     Args:
@@ -118,6 +122,9 @@ def spike_linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | Non
     if fits and _may_sum(x.numel() * weight.shape[0], x, weight, bias):
         rows = x.reshape(-1, x.shape[-1])
         most = MOST_SPIKES if rows.shape[0] >= MANY_ROWS else MOST_SPIKES_OF_FEW_ROWS
+        if weight.shape[0] < MANY_OUTPUTS:
+            trains = weight.requires_grad and torch.is_grad_enabled()
+            most = min(most, MOST_SPIKES_TO_FEW_IN_TRAINING if trains else MOST_SPIKES_TO_FEW_OUTPUTS)
         if (spikes := _as_bits(rows, most)) is not None:
             active = _active_bits(rows.shape, weight)
             y: torch.Tensor = SumLinear.apply(link(rows), weight, bias, rows.shape[1], *spikes, active)
