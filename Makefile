@@ -54,7 +54,7 @@ bench:
 	pip install $(TORCH)
 	pip install 'setuptools>=77' cmake ninja numpy h5py
 	pip install --no-build-isolation '.[bench]'
-	pip install --no-deps norse==1.1.0 nir nirtorch
+	pip install --no-deps norse==1.1.0 nir nirtorch snntorch==1.0.0
 	# From another directory: the package that was installed is measured, and not the sources.
 	cd build && python -m norse_fast.benchmark --output ../benchmarks/results $(ARGS)
 	python benchmarks/figures.py

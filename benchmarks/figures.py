@@ -17,6 +17,7 @@ from typing import Any
 
 from norse_fast.benchmark.machine import BUSY_CORES, BUSY_LOAD
 from norse_fast.benchmark.models import MODELS
+from norse_fast.benchmark.networks import FAST_DENSE, PEER
 from norse_fast.benchmark.neurons import CLONE, CLONE_REUSED, FAST, FAST_FRESH, NORSE, NORSE_CELL, TRAINED_CLONE
 from norse_fast.benchmark.recurrent import RNN
 from norse_fast.benchmark.tables import format_number, format_seconds
@@ -88,6 +89,19 @@ def machine(results: dict[str, Any], *more: str) -> str:
     return f"{', '.join(facts)}.{busy}"
 
 
+def networks(results: dict[str, Any]) -> str:
+    """Whole networks, with sums over spikes and without, beside Norse's and the nearest peer's."""
+    others = {FAST_DENSE: "its dense products", NORSE: "Norse", PEER: PEER}
+    others = {name: said for name, said in others.items() if any(row["contender"] == name for row in results["times"])}
+    rows = []
+    for check in results["checks"]:
+        for mode in ("inference", "training"):
+            row = pick(results["times"], network=check["network"], mode=mode)
+            gains = [f"{seconds(row[name])} ({1 / row[FAST]['over'][name]:.1f})" for name in others]
+            rows.append([f"{check['network']}, {mode}, {size_of(check)}", f"**{seconds(row[FAST])}**", *gains])
+    return table(["whole network", "norse_fast", *others.values()], rows)
+
+
 def how_fast() -> str:
     """Times beside Norse's."""
     results = load("benchmark")
@@ -139,7 +153,14 @@ def how_fast() -> str:
     said = machine(results, f"Norse {results['machine']['norse']}", "float32", threads, "medians")
     checked = "are equal, bit for bit" if equal else "differ in some cases"
     intro = prose(f"{said} Outputs were compared before anything was timed: they {checked}.")
-    return f"{intro}\n" + table(["", "norse_fast", "Norse", "`x.clone()`"], rows)
+    rates = "; ".join(
+        f"{check['network']} {' and '.join(percent(rate) for rate in check['spike_rates'])}"
+        for check in results["networks"]["checks"]
+    )
+    said = prose(f"In brackets: how many times as long. In a step so many neurons of each layer spike: {rates}.")
+    return "\n".join(
+        [intro, networks(results["networks"]), said, table(["", "norse_fast", "Norse", "`x.clone()`"], rows)]
+    )
 
 
 def all_models() -> str:
