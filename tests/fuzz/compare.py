@@ -26,7 +26,7 @@ ROUNDED_TOLERANCE = {torch.float32: 0.1, torch.float64: 0.0, torch.float16: 0.5,
 FORWARD_TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10, **HALF_ULP}
 #: Gradients smaller than this are compared as if they were as large.
 SMALL = 1e-3
-#: Gradients may differ by this many times what a rounding of the arguments does to them.
+#: What explodes may differ by this many times what a rounding of the arguments does to it.
 ROUNDINGS = 16
 
 
@@ -136,7 +136,10 @@ def compare_results(case: Case, kernel: Outcome, plain: Outcome) -> Finding | No
     ones = [1.0] * len(plain.results)
     found = compare_all("result", kernel.results, plain.results, {} if case.exact else FORWARD_TOLERANCE, ones)
     if found and not case.exact and agrees_in_double(case):
-        return compare_all("result", kernel.results, plain.results, ROUNDED_TOLERANCE, ones)
+        found = compare_all("result", kernel.results, plain.results, ROUNDED_TOLERANCE, ones)
+    if found and not case.exact:
+        sizes = with_rounding(ones, FORWARD_TOLERANCE, nudge(case).results, plain.results)
+        found = compare_all("result", kernel.results, plain.results, FORWARD_TOLERANCE, sizes)
     return found
 
 
@@ -207,20 +210,25 @@ def compare_gradients(case: Case, kernel: Outcome, plain: Outcome) -> Finding | 
         rounded = loosest(ROUNDED_TOLERANCE, case, plain.results)
         found = compare_all("gradient", kernel.gradients, expected, rounded, sizes)
     if found:
-        spread = spread_of_rounding(case, plain)
-        sizes = [max(a, ROUNDINGS * b / tolerance.get(g.dtype, 1.0)) for a, b, g in zip(sizes, spread, plain.gradients)]
+        sizes = with_rounding(sizes, tolerance, nudge(case).gradients, plain.gradients)
         found = compare_all("gradient", kernel.gradients, expected, tolerance, sizes)
     return found
 
 
-def spread_of_rounding(case: Case, plain: Outcome) -> list[float]:
-    """How far each of PyTorch's gradients moves if all that requires one moves by a rounding: far, where they explode."""
-    nudge = "for t in leaves: t.data = t.detach() * (1 + 2 * torch.finfo(t.dtype).eps)\ndef run"
-    moved = execute(case.program.replace("def run", nudge), False)
-    if moved.error:
-        return [0.0] * len(plain.gradients)
-    differences = map(largest_difference, moved.gradients, plain.gradients)
-    return [d if math.isfinite(d) else 0.0 for d in differences]
+def nudge(case: Case) -> Outcome:
+    """What PyTorch gives if all that requires a gradient is moved by a rounding: something else, where it explodes."""
+    move = "for t in leaves: t.data = t.detach() * (1 + 2 * torch.finfo(t.dtype).eps)\ndef run"
+    return execute(case.program.replace("def run", move), False)
+
+
+def with_rounding(
+    sizes: list[float], tolerance: dict[torch.dtype, float], moved: list[torch.Tensor], plain: list[torch.Tensor]
+) -> list[float]:
+    """Sizes relative to which tensors may also differ by what a rounding does to them, which may be to overflow."""
+    if len(moved) != len(plain):  # it raised
+        return sizes
+    spread = map(largest_difference, moved, plain)
+    return [max(a, ROUNDINGS * b / tolerance.get(t.dtype, 1.0)) for a, b, t in zip(sizes, spread, plain)]
 
 
 def excuse(kernel: torch.Tensor, plain: torch.Tensor, zeros: torch.Tensor) -> torch.Tensor:
