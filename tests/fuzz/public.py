@@ -313,7 +313,7 @@ class Writer:
         kinds = (
             "torch.randn(t.shape, generator=g.manual_seed(1), dtype=t.dtype)",
             "torch.ones((), dtype=t.dtype).expand(t.shape)",
-            "torch.randn(t.shape[::-1], dtype=t.dtype, generator=g.manual_seed(1)).permute(*range(t.dim())[::-1])",
+            "torch.randn(t.shape[::-1], dtype=t.dtype, generator=g.manual_seed(1)).permute(tuple(range(t.dim())[::-1]))",
         )
         seed = d.pick("seeds", kinds, (6, 2, 1))
         grad = "torch.autograd.grad([*some.values()], leaves, seeds, materialize_grads=True)"
