@@ -220,6 +220,8 @@ def spike_max_pool2d(
     spikes = None
     if x.dim() == 4 and _may_sum(x.numel() * _WORK_OF_POOLS, x, x, None):
         fits = all(how) and all(2 * p <= k for p, k in zip(how[2], how[0]))
+        # Or the padding could hold a whole window, whose gradient goes to no element.
+        fits = fits and all(d <= size for d, size in zip(how[3], x.shape[2:]))
         if fits and _is_listable(x.shape, (1, x.shape[1], *how[0]), *how[1:]):
             spikes = _as_bits(x.reshape(x.shape[0], -1), 1.0)
     if spikes is not None:
@@ -274,7 +276,7 @@ def spike_avg_pool2d(
 
 def _pair(value: Any) -> list[int]:
     """Two numbers, or none where a value is not one or two of them."""
-    values = [value] * 2 if isinstance(value, int) else list(value)
+    values = list(value) if isinstance(value, (tuple, list)) else [value] * 2
     return values if len(values) == 2 and all(isinstance(v, int) for v in values) else []
 
 
