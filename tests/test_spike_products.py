@@ -477,6 +477,22 @@ def test_errors_are_those_of_pytorch(x, w, b):
         nf.spike_linear(x, w, b)
 
 
+@pytest.mark.parametrize(
+    "layer", [nf.SpikeLinear(2, 2), nf.SpikeConv2d(2, 2, 2), nf.SpikeMaxPool2d(2), nf.SpikeAvgPool2d(2)], ids=repr
+)
+def test_what_a_neuron_returns_is_no_input(layer):
+    with pytest.raises(TypeError, match="x: got tuple, expected a tensor; pass its first element"):
+        layer(nf.LIFCell()(torch.ones(1, 2)))
+    with pytest.raises(TypeError, match="x: got list, expected a tensor; convert it"):
+        layer([1.0, 2.0])
+
+
+@pytest.mark.parametrize("function", [nf.spike_linear, nf.spike_conv2d])
+def test_weights_are_tensors(function):
+    with pytest.raises(TypeError, match="weight: got list"):
+        function(torch.ones(1, 2), [[1.0, 2.0]])
+
+
 def test_module():
     torch.manual_seed(0)
     ours = nf.SpikeLinear(70, 9)
