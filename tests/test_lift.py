@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import pickle
 import weakref
 from collections.abc import Callable
@@ -459,6 +460,32 @@ def test_modules_that_are_watched_or_replaced_are_stepped():
     module.forward = lambda x: x + 1
     assert plan(module)[0].why == "its forward was replaced"
     assert torch.equal(nf.Lift(module)(torch.zeros(2, 1, 1)), torch.ones(2, 1, 1))
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        nf.LIFCell(),
+        nf.LIFRecurrentCell(WIDTH, WIDTH),
+        nf.LILinearCell(WIDTH, WIDTH),
+        nf.DelayCell(2),
+        nf.SequentialState(nf.LIFCell()),
+        nn.Sequential(nn.Identity()),
+    ],
+    ids=lambda module: type(module).__name__,
+)
+def test_a_forward_that_is_replaced_in_its_class_sees_each_step(module: nn.Module, monkeypatch: pytest.MonkeyPatch):
+    kind = next(base for base in type(module).__mro__ if "forward" in vars(base))
+    forward, calls = kind.forward, []
+
+    @functools.wraps(forward)
+    def forward_and_count(*arguments: Any) -> Any:
+        calls.append(arguments)
+        return forward(*arguments)
+
+    monkeypatch.setattr(kind, "forward", forward_and_count)
+    nf.Lift(module)(torch.ones(5, 2, WIDTH))
+    assert len(calls) == 5
 
 
 def test_only_what_must_be_is_stepped():

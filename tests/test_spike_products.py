@@ -5,6 +5,7 @@ from __future__ import annotations
 import doctest
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch.autograd import forward_ad
@@ -153,6 +154,24 @@ def test_weights_of_silent_inputs_do_not_count():
     assert torch.equal(nf.spike_linear(x, w), torch.ones(30, 9))
 
 
+@pytest.mark.parametrize("has_gradient", [False, True])
+def test_weights_that_change_before_backward(has_gradient: bool):
+    """As in PyTorch, which needs them for the gradient of the input alone."""
+    x, w, _ = (t.detach() for t in case())
+    x.requires_grad_(has_gradient)
+    w.requires_grad_()
+    for function in (nf.spike_linear, linear):
+        y = function(x, w)
+        with torch.no_grad():
+            w.mul_(2)
+        if has_gradient:
+            with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+                y.sum().backward()
+        else:
+            (gradient,) = torch.autograd.grad(y.sum(), w)
+            assert torch.equal(gradient, x.sum(0).expand_as(w))
+
+
 def test_kept_memory(generator):
     """Backward keeps a bit for each element, and the weights."""
     x, w = spikes(640, 640).requires_grad_(), torch.randn(10, 640, generator=generator, requires_grad=True)
@@ -240,6 +259,27 @@ def test_pools_equal_those_of_pytorch(how, size, density: float):
         y = function(x, *how)
         results.append((y.detach(), *torch.autograd.grad(y, x, exact(*y.shape, seed=2))))
     assert all(torch.equal(a, b) for a, b in zip(*results))
+
+
+@pytest.mark.parametrize("size", [(1, 9), (9, 2)], ids=str)
+def test_windows_that_lie_in_the_padding_are_left_to_pytorch(size):
+    """Where steps within a window are larger than the image: PyTorch has no largest element, and no sound gradient."""
+    x = spikes(5, 3, *size)
+    how = (2, 1, 1, tuple(1 if n == 9 else n + 1 for n in size))
+    y = nf.spike_max_pool2d(x, *how)
+    assert torch.equal(y, max_pool2d(x, *how))
+    assert y.isinf().any()
+
+
+@pytest.mark.parametrize("layer", [torch.nn.MaxPool2d, nf.SpikeMaxPool2d, torch.nn.AvgPool2d, nf.SpikeAvgPool2d])
+@pytest.mark.parametrize("size", [[2, 2], np.int64(2), (np.int64(2), 2)], ids=repr)
+def test_sizes_as_lists_and_of_numpy(layer, size):
+    """As PyTorch takes them, by themselves and in Lift."""
+    x = spikes(4, 5, 2, 8, 8)
+    expected = torch.stack([layer(2)(step) for step in x])
+    for pool in (layer(size), layer(2, stride=size)):
+        assert torch.equal(nf.Lift(pool)(x), expected)
+        assert torch.equal(torch.stack([pool(step) for step in x]), expected)
 
 
 #: Window, stride, padding, whether to round up, whether to count what pads, divisor.
@@ -437,6 +477,22 @@ def test_errors_are_those_of_pytorch(x, w, b):
         nf.spike_linear(x, w, b)
 
 
+@pytest.mark.parametrize(
+    "layer", [nf.SpikeLinear(2, 2), nf.SpikeConv2d(2, 2, 2), nf.SpikeMaxPool2d(2), nf.SpikeAvgPool2d(2)], ids=repr
+)
+def test_what_a_neuron_returns_is_no_input(layer):
+    with pytest.raises(TypeError, match="x: got tuple, expected a tensor; pass its first element"):
+        layer(nf.LIFCell()(torch.ones(1, 2)))
+    with pytest.raises(TypeError, match="x: got list, expected a tensor; convert it"):
+        layer([1.0, 2.0])
+
+
+@pytest.mark.parametrize("function", [nf.spike_linear, nf.spike_conv2d])
+def test_weights_are_tensors(function):
+    with pytest.raises(TypeError, match="weight: got list"):
+        function(torch.ones(1, 2), [[1.0, 2.0]])
+
+
 def test_module():
     torch.manual_seed(0)
     ours = nf.SpikeLinear(70, 9)
@@ -502,6 +558,12 @@ def test_operators():
         (
             lambda b: OPS.spike_max_pool2d(b, 1, [13, 10], exact(1), [2, 2], [2, 2], [2, 0], [1, 1]),
             "padding is more than half a window",
+        ),
+        (
+            lambda b: OPS.spike_max_pool2d_backward(
+                b, 1, [1, 130], exact(70, 1, 1, 131), [2, 2], [1, 1], [1, 1], [2, 1]
+            ),
+            "dilation is more than the image",
         ),
         (
             lambda b: OPS.spike_max_pool2d_backward(b, 1, [13, 10], exact(70, 1, 6, 6), [2, 2], [2, 2], [0, 0], [1, 1]),

@@ -45,6 +45,8 @@ Plane pool_of(const char* name, int64_t channels, const Sizes& size, const Sizes
   check_channels(name, channels);
   const Plane pool = plane_of(name, size, kernel, stride, padding, dilation);
   require(2 * padding[0] <= kernel[0] && 2 * padding[1] <= kernel[1], name, ": padding is more than half a window");
+  // Or the padding could hold a whole window, whose gradient goes to no element.
+  require(dilation[0] <= size[0] && dilation[1] <= size[1], name, ": dilation is more than the image");
   return pool;
 }
 

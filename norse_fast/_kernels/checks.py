@@ -10,7 +10,15 @@ import torch
 from .._constants import constant
 from .autograd import has_tangent, in_transform
 
-__all__ = ["as_dense", "as_dt", "as_real_tensor", "check_broadcast", "reject_quantized", "takes_default_dtype"]
+__all__ = [
+    "as_dense",
+    "as_dt",
+    "as_real_tensor",
+    "check_broadcast",
+    "check_tensor",
+    "reject_quantized",
+    "takes_default_dtype",
+]
 
 
 def as_dt(dt: Any) -> Any:
@@ -38,6 +46,16 @@ def takes_default_dtype(value: torch.Tensor) -> bool:
     return value.dtype is torch.int64 and torch.get_default_dtype() is not torch.float32
 
 
+def check_tensor(name: str, value: Any) -> None:
+    """Raise if an argument is no tensor; a tuple is probably what a neuron returned."""
+    if not isinstance(value, torch.Tensor):
+        fix = "pass its first element, as SequentialState does" if isinstance(value, tuple) else _CONVERT
+        raise TypeError(f"{name}: got {type(value).__name__}, expected a tensor; {fix}.")
+
+
+_CONVERT = "convert it with torch.as_tensor"
+
+
 def as_dense(input: torch.Tensor) -> torch.Tensor:
     """An input of whatever sparse layout as a dense one, since potentials are dense whatever arrives."""
     return input if input.layout is torch.strided else input.to_dense()
@@ -48,9 +66,7 @@ def as_real_tensor(name: str, value: Any) -> torch.Tensor:
     if isinstance(value, (int, float)):
         return constant(float(value), torch.float64)
     if not isinstance(value, torch.Tensor):
-        raise TypeError(
-            f"{name}: got {type(value).__name__}, expected a tensor or a number; convert it with torch.as_tensor."
-        )
+        raise TypeError(f"{name}: got {type(value).__name__}, expected a tensor or a number; {_CONVERT}.")
     reject_quantized(name, value)
     if value.is_complex():
         raise TypeError(f"{name}: got dtype {value.dtype}, expected a real one; take .real or .abs().")

@@ -17,7 +17,15 @@ from ..functional.parameter import replacement
 from ..functional.threshold import SURROGATES, surrogate_index, threshold
 from .autograd import NEURONS, beyond_kernels, needs_gradient, run_fused, tracked
 from .batches import register_batches
-from .checks import as_dense, as_dt, as_real_tensor, check_broadcast, reject_quantized, takes_default_dtype
+from .checks import (
+    as_dense,
+    as_dt,
+    as_real_tensor,
+    check_broadcast,
+    check_tensor,
+    reject_quantized,
+    takes_default_dtype,
+)
 from .extension import has_kernels, hint_at_step, native, native_model
 from .ops import register_fakes, register_recurrent_fakes, register_shared_fakes
 from .outputs import BYTES, NUMBERS, Outputs, finish
@@ -299,8 +307,7 @@ class Neuron:
         self, input: Any, state: tuple[Any, ...], params: tuple[Any, ...], alpha: Any, sequence: bool
     ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...], tuple[torch.Tensor, ...], Any]:
         """Bring arguments into the form that the operators take, or say what is wrong with them."""
-        if not isinstance(input, torch.Tensor):
-            raise TypeError(f"input: got {type(input).__name__}, expected a tensor; convert it with torch.as_tensor.")
+        check_tensor("input", input)
         reject_quantized("input", input)
         input = as_dense(input)
         if input.is_complex():

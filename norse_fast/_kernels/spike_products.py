@@ -61,7 +61,8 @@ class SumLinear(torch.autograd.Function):
         density: float,
         active: torch.Tensor | None,
     ) -> torch.Tensor:
-        ctx.save_for_backward(link, weight, bits, active)
+        # Where the input has no gradient the weights may change before backward, as in torch.nn.functional.linear.
+        ctx.save_for_backward(link, None if link is None else weight, bits, active)
         ctx.columns, ctx.density = columns, density
         y: torch.Tensor = torch.ops.norse_fast.spike_linear(bits, columns, weight, bias, density)
         return y
@@ -78,7 +79,7 @@ class SumLinear(torch.autograd.Function):
             grad_x = gradient @ weight
         grad_bias = gradient.sum(0) if want_bias else None
         if want_weight and more:
-            grad_weight = gradient.mT @ _Values.apply(link, bits, (bits.shape[0], ctx.columns), weight)
+            grad_weight = gradient.mT @ _Values.apply(link, bits, (bits.shape[0], ctx.columns), gradient)
         elif want_weight:
             grad_weight = torch.ops.norse_fast.spike_outer(bits, ctx.columns, gradient, ctx.density)
         return grad_x, grad_weight, grad_bias, None, None, None, None

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 import torch
 
 from .autograd import tracked
-from .checks import as_dense, check_broadcast, reject_quantized
+from .checks import as_dense, check_broadcast, check_tensor, reject_quantized
 from .neuron import descend
 
 __all__ = ["check_weights", "project", "reject_state"]
@@ -65,8 +65,7 @@ def check_weights(
         TypeError: the input is not a tensor or of another dtype than the weights, or the state has no spikes.
         ValueError: a width differs, or the state is that of another batch.
     """
-    if not isinstance(input, torch.Tensor):
-        raise TypeError(f"input: got {type(input).__name__}, expected a tensor; convert it with torch.as_tensor.")
+    check_tensor("input", input)
     reject_quantized("input", input)
     if input.dim() == 1 and not sequence:
         input_weights, recurrent_weights = (_as_matrix(w, state, spikes) for w in (input_weights, recurrent_weights))

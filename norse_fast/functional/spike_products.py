@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 from .._kernels.autograd import beyond_kernels, in_transform
+from .._kernels.checks import check_tensor
 from .._kernels.extension import has_kernels
 from .._kernels.sparse_backward import needed
 from .._kernels.spike_products import SumConv2d, SumLinear, SumMaxPool2d, link
@@ -112,12 +113,15 @@ def spike_linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | Non
         ``(..., outputs)``, in the dtype of the weights.
 
     Raises:
+        TypeError: the input or the weights are no tensors.
         RuntimeError: shapes or dtypes do not fit.
 
     Example:
         >>> spike_linear(torch.tensor([1.0, 0.0, 1.0]), torch.tensor([[1.0, 2.0, 4.0]]))
         tensor([5.])
     """
+    check_tensor("x", x)
+    check_tensor("weight", weight)
     fits = weight.dim() == 2 and x.dim() > 0 and x.shape[-1] == weight.shape[1]
     if fits and _may_sum(x.numel() * weight.shape[0], x, weight, bias):
         rows = x.reshape(-1, x.shape[-1])
@@ -160,6 +164,7 @@ def spike_conv2d(
         ``(..., outputs, H', W')``, in the dtype of the weights.
 
     Raises:
+        TypeError: the input or the weights are no tensors.
         RuntimeError: shapes or dtypes do not fit.
 
     Example:
@@ -168,6 +173,8 @@ def spike_conv2d(
         >>> spike_conv2d(x, torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]])).flatten()
         tensor([4., 3., 2., 1.])
     """
+    check_tensor("x", x)
+    check_tensor("weight", weight)
     if x.dim() > 4:
         y = spike_conv2d(x.flatten(0, -4), weight, bias, stride, padding, dilation, groups)
         return y.unflatten(0, x.shape[:-3])
@@ -205,12 +212,14 @@ def spike_max_pool2d(
         ``(..., C, H', W')``, in the dtype of ``x``.
 
     Raises:
+        TypeError: the input is no tensor.
         RuntimeError: sizes do not fit.
 
     Example:
         >>> spike_max_pool2d(torch.tensor([[[[0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]]]]), 2)
         tensor([[[[1., 0.]]]])
     """
+    check_tensor("x", x)
     if x.dtype is torch.bool:  # which PyTorch does not pool
         return spike_max_pool2d(x.to(torch.uint8), kernel_size, stride, padding, dilation).to(torch.bool)
     if x.dim() > 4:
@@ -220,6 +229,8 @@ def spike_max_pool2d(
     spikes = None
     if x.dim() == 4 and _may_sum(x.numel() * _WORK_OF_POOLS, x, x, None):
         fits = all(how) and all(2 * p <= k for p, k in zip(how[2], how[0]))
+        # Or the padding could hold a whole window, whose gradient goes to no element.
+        fits = fits and all(d <= size for d, size in zip(how[3], x.shape[2:]))
         if fits and _is_listable(x.shape, (1, x.shape[1], *how[0]), *how[1:]):
             spikes = _as_bits(x.reshape(x.shape[0], -1), 1.0)
     if spikes is not None:
@@ -257,12 +268,14 @@ def spike_avg_pool2d(
         ``(..., C, H', W')``, in the dtype of ``x``, or in the default dtype where ``x`` is bool or uint8.
 
     Raises:
+        TypeError: the input is no tensor.
         RuntimeError: sizes do not fit.
 
     Example:
         >>> spike_avg_pool2d(torch.tensor([[[[True, True, False, False], [False, True, False, False]]]]), 2)
         tensor([[[[0.7500, 0.0000]]]])
     """
+    check_tensor("x", x)
     if x.dim() > 4:
         options = (kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
         return spike_avg_pool2d(x.flatten(0, -4), *options).unflatten(0, x.shape[:-3])
@@ -274,7 +287,7 @@ def spike_avg_pool2d(
 
 def _pair(value: Any) -> list[int]:
     """Two numbers, or none where a value is not one or two of them."""
-    values = [value] * 2 if isinstance(value, int) else list(value)
+    values = list(value) if isinstance(value, (tuple, list)) else [value] * 2
     return values if len(values) == 2 and all(isinstance(v, int) for v in values) else []
 
 

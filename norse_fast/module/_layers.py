@@ -271,19 +271,20 @@ RULES[SpikeAvgPool2d] = RULES[nn.AvgPool2d]
 _register(Rule(_call, _chunks), "RNN", "LSTM", "GRU")
 
 _OWN_TIME = "takes the first dimension of each step as its own time"
-#: By what their forward is: subclasses that leave it alone only choose parameters.
-RULES_BY_FORWARD: dict[type[nn.Module], Rule] = {
-    SNNCell: Rule(_run_cell, _foreign, "one kernel for all time steps"),
-    SNNRecurrentCell: Rule(_run_recurrent_cell, _foreign, "one product for the input of all time steps"),
-    LILinearCell: Rule(_run_linear_cell, why="one kernel for all time steps"),
-    CoupledCell: Rule(_run_recurrent_cell, _coupled),
-    DelayCell: Rule(_run_delay_cell, why="one gather for all time steps"),
-    DelayedLinearCell: Rule(_run_delay_cell, why="one convolution for all time steps"),
-    Delay: Rule(_run_as_one_sequence, why=_OWN_TIME),
-    DelayedLinear: Rule(_run_as_one_sequence, why=_OWN_TIME),
-    SNN: Rule(_run_layer, _reducing, _OWN_TIME),
-    SNNRecurrent: Rule(_run_layer, _foreign_or_recording, _OWN_TIME),
-    SequentialState: Rule(_call, _hidden),
+#: By what their forward was when this was imported: subclasses that leave it alone only choose parameters, and whoever
+#: replaces it in a class wants to see the calls.
+RULES_BY_FORWARD: dict[Callable[..., Any], Rule] = {
+    SNNCell.forward: Rule(_run_cell, _foreign, "one kernel for all time steps"),
+    SNNRecurrentCell.forward: Rule(_run_recurrent_cell, _foreign, "one product for the input of all time steps"),
+    LILinearCell.forward: Rule(_run_linear_cell, why="one kernel for all time steps"),
+    CoupledCell.forward: Rule(_run_recurrent_cell, _coupled),
+    DelayCell.forward: Rule(_run_delay_cell, why="one gather for all time steps"),
+    DelayedLinearCell.forward: Rule(_run_delay_cell, why="one convolution for all time steps"),
+    Delay.forward: Rule(_run_as_one_sequence, why=_OWN_TIME),
+    DelayedLinear.forward: Rule(_run_as_one_sequence, why=_OWN_TIME),
+    SNN.forward: Rule(_run_layer, _reducing, _OWN_TIME),
+    SNNRecurrent.forward: Rule(_run_layer, _foreign_or_recording, _OWN_TIME),
+    SequentialState.forward: Rule(_call, _hidden),
 }
 
 
@@ -323,8 +324,7 @@ class Layer:
 def _find_rule(module: nn.Module) -> Rule | None:
     if type(module) in RULES:
         return RULES[type(module)]
-    forward = type(module).forward
-    return next((rule for base, rule in RULES_BY_FORWARD.items() if forward is base.forward), None)
+    return RULES_BY_FORWARD.get(type(module).forward)
 
 
 def _find_obstacle(module: nn.Module, rule: Rule | None) -> Obstacle | None:
@@ -349,14 +349,19 @@ def _decide(name: str, module: nn.Module) -> Layer:
     return Layer(name, module, stateful, rule.over_time, rule.why, alone=starts_as_usual(module))
 
 
+# What containers do that call their children one after another, as it was imported.
+_IN_TURN = (SequentialState.forward, nn.Sequential.forward)
+
+
 def is_open(module: nn.Module, is_model: bool) -> bool:
     """Whether a module does nothing but call its children one after another, so that they are layers of their own."""
     if isinstance(module, SequentialState):
         # Within a model, one that returns the outputs of all its modules hands a list to the next layer.
-        listed = type(module).forward is SequentialState.forward and (is_model or not module.return_hidden)
+        listed = type(module).forward is _IN_TURN[0] and (is_model or not module.return_hidden)
     else:
         # A stateful module in a container without states hands a tuple to the next one.
         listed = type(module) is nn.Sequential and not any(_is_module_stateful(m) for m in module)
+        listed = listed and type(module).forward is _IN_TURN[1]
     return listed and not is_watched(module) and not is_replaced(module)
 
 

@@ -69,7 +69,7 @@ def _growth(module: nn.Module) -> float:
         if wide in options and narrow in options:
             growth *= int(options[wide]) / max(int(options[narrow]), 1)
     stride = options.get("stride") or 1
-    fewer = math.prod(stride) if isinstance(stride, tuple) else stride**2
+    fewer = math.prod(stride) if isinstance(stride, (tuple, list)) else stride**2
     return growth * fewer if options.get("transposed") else growth / fewer
 
 

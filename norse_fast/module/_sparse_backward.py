@@ -27,6 +27,9 @@ PRODUCTS: set[type[nn.Module]] = {SpikeLinear, SpikeConv2d}
 # What may lie between a neuron and a product: it hands on the elements in order, or tells where they go.
 _BETWEEN: set[type[nn.Module]] = {nn.Flatten, nn.Identity, SpikeMaxPool2d}
 
+# As they were imported: whoever replaces them may return something else.
+_FORWARDS: dict[type[nn.Module], Callable[..., Any]] = {kind: kind.forward for kind in (SNN, SNNCell)}
+
 #: A module of a container, and the class as which it is called: its own, or a counterpart of that.
 Called = tuple[nn.Module, type[nn.Module]]
 
@@ -76,7 +79,7 @@ class Follower:
     """
 
     def __init__(self, kind: type[SNN] | type[SNNCell]) -> None:
-        self._forward: Any = kind.forward
+        self._forward = _FORWARDS[kind]
         self._active: Active | None = None
 
     def call(self, run: Callable[[], Any], called: Called, x: Any, state: Any, later: Iterable[Called]) -> Any:

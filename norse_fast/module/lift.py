@@ -142,7 +142,7 @@ def _sequence_in_step(lift: Lift) -> Obstacle:
     return Obstacle("takes a sequence at each step", alone=concerns_itself(lift.lifted_module))
 
 
-RULES_BY_FORWARD[Lift] = Rule(merge_time, _sequence_in_step)
+RULES_BY_FORWARD[Lift.forward] = Rule(merge_time, _sequence_in_step)
 
 
 def register_stateless(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic
 import torch
 from typing_extensions import TypeVar
 
+from .._kernels.checks import check_tensor
 from .._kernels.neuron import SEQUENCES, Neuron
 from .._kernels.outputs import BYTES, NUMBERS, REDUCED, Outputs
 from .._kernels.recurrent import RECURRENT, Recurrent, stack_states
@@ -31,10 +32,7 @@ State = TypeVar("State", default=Any)
 
 
 def _check_time(input_tensor: torch.Tensor) -> None:
-    if not isinstance(input_tensor, torch.Tensor):
-        raise TypeError(
-            f"input_tensor: got {type(input_tensor).__name__}, expected a tensor; convert it with torch.as_tensor."
-        )
+    check_tensor("input_tensor", input_tensor)
     if input_tensor.dim() == 0:
         raise ValueError(
             "input_tensor: got a 0-dim tensor, expected (T, ...) with time first; add a dimension for time."
