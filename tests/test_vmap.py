@@ -12,6 +12,7 @@ from norse_fast._kernels.extension import has_kernels
 from norse_fast._kernels.neuron import Neuron
 from norse_fast._kernels.outputs import NUMBERS
 from norse_fast._kernels.recurrent import Recurrent
+from norse_fast.functional.threshold import threshold, triangle_fn
 
 from .models import FEED_FORWARD, Model, fields, model_id, random_params, random_state
 from .test_recurrent import LAYERS, layer_of, make_case
@@ -119,6 +120,40 @@ def test_gradients(model: Model, generator):
         close(vmap(grad(loss, (0, 1, 2)), in_dims)(*arguments), separate(grad(loss, (0, 1, 2)), in_dims, *arguments))
     inner = lambda *arguments: vmap(grad(loss), (None, None, 0))(*arguments)  # noqa: E731
     close(vmap(inner, (0, 0, None))(*batch), separate(inner, (0, 0, None), *batch))
+
+
+def batches_of_alpha():
+    for make in (nf.LIF, nf.LIFCell, lambda p: nf.LIFRecurrent(4, 4, p), lambda p: nf.LIFRecurrentCell(4, 4, p)):
+        torch.manual_seed(1)
+        module = make(nf.LIFParameters(method="atan")).double()
+        scale = 60 if isinstance(module, (nf.LIFCell, nf.LIFRecurrentCell)) else 3
+
+        def run(x, alpha, module=module, scale=scale):
+            module.p = module.p._replace(alpha=alpha)
+            z, state = module(scale * x)
+            return z.sum() + state.v.pow(2).sum()
+
+        yield run
+    yield lambda x, alpha: threshold(x, "atan", alpha).sum()
+    yield lambda x, alpha: triangle_fn(x, alpha).sum()
+
+
+@pytest.mark.parametrize("disabled", [False, True], ids=["kernels", "pytorch"])
+@pytest.mark.parametrize("index", range(6))
+def test_batches_of_alpha(index: int, disabled: bool, generator, monkeypatch):
+    """Spikes do not depend on it, and yet each has gradients of its own."""
+    monkeypatch.undo()
+    run = list(batches_of_alpha())[index]
+    x = torch.rand(40, 2, 4, generator=generator, dtype=torch.float64)
+    alpha = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)
+    with nf.kernels_disabled() if disabled else torch.enable_grad():
+        every = [grad(run, (0, 1))(x, a) for a in alpha]
+        expected = torch.stack([g for g, _ in every]).sum(0), torch.stack([g for _, g in every])
+        assert expected[1].all()
+        total = lambda x, alpha: vmap(run, (None, 0))(x, alpha).sum()  # noqa: E731
+        torch.testing.assert_close(grad(total, (0, 1))(x, alpha), expected)
+        leaves = [x.requires_grad_(), alpha.requires_grad_()]
+        torch.testing.assert_close(torch.autograd.grad(total(*leaves), leaves), expected)
 
 
 def test_jacobians(generator):

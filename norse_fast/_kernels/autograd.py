@@ -13,6 +13,7 @@ import torch
 from torch.autograd import forward_ad
 
 from .._constants import constant
+from ..functional._surrogate import in_batch_of
 from ..functional.threshold import by_alpha
 from .extension import kernels_disabled, set_differentiate
 from .ops import KEEP, KEEP_COMPILED, SEGMENT
@@ -93,7 +94,7 @@ def has_tangent(t: Any) -> bool:
 
 
 def beyond_kernels(tensors: Iterable[Any]) -> bool:
-    """Whether a call with these tensors may be differentiated in ways that the kernels cannot."""
+    """Whether a call with these, some of them numbers, may be differentiated in ways that the kernels cannot."""
     if torch.compiler.is_compiling():
         if torch._C._are_functorch_transforms_active():
             # Within them torch.compile loses derivatives of autograd functions in silence, so it must not look.
@@ -106,7 +107,7 @@ def beyond_kernels(tensors: Iterable[Any]) -> bool:
     derivatives = _derivatives()
     if not _are_backward(derivatives):
         return True
-    bases = [base for *_, base in map(_levels_of, tensors)]
+    bases = [base for *_, base in (_levels_of(t) for t in tensors if isinstance(t, torch.Tensor))]
     return any(has_tangent(t) or _is_legacy_batch(t) or (derivatives and t.requires_grad) for t in bases)
 
 
@@ -200,7 +201,8 @@ def run_fused(
         return Fused.apply(Call(neuron, surrogate, dt, sequence, record, output), *tensors, *params, alpha)
     if in_transform():
         call = Call(neuron, surrogate, dt, sequence, record, output)
-        outputs = TransformableFused.apply(call, *tensors, *params, alpha)
+        input, *state = tensors
+        outputs = TransformableFused.apply(call, in_batch_of(alpha, input), *state, *params, alpha)
         return outputs[: 1 + len(neuron.state) * (2 if record else 1)]
     for p in (*params, alpha):
         if p.requires_grad:

@@ -186,7 +186,7 @@ class Neuron:
                     )
         if results is None:
             arguments = (input, state_values, params, surrogate, alpha, dt, sequence, record)
-            if self.runs_kernels(input, dt, (*state_values, *params)):
+            if self.runs_kernels(input, dt, (*state_values, *params, alpha)):
                 if not (sequence or compiling):
                     hint_at_step()
                 results = self._run_operators(*arguments, number)
