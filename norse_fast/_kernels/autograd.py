@@ -232,9 +232,9 @@ def _without_gradient(outputs: Any) -> Any:
 
 
 def _backward(ctx: Any, *grads: Any) -> Any:
-    saved = ctx.saved_tensors
+    saved = ctx.saved_tensors  # once, which is all that torch.utils.checkpoint allows
     if wants_more(grads, saved):
-        return _backward_in_pytorch(ctx, grads)
+        return _backward_in_pytorch(ctx, saved, grads)
     grad_output, *grads = grads  # type: ignore[assignment]
     neuron, surrogate, dt, sequence, record, output, constants, versions = ctx.call
     states, params = len(neuron.state), len(neuron.kernel_params)
@@ -330,10 +330,9 @@ def _backward_in_segments(
     )
 
 
-def _backward_in_pytorch(ctx: Any, grads: Sequence[Any]) -> Any:
+def _backward_in_pytorch(ctx: Any, saved: Sequence[Any], grads: Sequence[Any]) -> Any:
     call = ctx.call
     states = len(call.neuron.state)
-    saved = ctx.saved_tensors
     count = 1 + states
     operands = (
         (*saved[:count], *call.constants) if call.constants else saved[: count + len(call.neuron.kernel_params) + 1]

@@ -178,7 +178,8 @@ class Neuron:
         if results is None:
             input, alpha = tracked(input), tracked(alpha)
             state_values, params = tuple(map(tracked, state_values)), tuple(map(tracked, params))
-            if not self._is_ready(input, state_values, params, sequence):
+            steepness = (alpha,) if isinstance(alpha, torch.Tensor) else ()
+            if not self._is_ready(input, state_values, (*params, *steepness), sequence):
                 input, state_values, params, alpha = self._prepare(input, state_values, params, alpha, sequence)
                 if run is not None:
                     results = run(

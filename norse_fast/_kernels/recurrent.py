@@ -71,10 +71,8 @@ class FusedRecurrence(torch.autograd.Function):
         layer, surrogate, dt, record, _ = ctx.call
         states, params = len(layer.neuron.state), len(layer.neuron.kernel_params)
         grads = grads[: layer.result_count(record)]
-        operands, (output, *checkpoints) = (
-            ctx.saved_tensors[: states + params + 5],
-            ctx.saved_tensors[states + params + 5 :],
-        )
+        saved = ctx.saved_tensors  # once, which is all that torch.utils.checkpoint allows
+        operands, (output, *checkpoints) = saved[: states + params + 5], saved[states + params + 5 :]
         wanted = ctx.needs_input_grad[1:]
         if wants_more(grads, operands):
 
