@@ -154,8 +154,8 @@ class Parameters(torch.nn.Module):
         learned: dict[str, tuple[str, ...]] = {}
         if not isinstance(learn, Iterable):
             raise TypeError(
-                f"learn: got {learn!r}, expected names of fields of p, such as {', '.join(map(repr, fields))}; leave it out to "
-                "learn none."
+                f"learn: got {learn!r}, expected names of fields of p, such as {', '.join(map(repr, fields))}; leave it out "
+                "to learn none."
             )
         for name in (learn,) if isinstance(learn, str) else tuple(learn):
             if name not in fields:
