@@ -45,6 +45,18 @@ def test_alpha_of_channels(shape: tuple[int, ...], learn: Any, make: Any, genera
         wrong(x, state)
 
 
+@pytest.mark.parametrize("alpha", [torch.tensor(2, dtype=torch.int32), torch.tensor(True)], ids=str)
+@pytest.mark.parametrize("make", [nf.LIF, nf.LIFCell, lambda p: nf.LIFRecurrent(5, 5, p)], ids=["ff", "cell", "rec"])
+def test_alpha_of_any_dtype(make: Any, alpha: torch.Tensor):
+    x = torch.full((20, 3, 5), 60.0, requires_grad=True)
+    grads = []
+    for value in (alpha, alpha.float()):
+        torch.manual_seed(1)
+        z, _ = make(nf.LIFParameters(alpha=value))(x)
+        grads += torch.autograd.grad(z.sum(), x)
+    assert torch.equal(*grads)
+
+
 def test_derivatives_may_work_in_place():
     """Distances that a function was given are its own, with and without kernels."""
 

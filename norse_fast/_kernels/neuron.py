@@ -316,7 +316,7 @@ class Neuron:
 
         state = tuple(self.as_state(f"state.{n}", s, input, shape) for n, s in zip(self.state, state))
         params = tuple(self._as_parameter(f"p.{n}", v, input, shape) for n, v in zip(self.kernel_params, params))
-        if isinstance(alpha, torch.Tensor) and alpha.dim():
+        if isinstance(alpha, torch.Tensor):
             alpha = self._as_parameter("p.alpha", alpha, input, shape)
         wide = torch.float64
         if input.dtype is wide or any(t.dtype is wide and t.dim() for t in (*state, *params)):
