@@ -243,7 +243,7 @@ def test_ensembles():
             torch.testing.assert_close(found[name][k], gradient, rtol=1e-4, atol=1e-4)
 
 
-def test_transforms_within_torch_compile():
+def test_transforms_within_torch_compile(monkeypatch):
     """They run outside of it: torch.compile would lose gradients in silence."""
     torch._dynamo.reset()
     layer, x = nf.LIF(), 5 * torch.rand(SIZE, 20, 2, 3)
@@ -257,5 +257,19 @@ def test_transforms_within_torch_compile():
     assert torch.equal(torch.compile(lambda x: vmap(grad(loss))(x), backend="aot_eager")(x), expected)
     with pytest.raises(torch._dynamo.exc.Unsupported, match="compile without fullgraph"):
         torch.compile(lambda x: vmap(layer)(x), backend="aot_eager", fullgraph=True)(x)
+    # Spike functions alone, and what runs in PyTorch, lose them no more than kernels do.
+    u, alpha = torch.randn(SIZE, 5), torch.tensor([1.0, 2.0, 3.0])
+    for method in ("atan", lambda u, alpha: torch.exp(-alpha * u.abs())):
+        function = grad(lambda u, alpha, m=method: threshold(u, m, alpha).sum())
+        expected_grad = vmap(function)(u, alpha)
+        assert expected_grad.any()
+        compiled = torch.compile(lambda *a, f=function: vmap(f)(*a), backend="aot_eager")
+        torch.testing.assert_close(compiled(u, alpha), expected_grad)
+    monkeypatch.undo()
+    with nf.kernels_disabled():
+        torch._dynamo.reset()
+        compiled = torch.compile(lambda x: vmap(grad(loss))(x), backend="aot_eager")
+        torch.testing.assert_close(compiled(x), expected)
+    torch._dynamo.reset()
     # What is compiled may be transformed.
     assert torch.equal(vmap(grad(torch.compile(loss, backend="aot_eager")))(x), expected)

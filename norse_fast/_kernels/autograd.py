@@ -13,7 +13,7 @@ import torch
 from torch.autograd import forward_ad
 
 from .._constants import constant
-from ..functional._surrogate import in_batch_of
+from ..functional._surrogate import in_batch_of, leave_graph_in_transforms
 from ..functional.threshold import by_alpha
 from .extension import kernels_disabled, set_differentiate
 from .ops import KEEP, KEEP_COMPILED, SEGMENT
@@ -96,11 +96,7 @@ def has_tangent(t: Any) -> bool:
 def beyond_kernels(tensors: Iterable[Any]) -> bool:
     """Whether a call with these, some of them numbers, may be differentiated in ways that the kernels cannot."""
     if torch.compiler.is_compiling():
-        if torch._C._are_functorch_transforms_active():
-            # Within them torch.compile loses derivatives of autograd functions in silence, so it must not look.
-            torch._dynamo.graph_break(
-                "norse_fast: torch.func within torch.compile runs uncompiled; compile without fullgraph."
-            )
+        leave_graph_in_transforms()
         return False
     if not in_transform():
         return forward_ad._current_level >= 0 and any(has_tangent(t) for t in tensors)

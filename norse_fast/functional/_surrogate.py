@@ -9,7 +9,7 @@ import torch
 
 from .heaviside import heaviside
 
-__all__ = ["Derivative", "Given", "Method", "Surrogate", "derivative_of", "in_batch_of"]
+__all__ = ["Derivative", "Given", "Method", "Surrogate", "derivative_of", "in_batch_of", "leave_graph_in_transforms"]
 
 #: A surrogate derivative of the user's: of the distances to the threshold, and alpha.
 Derivative = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -43,17 +43,24 @@ def derivative_of(derivative: Derivative, u: torch.Tensor, alpha: Any) -> torch.
     return found
 
 
+def leave_graph_in_transforms() -> None:
+    """Within torch.func, torch.compile loses derivatives of autograd functions in silence, so it must not look."""
+    if torch._C._are_functorch_transforms_active():
+        torch._dynamo.graph_break(
+            "norse_fast: torch.func within torch.compile runs uncompiled; compile without fullgraph."
+        )
+
+
 def in_batch_of(alpha: Any, x: torch.Tensor) -> torch.Tensor:
     """``x``, with one for each of a batch of torch.func.vmap where there is an ``alpha`` for each.
 
     Spikes do not depend on alpha. If they did not depend on the batch either, there would be one gradient of them, the sum
     of all, and each alpha would get that.
     """
-    if (
-        torch.compiler.is_compiling()
-        or not isinstance(alpha, torch.Tensor)
-        or not torch._C._functorch.is_functorch_wrapped_tensor(alpha)
-    ):
+    if torch.compiler.is_compiling():
+        leave_graph_in_transforms()
+        return x
+    if not isinstance(alpha, torch.Tensor) or not torch._C._functorch.is_functorch_wrapped_tensor(alpha):
         return x
     return x - alpha.new_zeros((), dtype=x.dtype, device=x.device)  # the one sum that keeps the sign of zeros
 
