@@ -191,6 +191,12 @@ def test_errors_of_learn(name: str):
         nf.LIFRefrac(learn=("v_th", name))
 
 
+@pytest.mark.parametrize("learn", [None, True])
+def test_what_is_no_name(learn: object):
+    with pytest.raises(TypeError, match=rf"learn: got {learn}, expected names of fields of p, such as 'tau_syn_inv'"):
+        nf.LIFRecurrent(2, 3, learn=learn)
+
+
 def test_new_parameters_do_not_replace_learned_ones():
     layer = nf.LIF(learn="v_th")
     with pytest.raises(AttributeError, match="p: got new parameters, but v_th"):

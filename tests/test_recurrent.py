@@ -9,13 +9,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils.checkpoint import checkpoint
 
 import norse_fast as nf
 from norse_fast._kernels.extension import kernels_disabled
 from norse_fast._kernels.ops import RECURRENT_SEGMENT
 from norse_fast._kernels.recurrent import RECURRENT, Recurrent
 
-from .models import MODELS, Model, fields, model_id, random_params
+from .models import FEED_FORWARD, MODELS, Model, fields, model_id, random_params
 from .test_operators import compiled
 
 LAYERS = [model for model in MODELS if model.kind == "rec"]
@@ -117,6 +118,27 @@ def test_gradients_equal_those_of_pytorch(model: Model, per_neuron: bool, dtype:
     for grad, value in zip(actual, expected_grads):
         scale = max(1.0, value.abs().max().item())
         torch.testing.assert_close(grad, value, rtol=tolerance, atol=tolerance * scale)
+
+
+@pytest.mark.parametrize("twice", [False, True], ids=["once", "twice"])
+@pytest.mark.parametrize("model", [LAYERS[0], FEED_FORWARD[0]], ids=model_id)
+def test_what_is_computed_again_is_read_once(model: Model, twice: bool, generator):
+    """As torch.utils.checkpoint demands, also where PyTorch differentiates the gradients."""
+    torch.manual_seed(1)
+    layer = model.layer(*(() if model.kind == "ff" else (4, 4)), learn="v_th").double()
+    x = 20 * torch.rand(40, 2, 4, generator=generator, dtype=torch.float64)
+
+    def loss(x: torch.Tensor) -> torch.Tensor:
+        z, state = layer(x)
+        return z.sum() + state.v.pow(2).sum()
+
+    results = []
+    for run in (loss, lambda x: checkpoint(loss, x, use_reentrant=False)):
+        x = x.detach().requires_grad_()
+        gradients = torch.autograd.grad(run(x), [x, *layer.parameters()], create_graph=twice)
+        results.append(torch.autograd.grad(gradients[0].pow(2).sum(), x) if twice else gradients)
+    assert results[0][0].any()
+    torch.testing.assert_close(*results)
 
 
 @needs_kernels

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -21,6 +22,53 @@ FORMULAS = {
     "rectangle": lambda x, a: a * (a * x.abs() < 0.5).to(x.dtype),
     "triangle_width": lambda x, a: a * (1 - a * x.abs()).clamp(min=0),
 }
+
+
+@pytest.mark.parametrize("make", [nf.LIF, nf.LIFCell])
+@pytest.mark.parametrize("learn", [(), "alpha"], ids=["fixed", "learned"])
+@pytest.mark.parametrize("shape", [(3, 1, 1), (4, 1), (2, 1, 1, 1)], ids=str)
+def test_alpha_of_channels(shape: tuple[int, ...], learn: Any, make: Any, generator):
+    """Also where a call starts from the state of another, so that nothing else needs preparation."""
+    alpha = 1 + torch.rand(shape, generator=generator)
+    module = make(nf.LIFParameters(method="atan", alpha=alpha), learn=learn)
+    x = 60 * torch.rand(20, 2, 3, 4, 5, generator=generator)
+    x = (x if make is nf.LIF else x[0]).requires_grad_()
+    state = module(x.detach())[1].detach()
+    found = []
+    for context in (torch.enable_grad(), nf.kernels_disabled()):
+        with context:
+            loss = module(x, state)[0].sum()
+            found.append(torch.autograd.grad(loss, [x, *module.parameters()]))
+    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-4)
+    wrong = make(nf.LIFParameters(method="atan", alpha=torch.ones(7)), learn=learn)
+    with pytest.raises(ValueError, match=r"p.alpha: got shape \(7,\), expected one that broadcasts to"):
+        wrong(x, state)
+
+
+@pytest.mark.parametrize("alpha", [torch.tensor(2, dtype=torch.int32), torch.tensor(True)], ids=str)
+@pytest.mark.parametrize("make", [nf.LIF, nf.LIFCell, lambda p: nf.LIFRecurrent(5, 5, p)], ids=["ff", "cell", "rec"])
+def test_alpha_of_any_dtype(make: Any, alpha: torch.Tensor):
+    x = torch.full((20, 3, 5), 60.0, requires_grad=True)
+    grads = []
+    for value in (alpha, alpha.float()):
+        torch.manual_seed(1)
+        z, _ = make(nf.LIFParameters(alpha=value))(x)
+        grads += torch.autograd.grad(z.sum(), x)
+    assert torch.equal(*grads)
+
+
+def test_derivatives_may_work_in_place():
+    """Distances that a function was given are its own, with and without kernels."""
+
+    def in_place(u: torch.Tensor, alpha: torch.Tensor) -> torch.Tensor:
+        return u.mul_(alpha).abs_().add_(1).pow_(-2)
+
+    x = torch.linspace(-1, 1, 5, requires_grad=True)
+    z = threshold(x, in_place, 2.0)
+    for _ in range(2):
+        (grad,) = torch.autograd.grad(z.sum(), x, retain_graph=True)
+        torch.testing.assert_close(grad, FORMULAS["super"](x.detach(), 2.0))
+    assert torch.equal(x, torch.linspace(-1, 1, 5))
 
 
 @pytest.mark.parametrize("method", SURROGATES)

@@ -328,6 +328,21 @@ def test_forward_mode_in_alpha(generator):
             torch.testing.assert_close(actual, torch.func.jvp(function, (x, alpha), tangents)[1], rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("make", [nf.LIF, lambda p: nf.LIFRecurrent(4, 5, p), nf.LIFCell], ids=["ff", "rec", "cell"])
+def test_forward_mode_in_alpha_of_neurons(make: Any):
+    x = torch.full((40, 3, 4), 60.0, dtype=torch.float64)
+    alpha, one = torch.full((), 1.5, dtype=torch.float64), torch.ones((), dtype=torch.float64)
+    module = make(nf.LIFParameters(method="atan", alpha=alpha)).double()
+
+    def run(alpha: torch.Tensor) -> torch.Tensor:
+        module.p = module.p._replace(alpha=alpha)
+        return module(x)[0].sum()
+
+    with torch.autograd.forward_ad.dual_level():
+        tangent = torch.autograd.forward_ad.unpack_dual(run(torch.autograd.forward_ad.make_dual(alpha, one))).tangent
+    torch.testing.assert_close(tangent, torch.func.grad(run)(alpha))
+
+
 MODULES = [
     lambda p, **k: nf.LIF(p, **k),
     lambda p, **k: nf.LIFCell(p, **k),

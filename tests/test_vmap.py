@@ -12,6 +12,7 @@ from norse_fast._kernels.extension import has_kernels
 from norse_fast._kernels.neuron import Neuron
 from norse_fast._kernels.outputs import NUMBERS
 from norse_fast._kernels.recurrent import Recurrent
+from norse_fast.functional.threshold import threshold, triangle_fn
 
 from .models import FEED_FORWARD, Model, fields, model_id, random_params, random_state
 from .test_recurrent import LAYERS, layer_of, make_case
@@ -121,6 +122,40 @@ def test_gradients(model: Model, generator):
     close(vmap(inner, (0, 0, None))(*batch), separate(inner, (0, 0, None), *batch))
 
 
+def batches_of_alpha():
+    for make in (nf.LIF, nf.LIFCell, lambda p: nf.LIFRecurrent(4, 4, p), lambda p: nf.LIFRecurrentCell(4, 4, p)):
+        torch.manual_seed(1)
+        module = make(nf.LIFParameters(method="atan")).double()
+        scale = 60 if isinstance(module, (nf.LIFCell, nf.LIFRecurrentCell)) else 3
+
+        def run(x, alpha, module=module, scale=scale):
+            module.p = module.p._replace(alpha=alpha)
+            z, state = module(scale * x)
+            return z.sum() + state.v.pow(2).sum()
+
+        yield run
+    yield lambda x, alpha: threshold(x, "atan", alpha).sum()
+    yield lambda x, alpha: triangle_fn(x, alpha).sum()
+
+
+@pytest.mark.parametrize("disabled", [False, True], ids=["kernels", "pytorch"])
+@pytest.mark.parametrize("index", range(6))
+def test_batches_of_alpha(index: int, disabled: bool, generator, monkeypatch):
+    """Spikes do not depend on it, and yet each has gradients of its own."""
+    monkeypatch.undo()
+    run = list(batches_of_alpha())[index]
+    x = torch.rand(40, 2, 4, generator=generator, dtype=torch.float64)
+    alpha = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)
+    with nf.kernels_disabled() if disabled else torch.enable_grad():
+        every = [grad(run, (0, 1))(x, a) for a in alpha]
+        expected = torch.stack([g for g, _ in every]).sum(0), torch.stack([g for _, g in every])
+        assert expected[1].all()
+        total = lambda x, alpha: vmap(run, (None, 0))(x, alpha).sum()  # noqa: E731
+        torch.testing.assert_close(grad(total, (0, 1))(x, alpha), expected)
+        leaves = [x.requires_grad_(), alpha.requires_grad_()]
+        torch.testing.assert_close(torch.autograd.grad(total(*leaves), leaves), expected)
+
+
 def test_jacobians(generator):
     run, batch = case(FEED_FORWARD[0], generator)
     x, state, params = pytree.tree_map(lambda t: t[0], batch)
@@ -208,7 +243,7 @@ def test_ensembles():
             torch.testing.assert_close(found[name][k], gradient, rtol=1e-4, atol=1e-4)
 
 
-def test_transforms_within_torch_compile():
+def test_transforms_within_torch_compile(monkeypatch):
     """They run outside of it: torch.compile would lose gradients in silence."""
     torch._dynamo.reset()
     layer, x = nf.LIF(), 5 * torch.rand(SIZE, 20, 2, 3)
@@ -222,5 +257,19 @@ def test_transforms_within_torch_compile():
     assert torch.equal(torch.compile(lambda x: vmap(grad(loss))(x), backend="aot_eager")(x), expected)
     with pytest.raises(torch._dynamo.exc.Unsupported, match="compile without fullgraph"):
         torch.compile(lambda x: vmap(layer)(x), backend="aot_eager", fullgraph=True)(x)
+    # Spike functions alone, and what runs in PyTorch, lose them no more than kernels do.
+    u, alpha = torch.randn(SIZE, 5), torch.tensor([1.0, 2.0, 3.0])
+    for method in ("atan", lambda u, alpha: torch.exp(-alpha * u.abs())):
+        function = grad(lambda u, alpha, m=method: threshold(u, m, alpha).sum())
+        expected_grad = vmap(function)(u, alpha)
+        assert expected_grad.any()
+        compiled = torch.compile(lambda *a, f=function: vmap(f)(*a), backend="aot_eager")
+        torch.testing.assert_close(compiled(u, alpha), expected_grad)
+    monkeypatch.undo()
+    with nf.kernels_disabled():
+        torch._dynamo.reset()
+        compiled = torch.compile(lambda x: vmap(grad(loss))(x), backend="aot_eager")
+        torch.testing.assert_close(compiled(x), expected)
+    torch._dynamo.reset()
     # What is compiled may be transformed.
     assert torch.equal(vmap(grad(torch.compile(loss, backend="aot_eager")))(x), expected)

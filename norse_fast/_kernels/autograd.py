@@ -13,6 +13,7 @@ import torch
 from torch.autograd import forward_ad
 
 from .._constants import constant
+from ..functional._surrogate import in_batch_of, leave_graph_in_transforms
 from ..functional.threshold import by_alpha
 from .extension import kernels_disabled, set_differentiate
 from .ops import KEEP, KEEP_COMPILED, SEGMENT
@@ -93,20 +94,16 @@ def has_tangent(t: Any) -> bool:
 
 
 def beyond_kernels(tensors: Iterable[Any]) -> bool:
-    """Whether a call with these tensors may be differentiated in ways that the kernels cannot."""
+    """Whether a call with these, some of them numbers, may be differentiated in ways that the kernels cannot."""
     if torch.compiler.is_compiling():
-        if torch._C._are_functorch_transforms_active():
-            # Within them torch.compile loses derivatives of autograd functions in silence, so it must not look.
-            torch._dynamo.graph_break(
-                "norse_fast: torch.func within torch.compile runs uncompiled; compile without fullgraph."
-            )
+        leave_graph_in_transforms()
         return False
     if not in_transform():
         return forward_ad._current_level >= 0 and any(has_tangent(t) for t in tensors)
     derivatives = _derivatives()
     if not _are_backward(derivatives):
         return True
-    bases = [base for *_, base in map(_levels_of, tensors)]
+    bases = [base for *_, base in (_levels_of(t) for t in tensors if isinstance(t, torch.Tensor))]
     return any(has_tangent(t) or _is_legacy_batch(t) or (derivatives and t.requires_grad) for t in bases)
 
 
@@ -200,7 +197,8 @@ def run_fused(
         return Fused.apply(Call(neuron, surrogate, dt, sequence, record, output), *tensors, *params, alpha)
     if in_transform():
         call = Call(neuron, surrogate, dt, sequence, record, output)
-        outputs = TransformableFused.apply(call, *tensors, *params, alpha)
+        input, *state = tensors
+        outputs = TransformableFused.apply(call, in_batch_of(alpha, input), *state, *params, alpha)
         return outputs[: 1 + len(neuron.state) * (2 if record else 1)]
     for p in (*params, alpha):
         if p.requires_grad:
@@ -230,9 +228,9 @@ def _without_gradient(outputs: Any) -> Any:
 
 
 def _backward(ctx: Any, *grads: Any) -> Any:
-    saved = ctx.saved_tensors
+    saved = ctx.saved_tensors  # once, which is all that torch.utils.checkpoint allows
     if wants_more(grads, saved):
-        return _backward_in_pytorch(ctx, grads)
+        return _backward_in_pytorch(ctx, saved, grads)
     grad_output, *grads = grads  # type: ignore[assignment]
     neuron, surrogate, dt, sequence, record, output, constants, versions = ctx.call
     states, params = len(neuron.state), len(neuron.kernel_params)
@@ -328,10 +326,9 @@ def _backward_in_segments(
     )
 
 
-def _backward_in_pytorch(ctx: Any, grads: Sequence[Any]) -> Any:
+def _backward_in_pytorch(ctx: Any, saved: Sequence[Any], grads: Sequence[Any]) -> Any:
     call = ctx.call
     states = len(call.neuron.state)
-    saved = ctx.saved_tensors
     count = 1 + states
     operands = (
         (*saved[:count], *call.constants) if call.constants else saved[: count + len(call.neuron.kernel_params) + 1]

@@ -186,7 +186,8 @@ class Neuron:
         if results is None:
             input, alpha = tracked(input), tracked(alpha)
             state_values, params = tuple(map(tracked, state_values)), tuple(map(tracked, params))
-            if not self._is_ready(input, state_values, params, sequence):
+            steepness = (alpha,) if isinstance(alpha, torch.Tensor) else ()
+            if not self._is_ready(input, state_values, (*params, *steepness), sequence):
                 input, state_values, params, alpha = self._prepare(input, state_values, params, alpha, sequence)
                 if run is not None:
                     results = run(
@@ -194,7 +195,7 @@ class Neuron:
                     )
         if results is None:
             arguments = (input, state_values, params, surrogate, alpha, dt, sequence, record)
-            if self.runs_kernels(input, dt, (*state_values, *params)):
+            if self.runs_kernels(input, dt, (*state_values, *params, alpha)):
                 if not (sequence or compiling):
                     hint_at_step()
                 results = self._run_operators(*arguments, number)
@@ -322,7 +323,7 @@ class Neuron:
 
         state = tuple(self.as_state(f"state.{n}", s, input, shape) for n, s in zip(self.state, state))
         params = tuple(self._as_parameter(f"p.{n}", v, input, shape) for n, v in zip(self.kernel_params, params))
-        if isinstance(alpha, torch.Tensor) and alpha.dim():
+        if isinstance(alpha, torch.Tensor):
             alpha = self._as_parameter("p.alpha", alpha, input, shape)
         wide = torch.float64
         if input.dtype is wide or any(t.dtype is wide and t.dim() for t in (*state, *params)):

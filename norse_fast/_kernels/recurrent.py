@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple, cast
 import torch
 from torch.utils import _pytree as pytree
 
-from ..functional._surrogate import Derivative
+from ..functional._surrogate import Derivative, in_batch_of
 from ..functional.threshold import by_alpha
 from .autograd import beyond_kernels, pull_back, tracked, wants_more
 from .checks import as_dt
@@ -71,10 +71,8 @@ class FusedRecurrence(torch.autograd.Function):
         layer, surrogate, dt, record, _ = ctx.call
         states, params = len(layer.neuron.state), len(layer.neuron.kernel_params)
         grads = grads[: layer.result_count(record)]
-        operands, (output, *checkpoints) = (
-            ctx.saved_tensors[: states + params + 5],
-            ctx.saved_tensors[states + params + 5 :],
-        )
+        saved = ctx.saved_tensors  # once, which is all that torch.utils.checkpoint allows
+        operands, (output, *checkpoints) = saved[: states + params + 5], saved[states + params + 5 :]
         wanted = ctx.needs_input_grad[1:]
         if wants_more(grads, operands):
 
@@ -234,13 +232,13 @@ class Recurrent:
         fused = (
             self.is_fused(input.device.type)
             and not isinstance(dt, torch.Tensor)
-            and not beyond_kernels((input, input_weights, z, *values, weights, *params))
+            and not beyond_kernels((input, input_weights, z, *values, weights, *params, alpha))
         )
         x, own_weights = input, cast(Any, input_weights)
         plain = input.layout is torch.strided and input.dtype == dtype
         if not fused or not plain or torch.is_autocast_enabled(input.device.type):
             x, own_weights = project(input_weights, input).to(dtype), None
-        operands = tuple(map(tracked, (x, own_weights, z, *values, weights, *params, alpha)))
+        operands = tuple(map(tracked, (in_batch_of(alpha, x), own_weights, z, *values, weights, *params, alpha)))
         if fused:
             # In torch.compile whatever the length, so that one graph serves all.
             keep = KEEP_COMPILED if torch.compiler.is_compiling() else KEEP if x.shape[0] > RECURRENT_SEGMENT else 0

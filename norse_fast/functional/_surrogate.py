@@ -9,7 +9,7 @@ import torch
 
 from .heaviside import heaviside
 
-__all__ = ["Derivative", "Given", "Method", "Surrogate", "derivative_of"]
+__all__ = ["Derivative", "Given", "Method", "Surrogate", "derivative_of", "in_batch_of", "leave_graph_in_transforms"]
 
 #: A surrogate derivative of the user's: of the distances to the threshold, and alpha.
 Derivative = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -43,6 +43,28 @@ def derivative_of(derivative: Derivative, u: torch.Tensor, alpha: Any) -> torch.
     return found
 
 
+def leave_graph_in_transforms() -> None:
+    """Within torch.func, torch.compile loses derivatives of autograd functions in silence, so it must not look."""
+    if torch._C._are_functorch_transforms_active():
+        torch._dynamo.graph_break(
+            "norse_fast: torch.func within torch.compile runs uncompiled; compile without fullgraph."
+        )
+
+
+def in_batch_of(alpha: Any, x: torch.Tensor) -> torch.Tensor:
+    """``x``, with one for each of a batch of torch.func.vmap where there is an ``alpha`` for each.
+
+    Spikes do not depend on alpha. If they did not depend on the batch either, there would be one gradient of them, the sum
+    of all, and each alpha would get that.
+    """
+    if torch.compiler.is_compiling():
+        leave_graph_in_transforms()
+        return x
+    if not isinstance(alpha, torch.Tensor) or not torch._C._functorch.is_functorch_wrapped_tensor(alpha):
+        return x
+    return x - alpha.new_zeros((), dtype=x.dtype, device=x.device)  # the one sum that keeps the sign of zeros
+
+
 class Surrogate(torch.autograd.Function):
     """Spikes whose derivative is ``derivative(x, k)``, forwards and backwards; ``k`` is a number or a tensor.
 
@@ -64,6 +86,12 @@ class Surrogate(torch.autograd.Function):
     def value(x: torch.Tensor, k: Any, *given: Any) -> torch.Tensor:
         """Spikes."""
         return heaviside(x)
+
+    @classmethod
+    def of(cls, x: torch.Tensor, k: Any, *given: Any) -> torch.Tensor:
+        """What ``apply`` gives, and right gradients also where only ``k`` is of a batch of torch.func.vmap."""
+        spikes: torch.Tensor = cls.apply(in_batch_of(k, x), k, *given)
+        return spikes
 
     @classmethod
     def chain(cls, gradient: torch.Tensor, x: torch.Tensor, k: Any, *given: Any) -> torch.Tensor:
@@ -129,4 +157,4 @@ class Given(Surrogate):
     @staticmethod
     def derivative(x: torch.Tensor, k: Any, *given: Any) -> torch.Tensor:
         """What it gives."""
-        return derivative_of(given[0], x, k)
+        return derivative_of(given[0], x.clone(), k)  # it may work in place

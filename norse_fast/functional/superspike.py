@@ -51,7 +51,7 @@ def super_fn(x: torch.Tensor, alpha: Any = 100.0) -> torch.Tensor:
         >>> super_fn(torch.tensor([-1.0, 1.0]))
         tensor([0., 1.])
     """
-    return SuperSpike.apply(x, alpha)
+    return SuperSpike.of(x, alpha)
 
 
 superspike_fn = super_fn

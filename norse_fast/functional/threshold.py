@@ -187,7 +187,7 @@ def heavi_erfc_fn(x: torch.Tensor, k: Any) -> torch.Tensor:
         >>> heavi_erfc_fn(torch.tensor([-1.0, 1.0]), 1.0)
         tensor([0., 1.])
     """
-    return HeaviErfc.apply(x, k)
+    return HeaviErfc.of(x, k)
 
 
 def heavi_tanh_fn(x: torch.Tensor, k: Any) -> torch.Tensor:
@@ -204,7 +204,7 @@ def heavi_tanh_fn(x: torch.Tensor, k: Any) -> torch.Tensor:
         >>> heavi_tanh_fn(torch.tensor([-1.0, 1.0]), 1.0)
         tensor([0., 1.])
     """
-    return HeaviTanh.apply(x, k)
+    return HeaviTanh.of(x, k)
 
 
 def logistic_fn(x: torch.Tensor, k: Any) -> torch.Tensor:
@@ -221,7 +221,7 @@ def logistic_fn(x: torch.Tensor, k: Any) -> torch.Tensor:
         >>> logistic_fn(torch.tensor([-100.0, 100.0]), 1.0)
         tensor([0., 1.])
     """
-    return Logistic.apply(x, k)
+    return Logistic.of(x, k)
 
 
 def heavi_circ_fn(x: torch.Tensor, k: Any) -> torch.Tensor:
@@ -238,7 +238,7 @@ def heavi_circ_fn(x: torch.Tensor, k: Any) -> torch.Tensor:
         >>> heavi_circ_fn(torch.tensor([-1.0, 1.0]), 1.0)
         tensor([0., 1.])
     """
-    return HeaviCirc.apply(x, k)
+    return HeaviCirc.of(x, k)
 
 
 def circ_dist_fn(x: torch.Tensor, k: Any) -> torch.Tensor:
@@ -255,7 +255,7 @@ def circ_dist_fn(x: torch.Tensor, k: Any) -> torch.Tensor:
         >>> circ_dist_fn(torch.tensor([-1e9, 1e9]), 1.0)
         tensor([0., 1.])
     """
-    return CircDist.apply(x, k)
+    return CircDist.of(x, k)
 
 
 def triangle_fn(x: torch.Tensor, alpha: Any = 0.3) -> torch.Tensor:
@@ -272,7 +272,7 @@ def triangle_fn(x: torch.Tensor, alpha: Any = 0.3) -> torch.Tensor:
         >>> triangle_fn(torch.tensor([-1.0, 1.0]))
         tensor([0., 1.])
     """
-    return Triangle.apply(x, alpha)
+    return Triangle.of(x, alpha)
 
 
 Atan: type[Surrogate] = _function(
@@ -369,9 +369,9 @@ def threshold(x: torch.Tensor, method: Method, alpha: Any) -> torch.Tensor:
     """
     surrogate = surrogate_index(method)
     if callable(surrogate):
-        return Given.apply(x, alpha, surrogate)
+        return Given.of(x, alpha, surrogate)
     known = list(_CLASSES.values())[surrogate]
-    return heaviside(x.detach()) if known is None else known.apply(x, alpha)
+    return heaviside(x.detach()) if known is None else known.of(x, alpha)
 
 
 def sign(x: torch.Tensor, method: Method, alpha: Any) -> torch.Tensor:

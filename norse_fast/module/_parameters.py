@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import inspect
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -152,6 +152,11 @@ class Parameters(torch.nn.Module):
             if by_alpha(surrogate_index(method)) is None:
                 del fields["alpha"]
         learned: dict[str, tuple[str, ...]] = {}
+        if not isinstance(learn, Iterable):
+            raise TypeError(
+                f"learn: got {learn!r}, expected names of fields of p, such as {', '.join(map(repr, fields))}; leave it out "
+                "to learn none."
+            )
         for name in (learn,) if isinstance(learn, str) else tuple(learn):
             if name not in fields:
                 raise ValueError(
