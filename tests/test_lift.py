@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.utils import _pytree as pytree
+from torch.utils.checkpoint import checkpoint
 
 import norse_fast as nf
 from norse_fast.module._layers import RULES, plan
@@ -834,3 +835,29 @@ def test_lifted_step_without_what_it_needs():
         lifted(torch.ones(3, 2), state=nf.LIFFeedForwardState(torch.zeros(2), torch.zeros(2)))
     with pytest.raises(ValueError, match="input_tensor: got no time steps"):
         nf.lift(constant_step)(torch.ones(0, 2))
+
+
+@pytest.mark.usefixtures("products_of_any_size")
+def test_checkpoints_of_windows(generator):
+    """As docs/layer_by_layer.md has it, also with a context, which backward must be given."""
+    model = nf.Lift(
+        nf.SequentialState(nn.Linear(5, 40), nf.LIFRecurrentCell(40, 30), nn.Linear(30, 3), nf.LICell())
+    ).double()
+    x = 3 * torch.rand(35, 2, 5, generator=generator, dtype=torch.float64)
+
+    def windows(x: torch.Tensor, **options: Any) -> torch.Tensor:
+        outputs, state = [], None
+        for window in x.split(10):
+            y, state = checkpoint(model, window, state, use_reentrant=False, **options)
+            outputs.append(y)
+        return torch.cat(outputs)
+
+    def gradients(output: torch.Tensor) -> list[torch.Tensor]:
+        return [*torch.autograd.grad(output.square().sum(), list(model.parameters()))]
+
+    expected = gradients(model(x)[0])
+    assert all(gradient.any() for gradient in expected)
+    torch.testing.assert_close(gradients(windows(x)), expected, rtol=1e-9, atol=1e-12)
+    with nf.dense_products():
+        output = windows(x, context_fn=lambda: (nf.dense_products(), nf.dense_products()))
+    torch.testing.assert_close(gradients(output), expected, rtol=1e-9, atol=1e-12)
