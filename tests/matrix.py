@@ -14,8 +14,8 @@ import torch
 
 import norse_fast as nf
 
+from .accelerated import MODULES as IN_NORSE
 from .models import MODELS
-from .test_accelerate import MODULES as IN_NORSE
 
 PAGE = Path(__file__).parent.parent / "docs" / "supported.md"
 STEPS, BATCH, INPUTS, NEURONS = 12, 3, 5, 7

@@ -16,8 +16,8 @@ from torch.utils import _pytree as pytree
 import norse_fast as nf
 
 from . import matrix
+from .accelerated import build
 from .matrix import FEATURES, PAGE, ROWS, Row
-from .test_accelerate import build
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning:torch"),

@@ -349,19 +349,19 @@ def _decide(name: str, module: nn.Module) -> Layer:
     return Layer(name, module, stateful, rule.over_time, rule.why, alone=starts_as_usual(module))
 
 
-# What containers do that call their children one after another, as it was imported.
-_IN_TURN = (SequentialState.forward, nn.Sequential.forward)
+# Of the containers that call their children one after another, as they were imported.
+_WITH_STATES, _WITHOUT_STATES = SequentialState.forward, nn.Sequential.forward
 
 
 def is_open(module: nn.Module, is_model: bool) -> bool:
     """Whether a module does nothing but call its children one after another, so that they are layers of their own."""
     if isinstance(module, SequentialState):
         # Within a model, one that returns the outputs of all its modules hands a list to the next layer.
-        listed = type(module).forward is _IN_TURN[0] and (is_model or not module.return_hidden)
+        listed = type(module).forward is _WITH_STATES and (is_model or not module.return_hidden)
     else:
         # A stateful module in a container without states hands a tuple to the next one.
         listed = type(module) is nn.Sequential and not any(_is_module_stateful(m) for m in module)
-        listed = listed and type(module).forward is _IN_TURN[1]
+        listed = listed and type(module).forward is _WITHOUT_STATES
     return listed and not is_watched(module) and not is_replaced(module)
 
 
