@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 import norse_fast as nf
 from norse_fast.benchmark.train import round_weights
+from norse_fast.module import _layers, _running, _sparse_backward
 
 pytestmark = pytest.mark.usefixtures("products_of_any_size")
 
@@ -349,3 +350,64 @@ def test_memory_kept_for_backward():
     weights = sum(p.nbytes for p in model.parameters())
     assert kept[True] - weights > 2 * x.nbytes
     assert kept[False] - weights < x.nbytes * 1.2
+
+
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> list[torch.dtype]:
+    """The types of the spikes that neurons hand to products, however few."""
+    monkeypatch.setattr(_sparse_backward, "_MANY_SPIKES", 0)
+    types: list[torch.dtype] = []
+
+    def run_cell(cell, x, state, kind="all"):
+        y, state = _layers.run_cell(cell, x, state, kind)
+        types.append(y.dtype)
+        return y, state
+
+    monkeypatch.setattr(_running, "run_cell", run_cell)
+    rule = _layers.RULES_BY_FORWARD[nf.LIFCell.forward]
+    monkeypatch.setitem(_layers.RULES_BY_FORWARD, nf.LIFCell.forward, rule._replace(over_time=run_cell))
+    return types
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_spikes_go_to_products_as_bytes_where_nobody_sees_them(seen: list[torch.dtype], dtype: torch.dtype):
+    model = convolutional().to(dtype)
+    x = spikes(9, 4, 1, 14, 10, dtype=dtype)
+    with nf.dense_products():
+        expected, last = nf.Lift(model)(x)
+    assert set(seen) == {dtype}
+    seen.clear()
+    with torch.no_grad():
+        y, state = nf.Lift(model)(x)
+    assert seen == [torch.uint8, dtype, dtype]  # not where Dropout lies between, and not of the readout
+    assert torch.equal(y, expected)
+    assert y.dtype is dtype
+    for a, b in zip(torch.utils._pytree.tree_leaves(state), torch.utils._pytree.tree_leaves(last), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_spikes_that_somebody_sees_keep_their_type(seen: list[torch.dtype]):
+    x = spikes(6, 3, 70)
+    torch.manual_seed(0)
+    pooled = (nn.Conv2d(1, 2, 3), nf.LIFCell(), nn.MaxPool2d(2))
+    models: list[tuple[Any, torch.Tensor]] = [
+        (nf.SequentialState(nn.Linear(70, 40), nf.LIFCell()), x),
+        (nf.SequentialState(nn.Linear(70, 40), nf.LIFCell(), nn.ReLU(), nn.Linear(40, 2)), x),
+        (nf.SequentialState(nn.Linear(70, 40), nf.LIFCell(), nn.Linear(40, 2), return_hidden=True), x),
+        (nf.SequentialState(*pooled), spikes(6, 3, 1, 9, 9)),
+    ]
+    watched = nf.SequentialState(nn.Linear(70, 40), nf.LIFCell(), nn.Linear(40, 2))
+    watched[2].register_forward_hook(lambda *_: None)
+    for model, inputs in [*models, (watched, x)]:
+        seen.clear()
+        with torch.no_grad():
+            y, _ = nf.Lift(model)(inputs)
+        assert torch.uint8 not in seen
+        assert all(t.dtype is torch.float32 for t in torch.utils._pytree.tree_leaves(y))
+
+
+def test_spikes_of_another_type_than_the_weights_are_refused_as_before(seen: list[torch.dtype]):
+    model = nf.SequentialState(nn.Identity(), nf.LIFCell(), nn.Linear(70, 2).double())
+    with torch.no_grad(), pytest.raises(RuntimeError, match="dtype"):
+        nf.Lift(model)(spikes(6, 3, 70))
+    assert torch.uint8 not in seen

@@ -314,6 +314,9 @@ def test_maxima_of_bytes(dtype: torch.dtype, density: float):
     expected = torch.nn.functional.max_pool2d(x.flatten(0, 1).float(), 3, 2, 1).unflatten(0, (5, 2))
     assert torch.equal(pooled, expected.to(dtype))
     assert torch.equal(nf.SpikeMaxPool2d(3, 2, 1)(x), pooled)
+    with torch.profiler.profile() as profile:
+        nf.spike_max_pool2d(x, 3, 2, 1)
+    assert any(event.name == "norse_fast::spike_max_pool2d" for event in profile.events())
 
 
 @pytest.mark.parametrize("leading", [(), (4,), (3, 4), (2, 3, 4), (0, 4)], ids=str)

@@ -28,6 +28,10 @@ struct Products {
   /// zeros up to kPanel.
   void (*pack)(const T* matrix, int64_t row_stride, int64_t column_stride, int64_t rows, int64_t columns, T* panel);
 
+  /// to[c][r] = from[r][c]; `streamed`: past the caches where that pays, and the caller flushes them.
+  void (*turn)(const T* from, int64_t from_stride, int64_t rows, int64_t columns, T* to, int64_t to_stride,
+               bool streamed);
+
   /// out[c] += sum over k of factors[events[k]] * matrix[events[k]][c] for kPanel columns; without factors, they are 1.
   void (*sum_rows)(const T* matrix, int64_t row_stride, const int32_t* events, int64_t count, const T* factors, T* out);
 

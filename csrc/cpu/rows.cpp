@@ -2,11 +2,7 @@
 
 #include "../core/surrogates.h"
 #include "dispatch.h"
-#include "sanitize.h"
-
-#if defined(__SSE2__)
-#include <immintrin.h>
-#endif
+#include "stream.h"
 
 namespace norse_fast::cpu {
 namespace {
@@ -42,30 +38,6 @@ bool in_place(Storage storage, const void* data, int64_t n) {
   return data && !is_half<T>(storage) && n == whole_groups(n);
 }
 
-// From this size of a result on, streaming is faster. Smaller ones stay in the caches, where whoever reads them finds
-// them.
-constexpr int64_t kStreamed = int64_t{1} << 23;
-
-#if defined(__SSE2__)
-constexpr bool kStreams = true;
-void flush_lines() { _mm_sfence(); }
-#if defined(__AVX512F__)
-using Line = __m512i;
-void stream_line(Line* to, const Line* from) { _mm512_stream_si512(to, *from); }
-#elif defined(__AVX2__)
-using Line = __m256i;
-void stream_line(Line* to, const Line* from) { _mm256_stream_si256(to, *from); }
-#else
-using Line = __m128i;
-void stream_line(Line* to, const Line* from) { _mm_stream_si128(to, *from); }
-#endif
-#else
-constexpr bool kStreams = false;
-void flush_lines() {}
-using Line = uint64_t;
-void stream_line(Line* to, const Line* from) { *to = *from; }
-#endif
-
 }  // namespace
 
 template <class Isa, class T>
@@ -97,9 +69,7 @@ template <class Isa, class T>
 void BlockRows<Isa, T>::stream(const T* from, int64_t n, T* to) {
   constexpr int64_t kLanes = sizeof(Line) / sizeof(T);
   for (int64_t l = 0; l < n; l += kLanes) {
-    auto* const line = reinterpret_cast<Line*>(to + l);
-    announce_store(line);
-    stream_line(line, reinterpret_cast<const Line*>(from + l));
+    stream_line(reinterpret_cast<Line*>(to + l), reinterpret_cast<const Line*>(from + l));
   }
 }
 
@@ -218,6 +188,9 @@ void OutputRows<Isa, T>::finish(const Forward<T>& f, const T* buffer, int64_t n,
   switch (f.kind) {
     case Output::kByte:
     case Output::kBool:
+      for (int64_t l = 0; t + Ahead::kSteps < f.steps && l < n; l += 64) {
+        __builtin_prefetch(static_cast<const char*>(f.output) + offset + Ahead::kSteps * f.lanes + l, 1);
+      }
       return narrow<uint8_t>(buffer, n, f.output, offset);
     case Output::kSum:
       return t == 0 ? copy_row(buffer, n, reduced) : BlockRows<Isa, T>::add(buffer, n, reduced);

@@ -20,6 +20,14 @@ struct SpikeLists {
   const uint16_t* events;
 };
 
+/// Rows of words of bits: word k of row r is words[k * room + r], and its bits are rows of a panel, from first[k] on.
+struct WordRows {
+  const uint64_t* words;
+  int64_t room;
+  const int64_t* first;
+  int64_t count;
+};
+
 /// Where the elements of a product lie: `count` runs, each of `length` elements, a multiple of kRun<T>; run k begins at
 /// x[of_x[k]] and at element of_row[k] of a row.
 struct Runs {
@@ -36,14 +44,33 @@ struct SpikeSums {
   bool (*scan)(const T* z, int64_t n, uint64_t* bits);
   bool (*scan_bytes)(const uint8_t* z, int64_t n, uint64_t* bits);
 
+  /// Those bits as elements again.
+  void (*values)(const uint64_t* bits, int64_t n, T* z);
+  void (*values_bytes)(const uint64_t* bits, int64_t n, uint8_t* z);
+
+  /// out[k] = grads[k / 2] where bit k is set, else 0, for an even n, at most kWordBits.
+  void (*spread)(uint64_t bits, const T* grads, int64_t n, T* out);
+
   /// out[r] = start + the sum of the rows of the panel that list r names; without start, out[r] += that. It is done for
   /// at least so many columns, of the kPanel that all of these have.
   void (*sum)(const T* panel, SpikeLists lists, int64_t rows, int64_t columns, const T* start, T* out,
               int64_t out_stride);
 
+  /// The same for rows of words; rows of the result are kPanel apart. Row `nothing` of the panel is negative zeros,
+  /// which change no sum.
+  void (*sum_words)(const T* panel, WordRows bits, int64_t nothing, int64_t rows, int64_t columns, const T* start,
+                    T* out);
+
   /// out[k] = the product of x and row events[k] of a matrix; or, to `add`, += that.
   void (*dot)(const T* x, const T* matrix, int64_t row_stride, Runs runs, const uint16_t* events, int64_t count, T* out,
               bool add);
+
+  /// That of Products, but with fused multiply-adds where there are such instructions.
+  void (*multiply)(const T* a, int64_t row_stride, int64_t step, int64_t rows, int64_t depth, const T* panel, T* out,
+                   int64_t out_stride, int64_t columns, bool add);
+
+  /// to[k] += from[k].
+  void (*add)(const T* from, int64_t n, T* to);
 };
 
 /// Defined for every backend that CMakeLists.txt compiles spike_sums.cpp for.

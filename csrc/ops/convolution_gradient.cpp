@@ -13,7 +13,7 @@ constexpr int64_t kTogether = 24;
 
 /// Adds the products of one place, (row of the kernel, column, channel), to an image (row, column, channel).
 template <class T>
-void add_place(const Convolution& c, int64_t place, const T* products, T* image) {
+void add_place(const SpikeSums<T>& sums, const Convolution& c, int64_t place, const T* products, T* image) {
   const Axis &rows = c.rows, &columns = c.columns;
   const int64_t top = place / columns.outputs() * rows.stride - rows.padding;
   const int64_t left = place % columns.outputs() * columns.stride - columns.padding;
@@ -24,9 +24,9 @@ void add_place(const Convolution& c, int64_t place, const T* products, T* image)
     for (int64_t column = 0; column < columns.kernel; column += run) {
       const int64_t x = left + column * columns.dilation;
       const int64_t first = std::max<int64_t>(-x, 0), last = std::min(columns.size - x, run);
-      const T* from = products + (row * columns.kernel + column) * c.channels;
-      T* to = image + (y * columns.size + x) * c.channels;
-      for (int64_t k = first * c.channels; k < last * c.channels; ++k) to[k] += from[k];
+      if (first >= last) continue;
+      sums.add(products + (row * columns.kernel + column + first) * c.channels, (last - first) * c.channels,
+               image + (y * columns.size + x + first) * c.channels);
     }
   }
 }
@@ -36,6 +36,7 @@ void add_place(const Convolution& c, int64_t place, const T* products, T* image)
 template <class T>
 void spread(const Convolution& c, int64_t images, const T* weight, const T* grads, int64_t outputs, T* out) {
   const Products<T> products = cpu::products<T>();
+  const SpikeSums<T> spike_sums = cpu::spike_sums<T>();
   const int64_t places = c.places(), elements = c.elements(), pixels = c.Plane::pixels();
   const int64_t width = panel_count(elements, kPanel<T>) * kPanel<T>;
   const Scratch<T> turned(outputs * elements), panels(outputs * width);
@@ -52,10 +53,11 @@ void spread(const Convolution& c, int64_t images, const T* weight, const T* grad
       for (int64_t place = 0; place < places; place += kTogether) {
         const int64_t count = std::min(kTogether, places - place);
         for (int64_t column = 0; column < width; column += kPanel<T>) {
-          products.multiply(grads + image * outputs * places + place, 1, places, count, outputs,
-                            panels.data() + column * outputs, multiplied.data() + column, width, kPanel<T>, false);
+          spike_sums.multiply(grads + image * outputs * places + place, 1, places, count, outputs,
+                              panels.data() + column * outputs, multiplied.data() + column, width, kPanel<T>, false);
         }
-        for (int64_t k = 0; k < count; ++k) add_place(c, place + k, multiplied.data() + k * width, sums.data());
+        for (int64_t k = 0; k < count; ++k)
+          add_place(spike_sums, c, place + k, multiplied.data() + k * width, sums.data());
       }
       turn(sums.data(), c.channels, pixels, c.channels, out + image * c.channels * pixels, pixels);
     }

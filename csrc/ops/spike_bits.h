@@ -47,16 +47,10 @@ inline void check_bias(const char* name, const Tensor& weight, const std::option
           ": bias does not fit the weight");
 }
 
-/// to[c][r] = from[r][c], a few rows at a time, so that a cache line of the result is filled at once.
+/// to[c][r] = from[r][c].
 template <class T>
 void turn(const T* from, int64_t from_stride, int64_t rows, int64_t columns, T* to, int64_t to_stride) {
-  constexpr int64_t kRows = 64 / sizeof(T);
-  for (int64_t first = 0; first < rows; first += kRows) {
-    const int64_t count = std::min(rows - first, kRows);
-    for (int64_t c = 0; c < columns; ++c) {
-      for (int64_t r = 0; r < count; ++r) to[c * to_stride + first + r] = from[(first + r) * from_stride + c];
-    }
-  }
+  products<T>().turn(from, from_stride, rows, columns, to, to_stride, false);
 }
 
 }  // namespace norse_fast::cpu

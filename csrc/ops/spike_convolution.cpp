@@ -1,44 +1,51 @@
 // Convolutions of spikes with weights, as sums over those that are there, on the CPU.
 //
-// A spike takes part in the outputs around it. So the spikes of an image are handed out to lists, one for each place of
-// the output, and every output sums the weights that its list names, in the order of the weights.
+// Every place of the output sees a window of the image, and sums the weights of the spikes in it. The gradient of a
+// weight sums the gradients of the places where it met a spike: these are a window as well, for each element of the
+// kernel one, which has a bit for each place.
 
-#include "spike_images.h"
-#include "spike_lists.h"
+#include "../cpu/stream.h"
+#include "window_words.h"
 
 namespace norse_fast::cpu {
 namespace {
 
-/// Calls f(place of the output, element of the kernel) for each meeting of a spike of an image, in the order of the
-/// elements for every place, and in that of the places for every element.
-class Meetings {
- public:
-  explicit Meetings(const Convolution& c)
-      : c_(c), down_(c.rows.meetings()), across_(c.columns.meetings()), width_(c.columns.outputs()) {}
+/// Rows of the output of one image, or, where these are few places, of several images.
+struct Tile {
+  int64_t image, images, row, rows;
+};
 
-  template <class F>
-  void for_each(const uint64_t* image, F f) const {
-    for (int64_t channel = 0, pixel = 0; channel < c_.channels; ++channel) {
-      for (int64_t row = 0; row < c_.rows.size; ++row, pixel += c_.columns.size) {
-        for (int64_t first = 0; first < c_.columns.size; first += kWordBits) {
-          uint64_t spikes = read_bits(image, pixel + first, std::min(c_.columns.size - first, kWordBits));
-          for (; spikes; spikes &= spikes - 1) {
-            const auto& across = across_[first + __builtin_ctzll(spikes)];
-            for (const Axis::Meeting& d : down_[row]) {
-              const int64_t element = (channel * c_.rows.kernel + d.element) * c_.columns.kernel;
-              for (const Axis::Meeting& a : across) f(d.output * width_ + a.output, element + a.element);
-            }
-          }
-        }
-      }
-    }
+/// Images cut into tiles of about so many places.
+class Tiles {
+ public:
+  Tiles(const Convolution& c, int64_t places)
+      : down_(c.rows.outputs()),
+        rows_(std::clamp<int64_t>(places / c.columns.outputs(), 1, down_)),
+        images_(std::max<int64_t>(places / c.places(), 1)),
+        per_group_((down_ + rows_ - 1) / rows_) {}
+
+  int64_t rows() const { return rows_; }
+  int64_t images() const { return images_; }
+  int64_t count(int64_t images) const { return (images + images_ - 1) / images_ * per_group_; }
+
+  /// Tile k of images [begin, end).
+  Tile tile(int64_t k, int64_t begin, int64_t end) const {
+    const int64_t image = begin + k / per_group_ * images_, row = k % per_group_ * rows_;
+    return {image, std::min(images_, end - image), row, std::min(rows_, down_ - row)};
   }
 
  private:
-  const Convolution c_;
-  const std::vector<std::vector<Axis::Meeting>> down_, across_;
-  const int64_t width_;
+  const int64_t down_, rows_, images_, per_group_;
 };
+
+/// Elements of the kernel whose weights stay in the L1 cache while they serve a tile, and places of such a tile.
+constexpr int64_t kBlock = 128, kPlaces = 256;
+
+/// Channels whose weights serve a tile before the next ones do.
+int64_t channels_together(const Convolution& c, bool sparse) {
+  const int64_t elements = sparse ? 4096 : kBlock;
+  return std::clamp<int64_t>(elements / (c.rows.kernel * c.columns.kernel), 1, c.channels);
+}
 
 /// out (image, output channel, place) from weights (output channel, element).
 template <class T>
@@ -46,33 +53,64 @@ void convolve(const Convolution& c, const Bits& images, const Matrix<T>& weights
   const Products<T> products = cpu::products<T>();
   const SpikeSums<T> sums = spike_sums<T>();
   const Matrix<T> kernels = weights.transposed();  // a row for each element
-  const int64_t places = c.places(), outputs = weights.rows;
-  const Meetings meetings(c);
+  const int64_t outputs = weights.rows, panels = kernels.panels(), width = c.columns.outputs();
+  const bool sparse = is_sparse(images);
+  const int64_t together = channels_together(c, sparse), of_channel = c.rows.kernel * c.columns.kernel;
+  const Tiles tiles(c, kPlaces);
+  const int64_t most = tiles.images() * tiles.rows() * width;  // places
+  const bool streamed = images.rows * outputs * c.places() >= kStreamed / static_cast<int64_t>(sizeof(T));
+  const Spans spans(c.columns.kernel, c.columns.dilation, c.columns.stride);
   Watch watch;
-  const Scratch<T> panels(kernels.panels() * kernels.panel_size());
-  pack(watch, products, kernels, panels.data());
-  parallel_ranges(watch, images.rows, [&](int64_t begin, int64_t end) {
-    RoomyLists lists(places, c.elements());
-    const Scratch<T> waiting(places * kPanel<T>);
-    for (int64_t image = begin; image < end; ++image) {
-      lists.clear(places);
-      meetings.for_each(images.row(image), [&](int64_t place, int64_t element) { lists.add(place, element); });
-      for (int64_t panel = 0; panel < kernels.panels(); ++panel) {
-        const int64_t columns = kernels.columns_in(panel), first = panel * kPanel<T>;
-        T start[kPanel<T>] = {};
-        if (bias) std::copy_n(bias + first, columns, start);
-        sums.sum(panels.data() + panel * kernels.panel_size(), lists.all(), places, columns, start, waiting.data(),
-                 kPanel<T>);
-        turn(waiting.data(), kPanel<T>, places, columns, out + (image * outputs + first) * places, places);
+  // With a row of negative zeros.
+  const int64_t panel_size = kernels.panel_size() + kPanel<T>;
+  const Scratch<T> packed(panels * panel_size);
+  parallel(watch, panels, [&](int64_t panel) {
+    T* const to = packed.data() + panel * panel_size;
+    pack_panel(products, kernels, panel, to);
+    std::fill_n(to + kernels.panel_size(), kPanel<T>, -T(0));
+  });
+  parallel_ranges(watch, tiles.count(images.rows), [&](int64_t begin, int64_t end) {
+    PaddedLines lines(c, tiles.images(), tiles.rows());
+    WindowWords words(most, together * c.rows.kernel, width, spans);
+    const Scratch<T> waiting(panels * most * kPanel<T>);
+    for (int64_t k = begin; k < end; ++k) {
+      const Tile tile = tiles.tile(k, 0, images.rows);
+      const int64_t places = tile.rows * width;
+      for (int64_t image = 0; image < tile.images; ++image) {
+        lines.take(images.row(tile.image + image), image, tile.row, tile.rows);
+      }
+      for (int64_t channel = 0; channel < c.channels; channel += together) {
+        const int64_t channels = std::min(together, c.channels - channel);
+        words.clear();
+        for (int64_t image = 0; image < tile.images; ++image) {
+          for (int64_t row = 0; row < tile.rows; ++row) {
+            words.add({lines.line(image, channel, row * c.rows.stride), channels, lines.of_channel(), c.rows.kernel,
+                       c.rows.dilation * lines.words(), c.columns.stride});
+          }
+        }
+        for (int64_t panel = 0; panel < panels; ++panel) {
+          const int64_t columns = kernels.columns_in(panel);
+          T start[kPanel<T>] = {};
+          if (bias) std::copy_n(bias + panel * kPanel<T>, columns, start);
+          sums.sum_words(packed.data() + panel * panel_size + channel * of_channel * kPanel<T>,
+                         words.all(channels * c.rows.kernel), c.elements() - channel * of_channel, tile.images * places,
+                         columns, channel == 0 ? start : nullptr, waiting.data() + panel * most * kPanel<T>);
+        }
+      }
+      for (int64_t image = 0; image < tile.images; ++image) {
+        for (int64_t panel = 0; panel < panels; ++panel) {
+          const int64_t first = (tile.image + image) * outputs + panel * kPanel<T>;
+          products.turn(waiting.data() + (panel * most + image * places) * kPanel<T>, kPanel<T>, places,
+                        kernels.columns_in(panel), out + first * c.places() + tile.row * width, c.places(), streamed);
+        }
       }
     }
+    if (streamed) flush_lines();
   });
 }
 
 /// Images go into this many sums at most, which are added at the end, in order, so that threads change no result.
 constexpr int64_t kParts = 8;
-/// Places of the output whose gradients wait in a panel together.
-constexpr int64_t kPlaces = 256;
 
 /// out (output channel, element) from the gradients (image, output channel, place).
 template <class T>
@@ -80,33 +118,41 @@ void convolve_gradients(const Convolution& c, const Bits& images, const T* grads
   const Products<T> products = cpu::products<T>();
   const SpikeSums<T> sums = spike_sums<T>();
   const int64_t places = c.places(), elements = c.elements(), panels = panel_count(outputs, kPanel<T>);
-  const int64_t together = std::max<int64_t>(kPlaces / places, 1);  // images
-  const int64_t parts = std::min(kParts, (images.rows + together - 1) / together);
-  const Meetings meetings(c);
+  const bool sparse = is_sparse(images);
+  const Tiles tiles(c, sparse ? kPlaces : kBlock);
+  const int64_t width = c.columns.outputs(), most = tiles.images() * tiles.rows() * width;
+  const int64_t parts = std::min(kParts, (images.rows + tiles.images() - 1) / tiles.images());
+  const Spans spans(width, c.columns.stride, c.columns.dilation);
   Watch watch;
   const Scratch<T> totals(parts * panels * elements * kPanel<T>);
   parallel_ranges(watch, parts, [&](int64_t begin, int64_t end) {
-    RoomyLists lists(elements, together * places);
-    const Scratch<T> packed(together * places * kPanel<T>);
+    PaddedLines lines(c, tiles.images(), tiles.rows());
+    WindowWords words(elements, tiles.images() * tiles.rows(), c.columns.kernel, spans);
+    const Scratch<T> packed((most + 1) * kPanel<T>);
+    std::fill_n(packed.data() + most * kPanel<T>, kPanel<T>, -T(0));
     const T zeros[kPanel<T>] = {};
     for (int64_t part = begin; part < end; ++part) {
-      const int64_t last = images.rows * (part + 1) / parts;
-      bool begun = false;
-      for (int64_t image = images.rows * part / parts; image < last; image += together, begun = true) {
-        const int64_t count = std::min(together, last - image);
-        lists.clear(elements);
-        for (int64_t k = 0; k < count; ++k) {
-          meetings.for_each(images.row(image + k),
-                            [&](int64_t place, int64_t element) { lists.add(element, k * places + place); });
+      const int64_t first = images.rows * part / parts, last = images.rows * (part + 1) / parts;
+      for (int64_t k = 0; k < tiles.count(last - first); ++k) {
+        const Tile tile = tiles.tile(k, first, last);
+        for (int64_t image = 0; image < tile.images; ++image) {
+          lines.take(images.row(tile.image + image), image, tile.row, tile.rows);
+        }
+        words.clear();
+        for (int64_t channel = 0; channel < c.channels; ++channel) {
+          for (int64_t row = 0; row < c.rows.kernel; ++row) {
+            words.add({lines.line(0, channel, row * c.rows.dilation), tile.images, lines.of_image(), tile.rows,
+                       c.rows.stride * lines.words(), c.columns.dilation});
+          }
         }
         for (int64_t panel = 0; panel < panels; ++panel) {
-          for (int64_t k = 0; k < count; ++k) {
-            const Matrix<T> g{grads + (image + k) * outputs * places, places, outputs, 1, places};
-            pack_panel(products, g, panel, packed.data() + k * places * kPanel<T>);
+          const int64_t columns = std::min(outputs - panel * kPanel<T>, kPanel<T>), count = tile.rows * width;
+          for (int64_t image = 0; image < tile.images; ++image) {
+            const T* g = grads + ((tile.image + image) * outputs + panel * kPanel<T>)*places + tile.row * width;
+            products.pack(g, 1, places, count, columns, packed.data() + image * count * kPanel<T>);
           }
-          T* const total = totals.data() + (part * panels + panel) * elements * kPanel<T>;
-          sums.sum(packed.data(), lists.all(), elements, std::min(outputs - panel * kPanel<T>, kPanel<T>),
-                   begun ? nullptr : zeros, total, kPanel<T>);
+          sums.sum_words(packed.data(), words.all(tile.images * tile.rows), most, elements, columns,
+                         k == 0 ? zeros : nullptr, totals.data() + (part * panels + panel) * elements * kPanel<T>);
         }
       }
     }

@@ -11,8 +11,9 @@ namespace norse_fast::cpu {
 /// One dimension of images over which a kernel or a window moves.
 struct Axis {
   int64_t size, kernel, stride, padding, dilation;
+  int64_t places = (size + 2 * padding - dilation * (kernel - 1) - 1) / std::max<int64_t>(stride, 1) + 1;
 
-  int64_t outputs() const { return (size + 2 * padding - dilation * (kernel - 1) - 1) / stride + 1; }
+  int64_t outputs() const { return places; }
 
   /// For each place of the input the elements of the kernel that meet it, and the outputs to which they belong.
   struct Meeting {
@@ -30,12 +31,18 @@ struct Axis {
   }
 };
 
-/// Up to 64 bits from any place on.
-inline uint64_t read_bits(const uint64_t* words, int64_t first, int64_t count) {
-  const int64_t word = first / kWordBits, shift = first % kWordBits;
-  uint64_t bits = words[word] >> shift;
-  if (shift + count > kWordBits) bits |= words[word + 1] << (kWordBits - shift);
-  return count == kWordBits ? bits : bits & ((uint64_t{1} << count) - 1);
+/// Up to 64 bits from any place on; without a branch, which a processor could not guess.
+NORSE_FAST_INLINE uint64_t read_bits(const uint64_t* words, int64_t first, int64_t count) {
+  const uint64_t from = first, word = from / kWordBits, shift = from % kWordBits, next = shift + count > kWordBits;
+  const uint64_t bits = words[word] >> shift | words[word + next] << 1 << (kWordBits - 1 - shift);
+  return bits & (~uint64_t{0} >> (kWordBits - count));
+}
+
+/// Adds them to bits that are 0 there.
+NORSE_FAST_INLINE void write_bits(uint64_t* words, int64_t first, int64_t count, uint64_t bits) {
+  const uint64_t from = first, word = from / kWordBits, shift = from % kWordBits, next = shift + count > kWordBits;
+  words[word] |= bits << shift;
+  words[word + next] |= bits >> 1 >> (kWordBits - 1 - shift);
 }
 
 inline Axis axis_of(const char* name, int64_t size, int64_t kernel, int64_t stride, int64_t padding, int64_t dilation) {

@@ -50,25 +50,62 @@ Plane pool_of(const char* name, int64_t channels, const Sizes& size, const Sizes
   return pool;
 }
 
-template <class T>
-void pool_image(const Plane& pool, const uint64_t* bits, int64_t first, T* out) {
-  const int64_t width = pool.columns.outputs();
-  for (int64_t row = 0; row < pool.rows.outputs(); ++row, out += width) {
-    if (is_narrow(pool)) {
-      const Lines lines(pool, bits, first, row);
-      uint64_t any = 0, windows = 0;
-      for (int64_t y = 0; y < pool.rows.kernel; ++y) any |= lines.words[y];
-      for (int64_t x = 0; x < pool.columns.kernel; ++x) windows |= any >> (x * pool.columns.dilation);
-      for (int64_t column = 0; column < width; ++column) {
-        out[column] = static_cast<T>(windows >> (column * pool.columns.stride) & 1);
-      }
-      continue;
+/// Windows of two times two that do not overlap, nearly all that there are.
+bool is_halving(const Plane& p) {
+  const auto halves = [](const Axis& a) {
+    return a.kernel == 2 && a.stride == 2 && a.padding == 0 && a.dilation == 1 && a.size <= kWordBits;
+  };
+  return halves(p.rows) && halves(p.columns);
+}
+
+/// Every second bit, from the first on; as in H. Warren: Hacker's Delight, 2012, chapter 7.4.
+uint64_t every_second(uint64_t bits) {
+  bits &= 0x5555555555555555u;
+  bits = (bits | bits >> 1) & 0x3333333333333333u;
+  bits = (bits | bits >> 2) & 0x0f0f0f0f0f0f0f0fu;
+  bits = (bits | bits >> 4) & 0x00ff00ff00ff00ffu;
+  bits = (bits | bits >> 8) & 0x0000ffff0000ffffu;
+  return (bits | bits >> 16) & 0x00000000ffffffffu;
+}
+
+/// The bits of a row of the output of a narrow image.
+uint64_t pool_row(const Plane& pool, const uint64_t* bits, int64_t image, int64_t row) {
+  uint64_t any = 0, windows = 0, pooled = 0;
+  const Lines lines(pool, bits, image, row);
+  for (int64_t y = 0; y < pool.rows.kernel; ++y) any |= lines.words[y];
+  for (int64_t x = 0; x < pool.columns.kernel; ++x) windows |= any >> (x * pool.columns.dilation);
+  for (int64_t column = 0; column < pool.columns.outputs(); ++column) {
+    pooled |= (windows >> (column * pool.columns.stride) & 1) << column;
+  }
+  return pooled;
+}
+
+/// The bits of a channel of an image; the rest of the last word is 0.
+void pool_channel(const Plane& pool, const uint64_t* bits, int64_t first, uint64_t* out) {
+  const int64_t height = pool.rows.outputs(), width = pool.columns.outputs(), size = pool.columns.size;
+  std::fill_n(out, words_for(pool.places()), uint64_t{0});
+  if (is_halving(pool)) {
+    const uint64_t pairs = ~uint64_t{0} >> (kWordBits - 2 * width);
+    const auto any_of = [&](int64_t row) {
+      const int64_t upper = first + row * 2 * size;
+      const uint64_t any = read_bits(bits, upper, 2 * width) | read_bits(bits, upper + size, 2 * width);
+      return (any | any >> 1) & pairs;
+    };
+    // Two rows at once where they are short.
+    const int64_t together = 4 * width <= kWordBits ? 2 : 1, count = height / together * together;
+    for (int64_t row = 0; row < count; row += together) {
+      const uint64_t any = any_of(row) | (together > 1 ? any_of(row + 1) << 2 * width : 0);
+      write_bits(out, row * width, together * width, every_second(any));
     }
-    for (int64_t column = 0; column < width; ++column) {
+    if (count < height) write_bits(out, count * width, width, every_second(any_of(count)));
+  } else if (is_narrow(pool)) {
+    for (int64_t row = 0; row < height; ++row) write_bits(out, row * width, width, pool_row(pool, bits, first, row));
+  } else {
+    for (int64_t place = 0; place < pool.places(); ++place) {
       bool any = false;
-      visit_window(pool.rows, pool.columns, row, column,
-                   [&](int64_t y, int64_t x) { return any = is_set(bits, first + y * pool.columns.size + x); });
-      out[column] = any;
+      visit_window(pool.rows, pool.columns, place / width, place % width,
+                   [&](int64_t y, int64_t x) { return any = is_set(bits, first + y * size + x); });
+      out[place / kWordBits] |= uint64_t{any} << (place % kWordBits);
     }
   }
 }
@@ -115,10 +152,60 @@ void visit_sources(const Plane& pool, const uint64_t* bits, int64_t first, F f) 
   }
 }
 
+/// The elements that the gradients of two rows of such windows go to.
+struct Sources {
+  uint64_t upper, lower;
+
+  Sources(uint64_t up, uint64_t low) {
+    constexpr uint64_t kEven = 0x5555555555555555u;
+    const uint64_t first = up & kEven, second = up >> 1 & kEven & ~first, above = first | second;
+    const uint64_t third = low & kEven & ~above, fourth = low >> 1 & kEven & ~(above | third);
+    upper = first | second << 1 | (kEven & ~(above | third | fourth));
+    lower = third | fourth << 1;
+  }
+};
+
+/// Calls f(row of the output, the elements that its gradients go to, the first pixel of the upper row of the input).
+template <class F>
+void visit_halves(const Plane& pool, const uint64_t* bits, int64_t image, F f) {
+  const int64_t size = pool.columns.size, width = 2 * pool.columns.outputs();
+  for (int64_t row = 0, pixel = 0; row < pool.rows.outputs(); ++row, pixel += 2 * size) {
+    f(row, Sources(read_bits(bits, image + pixel, width), read_bits(bits, image + pixel + size, width)), pixel);
+  }
+}
+
 template <class T>
 void spread_gradient(const Plane& pool, const uint64_t* bits, int64_t first, const T* grads, T* out) {
+  if (is_halving(pool)) {
+    const auto spread = spike_sums<T>().spread;
+    const int64_t size = pool.columns.size, width = 2 * pool.columns.outputs(), height = 2 * pool.rows.outputs();
+    visit_halves(pool, bits, first, [&](int64_t row, Sources to, int64_t pixel) {
+      spread(to.upper, grads + row * width / 2, width, out + pixel);
+      spread(to.lower, grads + row * width / 2, width, out + pixel + size);
+    });
+    for (int64_t y = 0; y < height && width < size; ++y) out[y * size + width] = T(0);
+    std::fill(out + height * size, out + pool.pixels(), T(0));
+    return;
+  }
   std::fill_n(out, pool.pixels(), T(0));
   visit_sources(pool, bits, first, [&](int64_t pixel) { out[pixel] += *grads++; });
+}
+
+/// Writes the pooled bits of all channels as elements, by a function of spike sums.
+template <class Element>
+void pool_images(const Plane& pool, const Bits& images, int64_t channels,
+                 void (*values)(const uint64_t* bits, int64_t n, Element* z), const Tensor& out) {
+  Watch watch;
+  parallel_ranges(watch, images.rows, [&](int64_t begin, int64_t end) {
+    const Scratch<uint64_t> pooled(words_for(pool.places()));
+    Element* to = static_cast<Element*>(out.data_ptr()) + begin * channels * pool.places();
+    for (int64_t image = begin; image < end; ++image) {
+      for (int64_t channel = 0; channel < channels; ++channel, to += pool.places()) {
+        pool_channel(pool, images.row(image), channel * pool.pixels(), pooled.data());
+        values(pooled.data(), pool.places(), to);
+      }
+    }
+  });
 }
 
 /// max_pool2d of images, (image, channel * row * column), whose bits are given, in the type of another tensor.
@@ -126,19 +213,16 @@ Tensor spike_max_pool2d(const Tensor& bits, int64_t channels, const Sizes& size,
                         const Sizes& kernel, const Sizes& stride, const Sizes& padding, const Sizes& dilation) {
   const Plane pool = pool_of("spike_max_pool2d", channels, size, kernel, stride, padding, dilation);
   const Bits images = bits_of("spike_max_pool2d", bits, channels * pool.pixels());
-  check_float("spike_max_pool2d", "like", like, like.dim());
+  const bool bytes = like.is_cpu() && like.scalar_type() == ScalarType::Byte;
+  if (!bytes) check_float("spike_max_pool2d", "like", like, like.dim());
   const Tensor out = Allocator{locate(like), kernel_table().memory}(
       {images.rows, channels, pool.rows.outputs(), pool.columns.outputs()}, like.scalar_type());
-  Watch watch;
-  with_type_of(like, [&](auto zero) {
-    using T = decltype(zero);
-    parallel(watch, images.rows, [&](int64_t image) {
-      T* to = static_cast<T*>(out.data_ptr()) + image * channels * pool.places();
-      for (int64_t c = 0; c < channels; ++c, to += pool.places()) {
-        pool_image(pool, images.row(image), c * pool.pixels(), to);
-      }
-    });
-  });
+  if (bytes) {
+    pool_images(pool, images, channels, spike_sums<float>().values_bytes, out);
+  } else {
+    with_type_of(like,
+                 [&](auto zero) { pool_images(pool, images, channels, spike_sums<decltype(zero)>().values, out); });
+  }
   return out;
 }
 
@@ -168,25 +252,6 @@ Tensor spike_max_pool2d_backward(const Tensor& bits, int64_t channels, const Siz
   return out;
 }
 
-/// Windows of two times two that do not overlap, nearly all that there are.
-bool is_halving(const Axis& a) {
-  return a.kernel == 2 && a.stride == 2 && a.padding == 0 && a.dilation == 1 && a.size <= kWordBits;
-}
-
-/// For a row of windows of two times two, from the bits of its two rows of spikes and of active elements.
-void mark_windows(uint64_t upper, uint64_t lower, uint64_t active_upper, uint64_t active_lower, int64_t width,
-                  uint8_t* out) {
-  const uint64_t spikes[] = {upper, upper >> 1, lower, lower >> 1};
-  const uint64_t active[] = {active_upper, active_upper >> 1, active_lower, active_lower >> 1};
-  uint64_t found = 0, marked = 0;
-  for (int k = 0; k < 4; ++k) {
-    marked |= spikes[k] & ~found & active[k];
-    found |= spikes[k];
-  }
-  marked |= ~found & active[0];
-  for (int64_t column = 0; column < width; ++column) out[column] = marked >> (2 * column) & 1;
-}
-
 /// Whether the gradient of each output goes to an element of the input that is active, from the bits of both, as bytes.
 Tensor spike_max_pool2d_active(const Tensor& bits, const Tensor& active, int64_t channels, const Sizes& size,
                                const Sizes& kernel, const Sizes& stride, const Sizes& padding, const Sizes& dilation) {
@@ -199,13 +264,13 @@ Tensor spike_max_pool2d_active(const Tensor& bits, const Tensor& active, int64_t
   parallel(watch, images.rows * channels, [&](int64_t k) {
     uint8_t* to = static_cast<uint8_t*>(out.data_ptr()) + k * pool.places();
     const int64_t image = k / channels, first = k % channels * pool.pixels(), size = pool.columns.size;
-    if (is_halving(pool.rows) && is_halving(pool.columns)) {
+    if (is_halving(pool)) {
       const int64_t width = pool.columns.outputs();
-      for (int64_t row = 0, upper = first; row < pool.rows.outputs(); ++row, upper += 2 * size, to += width) {
-        mark_windows(read_bits(images.row(image), upper, size), read_bits(images.row(image), upper + size, size),
-                     read_bits(wanted.row(image), upper, size), read_bits(wanted.row(image), upper + size, size), width,
-                     to);
-      }
+      visit_halves(pool, images.row(image), first, [&](int64_t, Sources from, int64_t pixel) {
+        const uint64_t marked = (from.upper & read_bits(wanted.row(image), first + pixel, 2 * width)) |
+                                (from.lower & read_bits(wanted.row(image), first + pixel + size, 2 * width));
+        for (int64_t column = 0; column < width; ++column) *to++ = marked >> (2 * column) & 3 ? 1 : 0;
+      });
       return;
     }
     visit_sources(pool, images.row(image), first,

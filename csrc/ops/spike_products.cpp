@@ -258,10 +258,9 @@ Tensor spike_values(const Tensor& bits, int64_t columns, const Tensor& like) {
   Watch watch;
   with_type_of(like, [&](auto zero) {
     using T = decltype(zero);
-    parallel(watch, spikes.rows, [&](int64_t r) {
-      T* to = static_cast<T*>(out.data_ptr()) + r * columns;
-      for (int64_t k = 0; k < columns; ++k) to[k] = is_set(spikes.row(r), k);
-    });
+    const auto values = spike_sums<T>().values;
+    parallel(watch, spikes.rows,
+             [&](int64_t r) { values(spikes.row(r), columns, static_cast<T*>(out.data_ptr()) + r * columns); });
   });
   return out;
 }

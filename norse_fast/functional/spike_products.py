@@ -36,17 +36,15 @@ MANY_ROWS = 64
 #: The same for few outputs, whose product takes hardly longer than to look at the spikes; and where a gradient is computed
 #: for the weights, since bits are a 32nd of what backward would keep.
 MOST_SPIKES_TO_FEW_OUTPUTS, MOST_SPIKES_TO_FEW_IN_TRAINING = 0.03, 0.15
-#: The same for convolutions; and for those of one channel where few outputs share the work of handing out spikes. With
-#: more channels it is that much less, because PyTorch's operator is slowest with one.
-MOST_SPIKES_OF_IMAGES = 0.25
+#: The same for convolutions; and for those where few outputs share the work of looking at the spikes, unless of one
+#: channel, where PyTorch's operator is slowest.
+MOST_SPIKES_OF_IMAGES = 0.35
 MOST_SPIKES_OF_FEW_OUTPUTS = 0.12
 MANY_OUTPUTS = 32
 # A pool is as little work as so many multiplications of each element.
 _WORK_OF_POOLS = 100
 #: The weights of an input from which on its gradient is computed where it is needed; with fewer, it takes little time anyway.
 LEAST_WEIGHTS = 64
-# Events for which the lists of an image have room; those of a larger one would leave the caches.
-_MOST_LISTED = 1 << 22
 
 #: Multiplications and additions of the smallest product for which it pays to ask how many ones there are.
 LEAST_WORK = 1 << 24
@@ -147,7 +145,7 @@ def spike_conv2d(
 ) -> torch.Tensor:
     """A convolution of images of spikes.
 
-    Where all elements of ``x`` are 0 or 1, at most 25 % of them 1, ``groups`` is 1 and ``padding`` a number, the sums are
+    Where all elements of ``x`` are 0 or 1, at most 35 % of them 1, ``groups`` is 1 and ``padding`` a number, the sums are
     taken over the ones; backward then keeps ``x`` as bits. Otherwise, as in :func:`spike_linear`, it is
     ``torch.nn.functional.conv2d``.
 
@@ -182,9 +180,9 @@ def spike_conv2d(
     spikes = None
     # Not quite the work, where there are strides or kernels as large as the image, but about.
     work = x.numel() * weight.numel() // max(math.prod(weight.shape[1:2]) * math.prod(how[0]), 1)
-    if groups == 1 and _may_sum(work, x, weight, bias) and _is_listable(x.shape, weight.shape, *how):
-        few = weight.shape[0] < MANY_OUTPUTS
-        most = MOST_SPIKES_OF_FEW_OUTPUTS / x.shape[1] if few else MOST_SPIKES_OF_IMAGES
+    if groups == 1 and _may_sum(work, x, weight, bias) and _is_summable(x.shape, weight.shape, *how):
+        few = weight.shape[0] < MANY_OUTPUTS and x.shape[1] > 1
+        most = MOST_SPIKES_OF_FEW_OUTPUTS if few else MOST_SPIKES_OF_IMAGES
         spikes = _as_bits(x.reshape(x.shape[0], -1), most)
     if spikes is not None:
         active = _active_bits((x.shape[0], math.prod(x.shape[1:])), weight)
@@ -202,7 +200,7 @@ def spike_max_pool2d(
     :func:`spike_linear`, it is ``torch.nn.functional.max_pool2d``. Both are the same, bit for bit.
 
     Args:
-        x: spikes, ``(..., C, H, W)``, float32 or float64; other dtypes are left to PyTorch, bool as uint8.
+        x: spikes, ``(..., C, H, W)``, float32, float64, bool or uint8; other dtypes are left to PyTorch.
         kernel_size: height and width of the window, a number or a pair; likewise the next three.
         stride: steps of the window, by default its size.
         padding: zeros on each side, at most half a window.
@@ -227,11 +225,12 @@ def spike_max_pool2d(
     stride = kernel_size if stride is None else stride
     how = [_pair(value) for value in (kernel_size, stride, padding, dilation)]
     spikes = None
-    if x.dim() == 4 and _may_sum(x.numel() * _WORK_OF_POOLS, x, x, None):
+    numbers = x if x.dtype in _DTYPES else x.new_empty(0, dtype=torch.float32)
+    if x.dim() == 4 and _may_sum(x.numel() * _WORK_OF_POOLS, x, numbers, None):
         fits = all(how) and all(2 * p <= k for p, k in zip(how[2], how[0]))
         # Or the padding could hold a whole window, whose gradient goes to no element.
         fits = fits and all(d <= size for d, size in zip(how[3], x.shape[2:]))
-        if fits and _is_listable(x.shape, (1, x.shape[1], *how[0]), *how[1:]):
+        if fits and _is_summable(x.shape, (1, x.shape[1], *how[0]), *how[1:]):
             spikes = _as_bits(x.reshape(x.shape[0], -1), 1.0)
     if spikes is not None:
         if (active := needed.get()) is not None:
@@ -291,17 +290,17 @@ def _pair(value: Any) -> list[int]:
     return values if len(values) == 2 and all(isinstance(v, int) for v in values) else []
 
 
-def _is_listable(
+def _is_summable(
     image: Sequence[int], kernel: Sequence[int], stride: list[int], padding: list[int], dilation: list[int]
 ) -> bool:
-    """Whether a convolution of tensors of these shapes makes sense, and its lists fit into the caches."""
+    """Whether a convolution of tensors of these shapes makes sense, and is of a size that the kernels take."""
     if len(image) != 4 or len(kernel) != 4 or image[1] != kernel[1] or not (stride and padding and dilation):
         return False
     if min(*stride, *dilation) < 1 or min(padding) < 0:
         return False
     reach = [image[2 + k] + 2 * padding[k] - dilation[k] * (kernel[2 + k] - 1) - 1 for k in (0, 1)]
     places, elements = math.prod(r // s + 1 for r, s in zip(reach, stride)), math.prod(kernel[1:])
-    return min(reach) >= 0 and elements < 1 << 16 and places < 1 << 16 and places * elements <= _MOST_LISTED
+    return min(reach) >= 0 and elements < 1 << 16 and places < 1 << 16
 
 
 def _may_sum(work: int, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> bool:

@@ -45,6 +45,7 @@ __all__ = [
     "is_open",
     "merge_time",
     "plan",
+    "run_cell",
     "works_in_place",
 ]
 
@@ -161,12 +162,13 @@ def _chunks(module: Any) -> Obstacle:
     return Obstacle("takes a sequence at each step", alone=not (module.training and module.dropout > 0))
 
 
-def _run_cell(cell: SNNCell, x: torch.Tensor, state: Any) -> tuple[torch.Tensor, Any]:
+def run_cell(cell: SNNCell, x: torch.Tensor, state: Any, kind: str = "all") -> tuple[torch.Tensor, Any]:
+    """The outputs of a neuron over time, as bytes if they are asked for, and its last state."""
     if state is None:
         state = cell.state_fallback(x[0])
     neuron = find_fused(SEQUENCES, cell.activation, cell.reset_options)
     assert neuron is not None
-    return neuron(x, state, cell.p, cell.dt, sequence=True)
+    return neuron(x, state, cell.p, cell.dt, sequence=True, kind=kind)
 
 
 def _run_recurrent_cell(cell: SNNRecurrentCell, x: torch.Tensor, state: Any) -> tuple[torch.Tensor, Any]:
@@ -274,7 +276,7 @@ _OWN_TIME = "takes the first dimension of each step as its own time"
 #: By what their forward was when this was imported: subclasses that leave it alone only choose parameters, and whoever
 #: replaces it in a class wants to see the calls.
 RULES_BY_FORWARD: dict[Callable[..., Any], Rule] = {
-    SNNCell.forward: Rule(_run_cell, _foreign, "one kernel for all time steps"),
+    SNNCell.forward: Rule(run_cell, _foreign, "one kernel for all time steps"),
     SNNRecurrentCell.forward: Rule(_run_recurrent_cell, _foreign, "one product for the input of all time steps"),
     LILinearCell.forward: Rule(_run_linear_cell, why="one kernel for all time steps"),
     CoupledCell.forward: Rule(_run_recurrent_cell, _coupled),

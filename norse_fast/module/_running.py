@@ -13,8 +13,8 @@ from torch.utils import _pytree as pytree
 
 from .._kernels.recurrent import stack_states
 from ..functional.spike_products import Found, listening
-from ._layers import Findings, Layer, children, expand, is_open, plan, works_in_place
-from ._sparse_backward import Called, Follower
+from ._layers import Findings, Layer, children, expand, is_open, plan, run_cell, works_in_place
+from ._sparse_backward import Called, Follower, reads_bytes
 from ._spikes import is_product
 from .sequential import SequentialState
 from .snn import SNNCell
@@ -124,9 +124,11 @@ def _run_over_time(
 ) -> Any:
     layer, state = layers[index], states[index]
     assert layer.over_time is not None
-    later = _later(layers, index, hidden_ends)
+    later = list(_later(layers, index, hidden_ends))
     if layer.stateful:
         run = functools.partial(layer.over_time, layer.module, x, state)
+        if layer.over_time is run_cell and reads_bytes(layer.module, x, later):
+            run = functools.partial(run, kind="uint8")
     elif (layer.call is None and not is_product(layer.module)) or torch.compiler.is_compiling():
         run = functools.partial(layer.over_time, layer.module, x)
     else:

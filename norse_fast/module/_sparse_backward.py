@@ -20,7 +20,7 @@ from ._hooks import is_replaced, is_watched, starts_as_usual
 from .snn import SNN, SNNCell, find_fused
 from .spike_products import SpikeConv2d, SpikeLinear, SpikeMaxPool2d
 
-__all__ = ["PRODUCTS", "Called", "Follower", "explain", "has_spikes_to_follow"]
+__all__ = ["PRODUCTS", "Called", "Follower", "explain", "has_spikes_to_follow", "reads_bytes"]
 
 #: Products that can compute the gradient of their input where it is needed.
 PRODUCTS: set[type[nn.Module]] = {SpikeLinear, SpikeConv2d}
@@ -57,6 +57,20 @@ def _find_product(modules: Iterable[Called]) -> nn.Module | None:
         if kind not in _BETWEEN:
             return None
     return None
+
+
+# Smaller tensors stay in the caches, where four bytes of a spike are read as fast as one.
+_MANY_SPIKES = 1 << 20
+
+
+def reads_bytes(cell: SNNCell, x: torch.Tensor, later: Iterable[Called]) -> bool:
+    """Whether the spikes of a neuron over time go to a product alone, and no gradient to them: then bytes are enough."""
+    if torch.is_grad_enabled() or torch.compiler.is_compiling() or x.numel() < _MANY_SPIKES or not may_sum(x):
+        return False
+    neuron = find_fused(SEQUENCES, cell.activation, cell.reset_options)
+    product = _find_product(later)
+    spikes = neuron is not None and neuron.model is not None and bool(neuron.surrogate)
+    return spikes and product is not None and product.weight.dtype == x.dtype
 
 
 def _find_neuron(module: Any, x: Any, state: Any, z: Any) -> Neuron | None:
