@@ -66,8 +66,9 @@ def test_convolutions(case: Any, density: float, dtype: torch.dtype):
     y = OPS.spike_conv2d(bits, shape[2:], weight, bias, *how)
     assert torch.equal(y, conv2d(x, weight, bias, *how))
     gradient = exact(*y.shape, dtype=dtype)
-    of_weight = OPS.spike_conv2d_outer(bits, shape[1], shape[2:], gradient, kernel, *how)
+    of_weight, of_bias = OPS.spike_conv2d_outer(bits, shape[1], shape[2:], gradient, kernel, *how)
     assert torch.equal(of_weight, conv2d_weight(x, weight.shape, gradient, *how))
+    assert torch.equal(of_bias, gradient.sum((0, 2, 3)))
     assert torch.equal(
         OPS.conv2d_input(shape[2:], weight, gradient, *how), conv2d_input(x.shape, weight, gradient, *how)
     )

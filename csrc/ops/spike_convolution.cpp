@@ -112,22 +112,25 @@ void convolve(const Convolution& c, const Bits& images, const Matrix<T>& weights
 /// Images go into this many sums at most, which are added at the end, in order, so that threads change no result.
 constexpr int64_t kParts = 8;
 
-/// out (output channel, element) from the gradients (image, output channel, place).
+/// of_weights (output channel, element) and of_bias from the gradients (image, output channel, place).
 template <class T>
-void convolve_gradients(const Convolution& c, const Bits& images, const T* grads, int64_t outputs, T* out) {
+void convolve_gradients(const Convolution& c, const Bits& images, const T* grads, int64_t outputs, T* of_weights,
+                        T* of_bias) {
   const Products<T> products = cpu::products<T>();
   const SpikeSums<T> sums = spike_sums<T>();
-  const int64_t places = c.places(), elements = c.elements(), panels = panel_count(outputs, kPanel<T>);
+  // The bias is like the weight of an element that always spikes.
+  const int64_t places = c.places(), elements = c.elements(), rows = elements + 1;
+  const int64_t panels = panel_count(outputs, kPanel<T>);
   const bool sparse = is_sparse(images);
   const Tiles tiles(c, sparse ? kPlaces : kBlock);
   const int64_t width = c.columns.outputs(), most = tiles.images() * tiles.rows() * width;
   const int64_t parts = std::min(kParts, (images.rows + tiles.images() - 1) / tiles.images());
   const Spans spans(width, c.columns.stride, c.columns.dilation);
   Watch watch;
-  const Scratch<T> totals(parts * panels * elements * kPanel<T>);
+  const Scratch<T> totals(parts * panels * rows * kPanel<T>);
   parallel_ranges(watch, parts, [&](int64_t begin, int64_t end) {
     PaddedLines lines(c, tiles.images(), tiles.rows());
-    WindowWords words(elements, tiles.images() * tiles.rows(), c.columns.kernel, spans);
+    WindowWords words(rows, tiles.images() * tiles.rows(), c.columns.kernel, spans);
     const Scratch<T> packed((most + 1) * kPanel<T>);
     std::fill_n(packed.data() + most * kPanel<T>, kPanel<T>, -T(0));
     const T zeros[kPanel<T>] = {};
@@ -145,26 +148,27 @@ void convolve_gradients(const Convolution& c, const Bits& images, const T* grads
                        c.rows.stride * lines.words(), c.columns.dilation});
           }
         }
+        words.add_full(tile.images * tile.rows);
         for (int64_t panel = 0; panel < panels; ++panel) {
           const int64_t columns = std::min(outputs - panel * kPanel<T>, kPanel<T>), count = tile.rows * width;
           for (int64_t image = 0; image < tile.images; ++image) {
             const T* g = grads + ((tile.image + image) * outputs + panel * kPanel<T>)*places + tile.row * width;
             products.pack(g, 1, places, count, columns, packed.data() + image * count * kPanel<T>);
           }
-          sums.sum_words(packed.data(), words.all(tile.images * tile.rows), most, elements, columns,
-                         k == 0 ? zeros : nullptr, totals.data() + (part * panels + panel) * elements * kPanel<T>);
+          sums.sum_words(packed.data(), words.all(tile.images * tile.rows), most, rows, columns,
+                         k == 0 ? zeros : nullptr, totals.data() + (part * panels + panel) * rows * kPanel<T>);
         }
       }
     }
   });
   parallel(watch, panels, [&](int64_t panel) {
-    T* const total = totals.data() + panel * elements * kPanel<T>;
+    T* const total = totals.data() + panel * rows * kPanel<T>;
     for (int64_t part = 1; part < parts; ++part) {
-      const T* more = totals.data() + (part * panels + panel) * elements * kPanel<T>;
-      for (int64_t k = 0; k < elements * kPanel<T>; ++k) total[k] += more[k];
+      sums.add(totals.data() + (part * panels + panel) * rows * kPanel<T>, rows * kPanel<T>, total);
     }
     const int64_t first = panel * kPanel<T>, columns = std::min(outputs - first, kPanel<T>);
-    turn(total, kPanel<T>, elements, columns, out + first * elements, elements);
+    turn(total, kPanel<T>, elements, columns, of_weights + first * elements, elements);
+    std::copy_n(total + elements * kPanel<T>, columns, of_bias + first);
   });
 }
 
@@ -188,9 +192,10 @@ Tensor spike_conv2d(const Tensor& bits, const Sizes& size, const Tensor& weight,
   return out;
 }
 
-/// The gradient of the weight of conv2d.
-Tensor spike_conv2d_outer(const Tensor& bits, int64_t channels, const Sizes& size, const Tensor& grads,
-                          const Sizes& kernel, const Sizes& stride, const Sizes& padding, const Sizes& dilation) {
+/// The gradients of the weight and of the bias of conv2d.
+std::tuple<Tensor, Tensor> spike_conv2d_outer(const Tensor& bits, int64_t channels, const Sizes& size,
+                                              const Tensor& grads, const Sizes& kernel, const Sizes& stride,
+                                              const Sizes& padding, const Sizes& dilation) {
   check_float("spike_conv2d_outer", "grads", grads, 4);
   const Convolution c = convolution_of("spike_conv2d_outer", channels, size, kernel, stride, padding, dilation);
   const Bits images = bits_of("spike_conv2d_outer", bits, c.pixels());
@@ -199,14 +204,20 @@ Tensor spike_conv2d_outer(const Tensor& bits, int64_t channels, const Sizes& siz
           c.columns.outputs());
   const Tensor g = as_contiguous(grads);
   const int64_t outputs = grads.size(1);
-  const Tensor out = empty({outputs, channels, kernel[0], kernel[1]}, grads.scalar_type(), locate(grads));
+  const Tensor of_weights = empty({outputs, channels, kernel[0], kernel[1]}, grads.scalar_type(), locate(grads));
+  const Tensor of_bias = empty({outputs}, grads.scalar_type(), locate(grads));
   with_type_of(grads, [&](auto zero) {
     using T = decltype(zero);
-    T* const to = static_cast<T*>(out.data_ptr());
-    if (images.rows == 0) return static_cast<void>(std::fill_n(to, outputs * c.elements(), T(0)));
-    convolve_gradients<T>(c, images, static_cast<const T*>(g.data_ptr()), outputs, to);
+    T* const weights = static_cast<T*>(of_weights.data_ptr());
+    T* const bias = static_cast<T*>(of_bias.data_ptr());
+    if (images.rows == 0) {
+      std::fill_n(weights, outputs * c.elements(), T(0));
+      std::fill_n(bias, outputs, T(0));
+    } else {
+      convolve_gradients<T>(c, images, static_cast<const T*>(g.data_ptr()), outputs, weights, bias);
+    }
   });
-  return out;
+  return {of_weights, of_bias};
 }
 
 }  // namespace
@@ -219,7 +230,7 @@ STABLE_TORCH_LIBRARY_FRAGMENT(norse_fast, m) {
   m.def(
       "spike_conv2d_outer(Tensor bits, int channels, int[] size, Tensor grads, int[] kernel, int[] stride, int[] "
       "padding, "
-      "int[] dilation) -> Tensor");
+      "int[] dilation) -> (Tensor, Tensor)");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(norse_fast, CPU, m) {

@@ -261,20 +261,25 @@ Tensor spike_max_pool2d_active(const Tensor& bits, const Tensor& active, int64_t
   require(images.rows == wanted.rows, name, ": not as many images are active as there are");
   const Tensor out = empty({images.rows, channels * pool.places()}, ScalarType::Byte, locate(bits));
   Watch watch;
-  parallel(watch, images.rows * channels, [&](int64_t k) {
-    uint8_t* to = static_cast<uint8_t*>(out.data_ptr()) + k * pool.places();
-    const int64_t image = k / channels, first = k % channels * pool.pixels(), size = pool.columns.size;
-    if (is_halving(pool)) {
-      const int64_t width = pool.columns.outputs();
-      visit_halves(pool, images.row(image), first, [&](int64_t, Sources from, int64_t pixel) {
-        const uint64_t marked = (from.upper & read_bits(wanted.row(image), first + pixel, 2 * width)) |
-                                (from.lower & read_bits(wanted.row(image), first + pixel + size, 2 * width));
-        for (int64_t column = 0; column < width; ++column) *to++ = marked >> (2 * column) & 3 ? 1 : 0;
-      });
-      return;
+  const auto values = spike_sums<float>().values_bytes;
+  parallel_ranges(watch, images.rows * channels, [&](int64_t begin, int64_t end) {
+    const Scratch<uint64_t> marks(words_for(pool.places()));
+    for (int64_t k = begin; k < end; ++k) {
+      uint8_t* to = static_cast<uint8_t*>(out.data_ptr()) + k * pool.places();
+      const uint64_t *spikes = images.row(k / channels), *active = wanted.row(k / channels);
+      const int64_t first = k % channels * pool.pixels(), size = pool.columns.size, width = pool.columns.outputs();
+      if (is_halving(pool)) {
+        std::fill_n(marks.data(), words_for(pool.places()), uint64_t{0});
+        visit_halves(pool, spikes, first, [&](int64_t row, Sources from, int64_t pixel) {
+          const uint64_t marked = (from.upper & read_bits(active, first + pixel, 2 * width)) |
+                                  (from.lower & read_bits(active, first + pixel + size, 2 * width));
+          write_bits(marks.data(), row * width, width, every_second(marked | marked >> 1));
+        });
+        values(marks.data(), pool.places(), to);
+      } else {
+        visit_sources(pool, spikes, first, [&](int64_t pixel) { *to++ = is_set(active, first + pixel); });
+      }
     }
-    visit_sources(pool, images.row(image), first,
-                  [&](int64_t pixel) { *to++ = is_set(wanted.row(image), first + pixel); });
   });
   return out;
 }

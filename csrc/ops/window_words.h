@@ -68,7 +68,7 @@ class PaddedLines {
 /// apart.
 class Spans {
  public:
-  Spans(int64_t elements, int64_t dilation, int64_t step) {
+  Spans(int64_t elements, int64_t dilation, int64_t step) : elements_(elements) {
     const int64_t most = dilation == 1 ? most_bits(step) : 1;
     for (int64_t first = 0; first < elements; first += most) {
       all_.push_back({first * dilation, static_cast<int>(std::min(elements - first, most))});
@@ -76,8 +76,10 @@ class Spans {
   }
 
   const std::vector<Span>& all() const { return all_; }
+  int64_t elements() const { return elements_; }
 
  private:
+  const int64_t elements_;
   std::vector<Span> all_;
 };
 
@@ -87,6 +89,7 @@ class WindowWords {
   /// For `count` windows over so many lines, `together` of which are looked through at once.
   WindowWords(int64_t count, int64_t lines, int64_t together, const Spans& spans)
       : spans_(spans.all()),
+        of_line_(spans.elements()),
         together_(together),
         room_(count + kWindowsTogether),
         see_(see()),
@@ -98,6 +101,16 @@ class WindowWords {
   void add(const Windows& w) {
     see_(w, spans_.data(), static_cast<int64_t>(spans_.size()), together_, room_, words_.data() + count_);
     count_ += together_;
+  }
+
+  /// A window for which there is a spike in every place of so many lines.
+  void add_full(int64_t lines) {
+    const WordRows rows = all(lines);
+    for (int64_t k = 0; k < rows.count; ++k) {
+      const int64_t end = k + 1 < rows.count ? first_[k + 1] : lines * of_line_;
+      words_[k * room_ + count_] = ~uint64_t{0} >> (kWordBits - (end - first_[k]));
+    }
+    ++count_;
   }
 
   /// Those of so many lines.
@@ -125,7 +138,7 @@ class WindowWords {
   }
 
   const std::vector<Span> spans_;
-  const int64_t together_, room_;
+  const int64_t of_line_, together_, room_;
   const See see_;
   std::vector<int64_t> first_, lines_before_;  // the element with which a word begins, and the lines before its own
   const Scratch<uint64_t> words_;

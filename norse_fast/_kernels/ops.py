@@ -159,9 +159,9 @@ def register_shared_fakes() -> None:
 
     def spike_conv2d_outer(
         bits: torch.Tensor, channels: Any, size: Any, grads: torch.Tensor, kernel: Any, *how: Any
-    ) -> torch.Tensor:
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         _check_devices(bits, grads)
-        return grads.new_empty(grads.shape[1], channels, *kernel)
+        return grads.new_empty(grads.shape[1], channels, *kernel), grads.new_empty(grads.shape[1])
 
     def conv2d_input(size: Any, weight: torch.Tensor, grads: torch.Tensor, *how: Any) -> torch.Tensor:
         _check_devices(weight, grads)

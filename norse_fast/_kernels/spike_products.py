@@ -107,8 +107,7 @@ class SumConv2d(torch.autograd.Function):
         link, weight, bits, active = ctx.saved_tensors
         want_x, want_weight, want_bias = ctx.needs_input_grad[:3]
         more = wants_more((gradient,))
-        grad_bias = gradient.sum((0, 2, 3)) if want_bias else None
-        grad_x = grad_weight = None
+        grad_x = grad_weight = grad_bias = None
         if want_x and active is not None and not more:
             grad_x = torch.ops.norse_fast.active_conv2d(active, ctx.shape[2:], gradient, weight, *ctx.how)
         elif want_x and (more or ctx.shape[1] % _CHANNELS_TOGETHER == 0):
@@ -120,9 +119,11 @@ class SumConv2d(torch.autograd.Function):
             grad_weight = conv2d_weight(values, weight.shape, gradient, *ctx.how)
         elif want_weight:
             channels, *size = ctx.shape[1:]
-            kernel = list(weight.shape[2:])
-            grad_weight = torch.ops.norse_fast.spike_conv2d_outer(bits, channels, size, gradient, kernel, *ctx.how)
-        return grad_x, grad_weight, grad_bias, None, None, None, None
+            arguments = (bits, channels, size, gradient, list(weight.shape[2:]), *ctx.how)
+            grad_weight, grad_bias = torch.ops.norse_fast.spike_conv2d_outer(*arguments)
+        if want_bias and grad_bias is None:
+            grad_bias = gradient.sum((0, 2, 3))
+        return grad_x, grad_weight, grad_bias if want_bias else None, None, None, None, None
 
 
 class SumMaxPool2d(torch.autograd.Function):

@@ -63,7 +63,7 @@ def _find_product(modules: Iterable[Called]) -> nn.Module | None:
 _MANY_SPIKES = 1 << 20
 
 
-def reads_bytes(cell: SNNCell, x: torch.Tensor, later: Iterable[Called]) -> bool:
+def reads_bytes(cell: Any, x: torch.Tensor, later: Iterable[Called]) -> bool:
     """Whether the spikes of a neuron over time go to a product alone, and no gradient to them: then bytes are enough."""
     if torch.is_grad_enabled() or torch.compiler.is_compiling() or x.numel() < _MANY_SPIKES or not may_sum(x):
         return False

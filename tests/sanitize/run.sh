@@ -10,7 +10,7 @@ root=$(cd "$(dirname "$0")/../.." && pwd)
 python=${PYTHON:-python}
 
 # The slice: these reach most of the C++. Much of opcheck and all of compilation is time in Python.
-SLICE=(tests/test_{operators,errors,memory,node,recurrent,dtypes,refractory}.py)
+SLICE=(tests/test_{operators,errors,memory,node,recurrent,dtypes,refractory,spike_windows}.py)
 SLICE_CHOICE='not compil and not inductor and not dynamic and (not opcheck or lif_feed_forward or lif_step)'
 
 # Builds the libraries for a sanitizer, into a copy of the tree, so that those in use stay as they are.
