@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -49,32 +50,48 @@ def test_autograd_is_in_cpp():
     assert nf.backends()["autograd"] == ("Python" if os.environ.get("NORSE_FAST_PYTHON_AUTOGRAD") == "1" else "C++")
 
 
-LESSER = [("NORSE_FAST_CPU_CAPABILITY", capability, f"cpu {capability}") for capability in capabilities()[:-1]]
+#: What this machine would not choose by itself: a variable, its value, and what pytest's header then says.
+LESSER = [
+    *(("NORSE_FAST_CPU_CAPABILITY", capability, f"cpu {capability}") for capability in capabilities()[:-1]),
+    ("NORSE_FAST_PYTHON_AUTOGRAD", "1", "autograd Python"),
+]
+REPEATED = ("golden", "exact", "dtypes", "gradients", "outputs", "errors", "recurrent", "spike_windows")
 
 
-@pytest.mark.parametrize(
-    ("variable", "value", "header"), [*LESSER, ("NORSE_FAST_PYTHON_AUTOGRAD", "1", "autograd Python")]
-)
-def test_lesser_choices(variable: str, value: str, header: str):
-    """Golden vectors, exactness, gradients and errors again, with what this machine would not choose by itself."""
-    files = [
-        "test_golden.py",
-        "test_exact.py",
-        "test_dtypes.py",
-        "test_gradients.py",
-        "test_outputs.py",
-        "test_errors.py",
-        "test_recurrent.py",
+@pytest.fixture(scope="module")
+def repeated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tuple[subprocess.Popen[str], Path]]]:
+    """Runs of some tests with each lesser choice, side by side because they take minutes, and what they print."""
+    here, folder = Path(__file__).parent, tmp_path_factory.mktemp("repeated")
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-p",
+        "no:cacheprovider",
+        *(f"{here}/test_{name}.py" for name in REPEATED),
     ]
-    result = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *(str(Path(__file__).parent / f) for f in files)],
-        env={**os.environ, variable: value},
-        cwd=Path(__file__).parents[1],
-        capture_output=True,
-        text=True,
-    )
-    assert result.returncode == 0, result.stdout[-5000:]
-    assert header in result.stdout
+    runs = {}
+    for variable, value, header in LESSER:
+        printed = folder / header
+        with printed.open("w") as output:
+            # Threads that wait must leave the cores to the other runs.
+            environment = {**os.environ, variable: value, "OMP_WAIT_POLICY": "passive"}
+            run = subprocess.Popen(
+                command, env=environment, cwd=here.parent, stdout=output, stderr=subprocess.STDOUT, text=True
+            )
+        runs[header] = run, printed
+    yield runs
+    for run, _ in runs.values():
+        run.kill()
+        run.wait()
+
+
+@pytest.mark.parametrize("header", [header for *_, header in LESSER])
+def test_lesser_choices(repeated, header: str):
+    """Golden vectors, exactness, gradients and errors again, with what this machine would not choose by itself."""
+    run, printed = repeated[header]
+    assert run.wait() == 0, printed.read_text()[-5000:]
+    assert header in printed.read_text()
 
 
 def test_unknown_instruction_set():
