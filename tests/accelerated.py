@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -116,3 +119,15 @@ class Rates(torch.nn.Module):
         self.tau_mem_inv = torch.nn.Parameter(torch.tensor(100.0))
         for name, value in fields.items():
             setattr(self, name, value)
+
+
+def assert_loads_without_norse(path: Path, module: torch.nn.Module, x: torch.Tensor, claim: str) -> None:
+    """A saved module answers the same, and a claim about it is true, in a process that never imports Norse."""
+    torch.save((module, x, module(x)[0]), path)
+    code = (
+        "import sys, torch, norse_fast as nf\n"
+        "module, x, y = torch.load(sys.argv[1], weights_only=False)\n"
+        f"assert {claim} and torch.equal(module(x)[0], y)\n"
+        "assert not [name for name in sys.modules if name.split('.')[0] == 'norse']\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(path)], check=True)

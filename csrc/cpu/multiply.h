@@ -11,13 +11,10 @@ namespace norse_fast::cpu {
 namespace {
 
 template <class T>
-struct Multiply {
-  // Compilers keep an array of accumulators in registers only if its elements are vectors already.
-  typedef T Vector __attribute__((vector_size(kVectorBytes), aligned(alignof(T)), may_alias));
-  static constexpr int64_t kWidth = kVectorBytes / sizeof(T);
-
-  static const Vector* at(const T* p) { return reinterpret_cast<const Vector*>(p); }
-  static Vector* at(T* p) { return reinterpret_cast<Vector*>(p); }
+struct Multiply : InVectors<T> {
+  using typename InVectors<T>::Vector;
+  using InVectors<T>::at;
+  using InVectors<T>::kWidth;
 
   // A tile of 6 rows and 2 vectors: its sums, a row of the panel and one factor fill the 16 registers that most
   // instruction sets have.

@@ -13,14 +13,11 @@ namespace norse_fast::cpu {
 namespace {
 
 template <class T>
-struct Vectors {
-  // Compilers keep an array of accumulators in registers only if its elements are vectors already.
-  typedef T Vector __attribute__((vector_size(kVectorBytes), aligned(alignof(T)), may_alias));
-  static constexpr int64_t kWidth = kVectorBytes / sizeof(T);
+struct Vectors : InVectors<T> {
+  using typename InVectors<T>::Vector;
+  using InVectors<T>::at;
+  using InVectors<T>::kWidth;
   static constexpr int kInPanel = static_cast<int>(kPanel<T> / kWidth);
-
-  static const Vector* at(const T* p) { return reinterpret_cast<const Vector*>(p); }
-  static Vector* at(T* p) { return reinterpret_cast<Vector*>(p); }
 
   /// A bit for each of kStride elements that is not zero.
   static constexpr int64_t kStride = 32;

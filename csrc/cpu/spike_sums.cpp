@@ -137,12 +137,10 @@ void spread(uint64_t bits, const T* grads, int64_t n, T* out) {
 }
 
 template <class T>
-struct Sums {
-  typedef T Vector __attribute__((vector_size(kVectorBytes), aligned(alignof(T)), may_alias));
+struct Sums : InVectors<T> {
+  using typename InVectors<T>::Vector;
+  using InVectors<T>::at;
   static constexpr int kEighth = static_cast<int>(kPanel<T> * sizeof(T) / 8);  // bytes of a part of a panel
-
-  static const Vector* at(const T* p) { return reinterpret_cast<const Vector*>(p); }
-  static Vector* at(T* p) { return reinterpret_cast<Vector*>(p); }
 
   /// Sums of the first eighths of a panel, in registers: vectors, and half a vector if these are longer than an eighth.
   template <int kEighths>
@@ -232,10 +230,10 @@ struct Sums {
 };
 
 template <class T>
-struct Dots : Sums<T> {
-  using Vector = typename Sums<T>::Vector;
-  using Sums<T>::at;
-  static constexpr int kWidth = kVectorBytes / sizeof(T);
+struct Dots : InVectors<T> {
+  using typename InVectors<T>::Vector;
+  using InVectors<T>::at;
+  using InVectors<T>::kWidth;
 
   /// Vectors as blocks of 2 * kStep elements: the sum of the halves of every block, first of those of a, then of b.
   template <int kStep, size_t... k>

@@ -28,7 +28,7 @@ class PaddedLines {
                          c.columns.size + 2 * c.columns.padding +
                          kWindowsTogether * std::max(c.columns.stride, c.columns.dilation)) +
                1),
-        lines_((rows - 1) * c.rows.stride + (c.rows.kernel - 1) * c.rows.dilation + 1),
+        lines_(lines_of(rows)),
         all_(images * of_image()) {}
 
   int64_t words() const { return words_; }
@@ -42,7 +42,7 @@ class PaddedLines {
   /// Those that rows [row, row + rows) of the output meet of an image.
   void take(const uint64_t* bits, int64_t image, int64_t row, int64_t rows) {
     uint64_t* to = all_.data() + image * of_image();
-    const int64_t count = (rows - 1) * c_.rows.stride + (c_.rows.kernel - 1) * c_.rows.dilation + 1;
+    const int64_t count = lines_of(rows);
     const int64_t top = row * c_.rows.stride - c_.rows.padding, size = c_.columns.size, left = c_.columns.padding;
     for (int64_t channel = 0; channel < c_.channels; ++channel, to += of_channel()) {
       std::fill_n(to, count * words_, uint64_t{0});
@@ -59,6 +59,10 @@ class PaddedLines {
   }
 
  private:
+  int64_t lines_of(int64_t rows) const {
+    return (rows - 1) * c_.rows.stride + (c_.rows.kernel - 1) * c_.rows.dilation + 1;
+  }
+
   const Convolution c_;
   const int64_t words_, lines_;
   const Scratch<uint64_t> all_;

@@ -124,16 +124,15 @@ def _run_over_time(
 ) -> Any:
     layer, state = layers[index], states[index]
     assert layer.over_time is not None
-    later = list(_later(layers, index, hidden_ends))
     if layer.stateful:
         run = functools.partial(layer.over_time, layer.module, x, state)
-        if layer.over_time is run_cell and reads_bytes(layer.module, x, later):
+        if layer.over_time is run_cell and reads_bytes(layer.module, x, _later(layers, index, hidden_ends)):
             run = functools.partial(run, kind="uint8")
     elif (layer.call is None and not is_product(layer.module)) or torch.compiler.is_compiling():
         run = functools.partial(layer.over_time, layer.module, x)
     else:
         run = functools.partial(_listen, found.setdefault(layer.name, []), layer, x)
-    result = follower.call(run, layer.called, x, state, later)
+    result = follower.call(run, layer.called, x, state, _later(layers, index, hidden_ends))
     if layer.stateful and result is not NotImplemented:
         result, states[index] = result
     return result
