@@ -12,11 +12,14 @@ std::vector<Capability> available() {
   std::vector<Capability> found;
 #ifdef NORSE_FAST_X86
   __builtin_cpu_init();
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-      __builtin_cpu_supports("avx512vl")) {
+  const bool counts_zeros = __builtin_cpu_supports("bmi");
+  if (counts_zeros && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")) {
     found.push_back(Capability::kAvx512);
   }
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) found.push_back(Capability::kAvx2);
+  if (counts_zeros && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
+    found.push_back(Capability::kAvx2);
+  }
 #endif
   found.push_back(Capability::kBaseline);
   return found;

@@ -100,11 +100,13 @@ struct Driver {
     return make_tape<Model, T>([&](int k) { return rows[k][l]; });
   }
 
-  /// One step from the states `from` to the states `to`, which may be the same rows. Writes the output in forward, and
-  /// the tape in backward.
-  template <bool kForward>
+  /// What is written of a step: its output, its tape, or what its spike functions are of.
+  enum class Keep { kOutput, kTape, kDistances };
+
+  /// One step from the states `from` to the states `to`, which may be the same rows.
+  template <Keep kKeep>
   [[gnu::noinline]] static void step_row(const BlockParams& params, int64_t n, const T* x, const Block* from, Block* to,
-                                         Block* tape, T* out, const Ahead& ahead) {
+                                         Block* kept_rows, T* out, const Ahead& ahead) {
     // exp takes two passes: in one, the chain of operations that wait for each other is longer than a processor looks
     // ahead.
     alignas(64) T reduced[2][kHasExponent<Model> ? kBlock : 1];
@@ -124,10 +126,12 @@ struct Driver {
       Tape kept = make_tape<Model, T>([&](int k) { return kHasExponent<Model> && k == 0 ? exps[l] : T(0); });
       const T output = Model::step(s, x[l], p, kept);
       store_state(s, to, l);
-      if constexpr (kForward) {
+      if constexpr (kKeep == Keep::kOutput) {
         out[l] = output;
+      } else if constexpr (kKeep == Keep::kTape) {
+        for_each_member<kTape>(kept, [&](int k, T& member) { kept_rows[k][l] = member; });
       } else {
-        for_each_member<kTape>(kept, [&](int k, T& member) { tape[k][l] = member; });
+        record_distances(p, kept, kept_rows, l);
       }
     });
   }
@@ -149,16 +153,20 @@ struct Driver {
   // What is rarer takes longer and less code: other surrogates are passes of their own, and parameters are in rows.
 
   /// What the spike functions of a step are of. It is vjp that knows.
+  NORSE_FAST_INLINE static void record_distances(const Params& p, const Tape& tape, Block* spikes, int64_t l) {
+    const auto record = [=](int k, T u, T) __attribute__((always_inline)) {
+      spikes[k][l] = u;
+      return T(0);
+    };
+    State g{};
+    Params gp{};
+    Model::vjp(State{}, T(0), p, tape, record, T(0), g, gp);
+  }
+
   [[gnu::noinline]] static void distance_rows(const BlockParams& params, int64_t n, const Block* tape, Block* spikes) {
     if constexpr (Model::kThresholds > 0) {
       for_each_lane(params, n, {}, [=](int64_t l, const Params& p) __attribute__((always_inline)) {
-        const auto record = [=](int k, T u, T) __attribute__((always_inline)) {
-          spikes[k][l] = u;
-          return T(0);
-        };
-        State g{};
-        Params gp{};
-        Model::vjp(State{}, T(0), p, load_tape(tape, l), record, T(0), g, gp);
+        record_distances(p, load_tape(tape, l), spikes, l);
       });
     }
   }
@@ -244,7 +252,7 @@ struct Driver {
       const int64_t offset = t * f.lanes + begin;
       const T* x = StoredRows::read(f.storage, f.input, t, begin, n, input_buffer);
       T* out = OutputRows::target(f, t, begin, n, output_buffer, streamed);
-      step_row<true>(params, n, x, state, state, tape, out, segment.ahead(f.storage, f.input, outputs, s));
+      step_row<Keep::kOutput>(params, n, x, state, state, tape, out, segment.ahead(f.storage, f.input, outputs, s));
       OutputRows::finish(f, output_buffer, n, t, begin, streamed);
       if (f.trace[0]) {
         for (int k = 0; k < kStates; ++k) copy_row(state[k], n, f.trace[k] + offset);
@@ -331,7 +339,7 @@ struct Driver {
       const T* x = StoredRows::read(b.storage, b.input, first + s, begin, n, work.input_buffer);
       const Ahead ahead = segment.ahead(b.storage, b.input, {}, s);
       Block* next = kWithParams && s + 1 < length ? state + kKept<kWithParams> : work.running;
-      step_row<false>(work.params, n, x, state, next, kept + s * kKept<kWithParams>, nullptr, ahead);
+      step_row<Keep::kTape>(work.params, n, x, state, next, kept + s * kKept<kWithParams>, nullptr, ahead);
       state = next;
     }
   }
@@ -355,14 +363,13 @@ struct Driver {
 
   struct ActivityWork {
     BlockParams params;
-    alignas(64) Block state[kStates], tape[kTape + 1], spikes[Model::kThresholds + 1];
-    alignas(64) Block alpha, level, input_buffer;
+    alignas(64) Block state[kStates], spikes[Model::kThresholds + 1], alpha, level, input_buffer;
   };
 
   /// Repeats all steps of one block and marks where a surrogate derivative counts.
   static void mark_block(const Backward<T>& b, const Segment& segment, ActivityWork& work) {
     const auto [first, length, begin, n, end] = segment;
-    auto& [params, state, tape, spikes, alpha, level, input_buffer] = work;
+    auto& [params, state, spikes, alpha, level, input_buffer] = work;
     params.set(b, begin, n);
     BlockRows::spread(b.alpha, false, b.dt, begin, n, alpha);
     BlockRows::fill(T(0), n, level);
@@ -371,8 +378,7 @@ struct Driver {
     for (int k = 0; k < kStates; ++k) BlockRows::load_initial(b, k, begin, n, state[k]);
     for (int64_t t = 0; t < length; ++t) {
       const T* x = StoredRows::read(b.storage, b.input, t, begin, n, input_buffer);
-      step_row<false>(params, n, x, state, state, tape, nullptr, segment.ahead(b.storage, b.input, {}, t));
-      distance_rows(params, n, tape, spikes);
+      step_row<Keep::kDistances>(params, n, x, state, state, spikes, nullptr, segment.ahead(b.storage, b.input, {}, t));
       for (int k = 0; k < Model::kThresholds; ++k) {
         BlockRows::derive(b, k, alpha, t * b.lanes + begin, n, spikes[k]);
         BlockRows::mark(spikes[k], level, k > 0, n, b.active + t * b.lanes + begin);

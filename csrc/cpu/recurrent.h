@@ -35,10 +35,10 @@ const ModelRows<T>& rows_of() {
         static_cast<Params*>(params)->set(problem, begin, n, share);
       },
       [](const void* params, int64_t n, const T* x, Rows state, T* out) {
-        Driver::template step_row<true>(kParams(params), n, x, state, state, nullptr, out, {});
+        Driver::template step_row<Driver::Keep::kOutput>(kParams(params), n, x, state, state, nullptr, out, {});
       },
       [](const void* params, int64_t n, const T* x, Rows state, Rows tape) {
-        Driver::template step_row<false>(kParams(params), n, x, state, state, tape, nullptr, {});
+        Driver::template step_row<Driver::Keep::kTape>(kParams(params), n, x, state, state, tape, nullptr, {});
       },
       [](const void* params, int64_t n, ConstRows tape, T alpha, const T* grad_out, Rows grad, T* grad_input) {
         Driver::vjp_row(kParams(params), n, tape, alpha, grad_out, grad, grad_input, {});

@@ -7,7 +7,7 @@
 #include "multiply.h"
 #include "vectors.h"
 
-#if defined(__AVX512F__)
+#if defined(__BMI__)
 #include <immintrin.h>
 #endif
 
@@ -71,6 +71,15 @@ bool scan(const Element* z, int64_t n, uint64_t* bits) {
     bits[first / kWordBits] = mark(rest, binary);
   }
   return binary;
+}
+
+/// The place of the first bit; kWordBits if there is none.
+int64_t first_bit(uint64_t word) {
+#if defined(__BMI__)
+  return static_cast<int64_t>(_tzcnt_u64(word));  // of a choice, compilers make a branch
+#else
+  return word ? __builtin_ctzll(word) : kWordBits;
+#endif
 }
 
 /// Eight elements as their bits.
@@ -182,25 +191,23 @@ struct Sums : InVectors<T> {
     }
   }
 
+  /// Adds the rows of the first bits of a word, and clears these.
+  template <int kCount, int kEighths>
+  NORSE_FAST_INLINE static void add_rows(const T* of_word, uint64_t& word, Row<kEighths>& total) {
+    for (int n = 0; n < kCount; ++n, word &= word - 1) total.add(of_word + first_bit(word) * kPanel<T>);
+  }
+
   template <int kEighths>
-  static void sum_words(const T* panel, const WordRows& bits, int64_t nothing, int64_t rows, const T* start, T* out) {
-    // So many at once, which are enough most often: a processor that cannot guess how many there are loses more time
-    // than a few too many take.
-    constexpr int kAtOnce = 4;
-    constexpr uint64_t kLast = uint64_t{1} << 63;
+  static void sum_words(const T* panel, const WordRows& bits, int64_t rows, const T* start, T* out) {
+    // Some at once: a processor that cannot guess how many there are loses more time than a few too many take.
     for (int64_t r = 0; r < rows; ++r) {
       T* const to = out + r * kPanel<T>;
       Row<kEighths> total(start ? start : to);
       for (int64_t k = 0; k < bits.count; ++k) {
+        const T* const of_word = panel + k * kWordRows * kPanel<T>;
         uint64_t word = bits.words[k * bits.room + r];
-        const int64_t first = bits.first[k];
-        while (word) {
-          for (int n = 0; n < kAtOnce; ++n, word &= word - 1) {
-            // Without a branch, which compilers make of a choice.
-            const int64_t any = -static_cast<int64_t>(word != 0), row = first + __builtin_ctzll(word | kLast);
-            total.add(panel + ((row & any) | (nothing & ~any)) * kPanel<T>);
-          }
-        }
+        if (word) add_rows<4>(of_word, word, total);
+        while (word) add_rows<2>(of_word, word, total);
       }
       total.store(to);
     }
@@ -222,10 +229,8 @@ struct Sums : InVectors<T> {
     });
   }
 
-  static void sum(const T* panel, WordRows bits, int64_t nothing, int64_t rows, int64_t columns, const T* start,
-                  T* out) {
-    with_eighths(columns,
-                 [&](auto eighths) { sum_words<decltype(eighths)::value>(panel, bits, nothing, rows, start, out); });
+  static void sum(const T* panel, WordRows bits, int64_t rows, int64_t columns, const T* start, T* out) {
+    with_eighths(columns, [&](auto eighths) { sum_words<decltype(eighths)::value>(panel, bits, rows, start, out); });
   }
 };
 

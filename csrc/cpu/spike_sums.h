@@ -20,13 +20,14 @@ struct SpikeLists {
   const uint16_t* events;
 };
 
-/// Rows of words of bits: word k of row r is words[k * room + r], and its bits are rows of a panel, from first[k] on.
+/// Rows of words of bits: word k of row r is words[k * room + r], and its bits are rows of part k of a panel.
 struct WordRows {
   const uint64_t* words;
-  int64_t room;
-  const int64_t* first;
-  int64_t count;
+  int64_t room, count;
 };
+
+/// Rows of such a part: one for each bit, and one of negative zeros, which change no sum.
+inline constexpr int64_t kWordRows = kWordBits + 1;
 
 /// Where the elements of a product lie: `count` runs, each of `length` elements, a multiple of kRun<T>; run k begins at
 /// x[of_x[k]] and at element of_row[k] of a row.
@@ -56,10 +57,8 @@ struct SpikeSums {
   void (*sum)(const T* panel, SpikeLists lists, int64_t rows, int64_t columns, const T* start, T* out,
               int64_t out_stride);
 
-  /// The same for rows of words; rows of the result are kPanel apart. Row `nothing` of the panel is negative zeros,
-  /// which change no sum.
-  void (*sum_words)(const T* panel, WordRows bits, int64_t nothing, int64_t rows, int64_t columns, const T* start,
-                    T* out);
+  /// The same for rows of words; rows of the result are kPanel apart.
+  void (*sum_words)(const T* panel, WordRows bits, int64_t rows, int64_t columns, const T* start, T* out);
 
   /// out[k] = the product of x and row events[k] of a matrix; or, to `add`, += that.
   void (*dot)(const T* x, const T* matrix, int64_t row_stride, Runs runs, const uint16_t* events, int64_t count, T* out,

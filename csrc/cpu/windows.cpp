@@ -19,16 +19,18 @@ struct Words {
   void store(uint64_t* to) const { __builtin_memcpy(to, parts, sizeof(parts)); }
 };
 
-/// The bits from any on; at least 57 of them.
-uint64_t read(const uint64_t* line, int64_t bit) {
+/// Eight bytes from the one on in which a bit lies.
+uint64_t read(const uint64_t* line, uint64_t bit) {
   uint64_t found;
   __builtin_memcpy(&found, reinterpret_cast<const unsigned char*>(line) + bit / 8, sizeof(found));
-  return found >> (bit % 8);
+  return found;
 }
 
-/// `kNear`: all windows are within what is read at once.
-template <bool kNear>
-void see(const Windows& w, const Span* spans, int64_t span_count, int64_t count, int64_t room, uint64_t* words) {
+/// `kNear`: all windows are within what is read at once; `kOne`: there is one span, as nearly always.
+template <bool kNear, bool kOne>
+void see(const Windows& windows, const Span* spans, int64_t span_count, int64_t count, int64_t room, uint64_t* words) {
+  const Windows w = windows;  // of its own, and so are the spans: what is written could be others'
+  const Span only = spans[0];
   uint64_t steps[kWindowsTogether];
   for (int64_t n = 0; n < kWindowsTogether; ++n) steps[n] = n * w.step;
   Words shifts;
@@ -38,11 +40,11 @@ void see(const Windows& w, const Span* spans, int64_t span_count, int64_t count,
     Words word;
     int full = 0;
     for (int64_t plane = 0; plane < w.planes; ++plane) {
-      for (int64_t row = 0; row < w.rows; ++row) {
-        const uint64_t* line = w.lines + plane * w.plane_stride + row * w.row_stride;
-        for (int64_t p = 0; p < span_count; ++p) {
-          const auto [offset, bits] = spans[p];
-          const uint64_t mask = (uint64_t{1} << bits) - 1;
+      const uint64_t* line = w.lines + plane * w.plane_stride;
+      for (int64_t row = 0; row < w.rows; ++row, line += w.row_stride) {
+        for (int64_t p = 0; p < (kOne ? 1 : span_count); ++p) {
+          const auto [offset, bits] = kOne ? only : spans[p];
+          const uint64_t mask = (uint64_t{1} << bits) - 1, from = first * w.step + offset;
           if (full + bits > 64) {
             word.store(to);
             to += room;
@@ -50,12 +52,15 @@ void see(const Windows& w, const Span* spans, int64_t span_count, int64_t count,
             full = 0;
           }
           if constexpr (kNear) {
-            const uint64_t seen = read(line, first * w.step + offset);
-            word.update([&](int k, Vector& part) { part |= (((Vector{} + seen) >> shifts.parts[k]) & mask) << full; });
+            const uint64_t seen = read(line, from), before = from % 8;
+            word.update([&](int k, Vector& part) {
+              part |= (((Vector{} + seen) >> (shifts.parts[k] + before)) & mask) << full;
+            });
           } else {
             uint64_t each[kWindowsTogether] = {};
             for (int64_t n = 0; n < kWindowsTogether && first + n < count; ++n) {
-              each[n] = (read(line, (first + n) * w.step + offset) & mask) << full;
+              const uint64_t bit = from + n * w.step;
+              each[n] = (read(line, bit) >> bit % 8 & mask) << full;
             }
             Words seen;
             __builtin_memcpy(seen.parts, each, sizeof(each));
@@ -74,7 +79,8 @@ void see(const Windows& w, const Span* spans, int64_t span_count, int64_t count,
 template <class Isa>
 See see_of() {
   return [](const Windows& w, const Span* spans, int64_t span_count, int64_t count, int64_t room, uint64_t* words) {
-    (most_bits(w.step) < kReadable ? see<true> : see<false>)(w, spans, span_count, count, room, words);
+    const bool near = most_bits(w.step) < kReadable, one = span_count == 1;
+    (near ? one ? see<true, true> : see<true, false> : see<false, false>)(w, spans, span_count, count, room, words);
   };
 }
 

@@ -92,12 +92,9 @@ void convolve_active(const Convolution& c, const Bits& active, const T* grads, c
     for (int64_t image = begin; image < end; ++image) {
       turn(grads + image * outputs * places, places, outputs, places, turned.data(), width);
       lists.clear(c.Plane::pixels());
-      const uint64_t* words = active.row(image);
-      for (int64_t w = 0; w < active.stride(); ++w) {
-        for (uint64_t left = words[w]; left; left &= left - 1) {
-          const int64_t bit = w * kWordBits + __builtin_ctzll(left);
-          lists.add(bit % c.Plane::pixels(), bit / c.Plane::pixels());
-        }
+      for (int64_t channel = 0; channel < c.channels; ++channel) {
+        for_each_bit(active.row(image), channel * c.Plane::pixels(), c.Plane::pixels(),
+                     [&](int64_t pixel) { lists.add(pixel, channel); });
       }
       T* const to = out + image * c.pixels();
       std::fill_n(to, c.pixels(), T(0));

@@ -20,7 +20,7 @@ class Tiles {
  public:
   Tiles(const Convolution& c, int64_t places)
       : down_(c.rows.outputs()),
-        rows_(std::clamp<int64_t>(places / c.columns.outputs(), 1, down_)),
+        rows_(share(down_, std::clamp<int64_t>(places / c.columns.outputs(), 1, down_))),
         images_(std::max<int64_t>(places / c.places(), 1)),
         per_group_((down_ + rows_ - 1) / rows_) {}
 
@@ -35,16 +35,37 @@ class Tiles {
   }
 
  private:
+  /// At most so many rows of a tile, so that all tiles have about as many.
+  static int64_t share(int64_t rows, int64_t most) {
+    const int64_t tiles = (rows + most - 1) / most;
+    return (rows + tiles - 1) / tiles;
+  }
+
   const int64_t down_, rows_, images_, per_group_;
 };
 
-/// Elements of the kernel whose weights stay in the L1 cache while they serve a tile, and places of such a tile.
-constexpr int64_t kBlock = 128, kPlaces = 256;
+/// Places of a tile that is served by weights which stay in the L1 cache meanwhile: those of as many lines as these
+/// words hold.
+constexpr int64_t kPlaces = 256, kWords = 2;
+
+/// Lines of so many elements that the words hold.
+int64_t lines_together(int64_t elements) { return std::max<int64_t>(kWords * (kWordBits / elements), 1); }
 
 /// Channels whose weights serve a tile before the next ones do.
 int64_t channels_together(const Convolution& c, bool sparse) {
-  const int64_t elements = sparse ? 4096 : kBlock;
-  return std::clamp<int64_t>(elements / (c.rows.kernel * c.columns.kernel), 1, c.channels);
+  constexpr int64_t kElements = 4096;
+  const int64_t elements = c.rows.kernel * c.columns.kernel;
+  const int64_t together = sparse ? kElements / elements : lines_together(c.columns.kernel) / c.rows.kernel;
+  return std::clamp<int64_t>(together, 1, c.channels);
+}
+
+/// Elements of a part of a panel for each of so many words.
+template <class T>
+constexpr int64_t kPart = kWordRows * kPanel<T>;
+
+template <class T>
+void fill_last_row(T* part) {
+  std::fill_n(part + kWordBits * kPanel<T>, kPanel<T>, -T(0));
 }
 
 /// out (image, output channel, place) from weights (output channel, element).
@@ -55,23 +76,31 @@ void convolve(const Convolution& c, const Bits& images, const Matrix<T>& weights
   const Matrix<T> kernels = weights.transposed();  // a row for each element
   const int64_t outputs = weights.rows, panels = kernels.panels(), width = c.columns.outputs();
   const bool sparse = is_sparse(images);
-  const int64_t together = channels_together(c, sparse), of_channel = c.rows.kernel * c.columns.kernel;
+  const int64_t together = channels_together(c, sparse);
   const Tiles tiles(c, kPlaces);
   const int64_t most = tiles.images() * tiles.rows() * width;  // places
   const bool streamed = images.rows * outputs * c.places() >= kStreamed / static_cast<int64_t>(sizeof(T));
-  const Spans spans(c.columns.kernel, c.columns.dilation, c.columns.stride);
+  // Lines of the kernel in words; the same for all blocks of channels.
+  const int64_t of_channel = c.rows.kernel, lines_of_block = together * of_channel;
+  const WordPlan plan(lines_of_block, Spans(c.columns.kernel, c.columns.dilation, c.columns.stride));
+  const int64_t parts = plan.words(lines_of_block), block_size = parts * kPart<T>;
+  const int64_t panel_size = (c.channels + together - 1) / together * block_size;
   Watch watch;
-  // With a row of negative zeros.
-  const int64_t panel_size = kernels.panel_size() + kPanel<T>;
   const Scratch<T> packed(panels * panel_size);
   parallel(watch, panels, [&](int64_t panel) {
-    T* const to = packed.data() + panel * panel_size;
-    pack_panel(products, kernels, panel, to);
-    std::fill_n(to + kernels.panel_size(), kPanel<T>, -T(0));
+    T* to = packed.data() + panel * panel_size;
+    for (int64_t channel = 0; channel < c.channels; channel += together, to += block_size) {
+      const int64_t lines = std::min(together, c.channels - channel) * of_channel;
+      plan.visit(lines, [&](int64_t word, int64_t element, int64_t count) {
+        const Matrix<T> rows = kernels.rows_from(channel * of_channel * c.columns.kernel + element, count);
+        pack_panel(products, rows, panel, to + word * kPart<T>);
+        fill_last_row(to + word * kPart<T>);
+      });
+    }
   });
   parallel_ranges(watch, tiles.count(images.rows), [&](int64_t begin, int64_t end) {
     PaddedLines lines(c, tiles.images(), tiles.rows());
-    WindowWords words(most, together * c.rows.kernel, width, spans);
+    WindowWords words(most, width, lines_of_block, plan);
     const Scratch<T> waiting(panels * most * kPanel<T>);
     for (int64_t k = begin; k < end; ++k) {
       const Tile tile = tiles.tile(k, 0, images.rows);
@@ -92,9 +121,9 @@ void convolve(const Convolution& c, const Bits& images, const Matrix<T>& weights
           const int64_t columns = kernels.columns_in(panel);
           T start[kPanel<T>] = {};
           if (bias) std::copy_n(bias + panel * kPanel<T>, columns, start);
-          sums.sum_words(packed.data() + panel * panel_size + channel * of_channel * kPanel<T>,
-                         words.all(channels * c.rows.kernel), c.elements() - channel * of_channel, tile.images * places,
-                         columns, channel == 0 ? start : nullptr, waiting.data() + panel * most * kPanel<T>);
+          sums.sum_words(packed.data() + panel * panel_size + channel / together * block_size,
+                         words.all(channels * of_channel), tile.images * places, columns,
+                         channel == 0 ? start : nullptr, waiting.data() + panel * most * kPanel<T>);
         }
       }
       for (int64_t image = 0; image < tile.images; ++image) {
@@ -109,6 +138,40 @@ void convolve(const Convolution& c, const Bits& images, const Matrix<T>& weights
   });
 }
 
+/// Transposes are fastest in squares.
+constexpr int64_t kSquare = 16;
+
+/// The gradients (image, output channel, place) of a panel of the outputs.
+template <class T>
+struct PanelGradients {
+  const T* grads;
+  int64_t outputs, columns, places, width;
+
+  /// Packs those of a tile into parts of a panel, a few channels after the others, so that long runs are read.
+  void pack(const Products<T>& products, const WordPlan& plan, const Tile& tile, T* parts) const {
+    for (int64_t channel = 0; channel < columns; channel += kSquare) {
+      plan.visit(tile.images * tile.rows, [&](int64_t word, int64_t place, int64_t count) {
+        pack_part(products, tile, channel, place, count, parts + word * kPart<T> + channel);
+      });
+    }
+  }
+
+ private:
+  void pack_part(const Products<T>& products, const Tile& tile, int64_t channel, int64_t place, int64_t count,
+                 T* to) const {
+    const int64_t of_image = tile.rows * width, left = places - tile.row * width;
+    for (int64_t done = 0; done < count;) {
+      const int64_t image = (place + done) / of_image, from = (place + done) % of_image;
+      const int64_t some = std::min(count - done, of_image - from);
+      // Up to a whole square, whose surplus nobody reads.
+      const int64_t rows = std::min({(some + kSquare - 1) / kSquare * kSquare, left - from, kWordBits - done});
+      products.turn(grads + ((tile.image + image) * outputs + channel) * places + tile.row * width + from, places,
+                    std::min(columns - channel, kSquare), rows, to + done * kPanel<T>, kPanel<T>, false);
+      done += some;
+    }
+  }
+};
+
 /// Images go into this many sums at most, which are added at the end, in order, so that threads change no result.
 constexpr int64_t kParts = 8;
 
@@ -121,18 +184,22 @@ void convolve_gradients(const Convolution& c, const Bits& images, const T* grads
   // The bias is like the weight of an element that always spikes.
   const int64_t places = c.places(), elements = c.elements(), rows = elements + 1;
   const int64_t panels = panel_count(outputs, kPanel<T>);
-  const bool sparse = is_sparse(images);
-  const Tiles tiles(c, sparse ? kPlaces : kBlock);
-  const int64_t width = c.columns.outputs(), most = tiles.images() * tiles.rows() * width;
+  const int64_t width = c.columns.outputs();
+  // Few elements read each packed row so seldom that it need not stay in the L1 cache.
+  constexpr int64_t kFew = 64;
+  const Tiles tiles(c, is_sparse(images) || elements < kFew ? kPlaces : lines_together(width) * width);
+  const int64_t lines_of_tile = tiles.images() * tiles.rows();
   const int64_t parts = std::min(kParts, (images.rows + tiles.images() - 1) / tiles.images());
-  const Spans spans(width, c.columns.stride, c.columns.dilation);
+  const WordPlan plan(lines_of_tile, Spans(width, c.columns.stride, c.columns.dilation));
   Watch watch;
   const Scratch<T> totals(parts * panels * rows * kPanel<T>);
   parallel_ranges(watch, parts, [&](int64_t begin, int64_t end) {
     PaddedLines lines(c, tiles.images(), tiles.rows());
-    WindowWords words(rows, tiles.images() * tiles.rows(), c.columns.kernel, spans);
-    const Scratch<T> packed((most + 1) * kPanel<T>);
-    std::fill_n(packed.data() + most * kPanel<T>, kPanel<T>, -T(0));
+    WindowWords words(rows, c.columns.kernel, lines_of_tile, plan);
+    const int64_t all = plan.words(lines_of_tile);
+    const Scratch<T> packed(all * kPart<T>);
+    std::fill_n(packed.data(), all * kPart<T>, T(0));
+    plan.visit(lines_of_tile, [&](int64_t word, int64_t, int64_t) { fill_last_row(packed.data() + word * kPart<T>); });
     const T zeros[kPanel<T>] = {};
     for (int64_t part = begin; part < end; ++part) {
       const int64_t first = images.rows * part / parts, last = images.rows * (part + 1) / parts;
@@ -148,15 +215,14 @@ void convolve_gradients(const Convolution& c, const Bits& images, const T* grads
                        c.rows.stride * lines.words(), c.columns.dilation});
           }
         }
-        words.add_full(tile.images * tile.rows);
+        const int64_t seen = tile.images * tile.rows;
+        words.add_full(seen);
         for (int64_t panel = 0; panel < panels; ++panel) {
-          const int64_t columns = std::min(outputs - panel * kPanel<T>, kPanel<T>), count = tile.rows * width;
-          for (int64_t image = 0; image < tile.images; ++image) {
-            const T* g = grads + ((tile.image + image) * outputs + panel * kPanel<T>)*places + tile.row * width;
-            products.pack(g, 1, places, count, columns, packed.data() + image * count * kPanel<T>);
-          }
-          sums.sum_words(packed.data(), words.all(tile.images * tile.rows), most, rows, columns,
-                         k == 0 ? zeros : nullptr, totals.data() + (part * panels + panel) * rows * kPanel<T>);
+          const int64_t columns = std::min(outputs - panel * kPanel<T>, kPanel<T>);
+          PanelGradients<T>{grads + panel * kPanel<T> * places, outputs, columns, places, width}.pack(
+              products, plan, tile, packed.data());
+          sums.sum_words(packed.data(), words.all(seen), rows, columns, k == 0 ? zeros : nullptr,
+                         totals.data() + (part * panels + panel) * rows * kPanel<T>);
         }
       }
     }

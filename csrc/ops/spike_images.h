@@ -45,6 +45,15 @@ NORSE_FAST_INLINE void write_bits(uint64_t* words, int64_t first, int64_t count,
   words[word + next] |= bits >> 1 >> (kWordBits - 1 - shift);
 }
 
+/// Calls f with the places, from 0, of those that are set among so many bits.
+template <class F>
+void for_each_bit(const uint64_t* words, int64_t first, int64_t count, F f) {
+  for (int64_t k = 0; k < count; k += kWordBits) {
+    uint64_t left = read_bits(words, first + k, std::min(count - k, kWordBits));
+    for (; left; left &= left - 1) f(k + __builtin_ctzll(left));
+  }
+}
+
 inline Axis axis_of(const char* name, int64_t size, int64_t kernel, int64_t stride, int64_t padding, int64_t dilation) {
   constexpr int64_t kMost = 1 << 15;
   const Axis axis{size, kernel, stride, padding, dilation};

@@ -1,6 +1,8 @@
 // Max pooling of spikes, on the CPU: whether there is one in a window. The gradient goes to the first that is there,
 // or, as in PyTorch, to the first element where there is none.
 
+#include <atomic>
+
 #include "spike_images.h"
 
 namespace norse_fast::cpu {
@@ -174,6 +176,24 @@ void visit_halves(const Plane& pool, const uint64_t* bits, int64_t image, F f) {
   }
 }
 
+/// Whether the gradients of a channel of an image go to elements that are active, as bits from a place on.
+void mark_channel(const Plane& pool, const uint64_t* bits, const uint64_t* active, int64_t first, uint64_t* out,
+                  int64_t place) {
+  if (is_halving(pool)) {
+    const int64_t size = pool.columns.size, width = pool.columns.outputs();
+    visit_halves(pool, bits, first, [&](int64_t row, Sources from, int64_t pixel) {
+      const uint64_t marked = (from.upper & read_bits(active, first + pixel, 2 * width)) |
+                              (from.lower & read_bits(active, first + pixel + size, 2 * width));
+      write_bits(out, place + row * width, width, every_second(marked | marked >> 1));
+    });
+  } else {
+    visit_sources(pool, bits, first, [&](int64_t pixel) {
+      out[place / kWordBits] |= uint64_t{is_set(active, first + pixel)} << (place % kWordBits);
+      ++place;
+    });
+  }
+}
+
 template <class T>
 void spread_gradient(const Plane& pool, const uint64_t* bits, int64_t first, const T* grads, T* out) {
   if (is_halving(pool)) {
@@ -213,8 +233,9 @@ Tensor spike_max_pool2d(const Tensor& bits, int64_t channels, const Sizes& size,
                         const Sizes& kernel, const Sizes& stride, const Sizes& padding, const Sizes& dilation) {
   const Plane pool = pool_of("spike_max_pool2d", channels, size, kernel, stride, padding, dilation);
   const Bits images = bits_of("spike_max_pool2d", bits, channels * pool.pixels());
-  const bool bytes = like.is_cpu() && like.scalar_type() == ScalarType::Byte;
-  if (!bytes) check_float("spike_max_pool2d", "like", like, like.dim());
+  const bool bytes = like.scalar_type() == ScalarType::Byte;
+  require(like.is_cpu() && (bytes || (is_floating(like.scalar_type()) && !is_half(like.scalar_type()))),
+          "spike_max_pool2d: like is not one of float32, float64 or uint8 on the CPU");
   const Tensor out = Allocator{locate(like), kernel_table().memory}(
       {images.rows, channels, pool.rows.outputs(), pool.columns.outputs()}, like.scalar_type());
   if (bytes) {
@@ -252,36 +273,34 @@ Tensor spike_max_pool2d_backward(const Tensor& bits, int64_t channels, const Siz
   return out;
 }
 
-/// Whether the gradient of each output goes to an element of the input that is active, from the bits of both, as bytes.
-Tensor spike_max_pool2d_active(const Tensor& bits, const Tensor& active, int64_t channels, const Sizes& size,
-                               const Sizes& kernel, const Sizes& stride, const Sizes& padding, const Sizes& dilation) {
+/// Whether the gradient of each output goes to an element of the input that is active, from the bits of both, as
+/// spike_bits returns it.
+std::tuple<Tensor, Tensor> spike_max_pool2d_active(const Tensor& bits, const Tensor& active, int64_t channels,
+                                                   const Sizes& size, const Sizes& kernel, const Sizes& stride,
+                                                   const Sizes& padding, const Sizes& dilation) {
   const char* const name = "spike_max_pool2d_active";
   const Plane pool = pool_of(name, channels, size, kernel, stride, padding, dilation);
   const Bits images = bits_of(name, bits, channels * pool.pixels()), wanted = bits_of(name, active, images.columns);
   require(images.rows == wanted.rows, name, ": not as many images are active as there are");
-  const Tensor out = empty({images.rows, channels * pool.places()}, ScalarType::Byte, locate(bits));
+  const int64_t words = words_for(channels * pool.places());
+  const Tensor out = empty({images.rows, words}, ScalarType::Long, locate(bits));
+  const Tensor count = empty({}, ScalarType::Long, locate(bits));
+  std::atomic<int64_t> ones{0};
   Watch watch;
-  const auto values = spike_sums<float>().values_bytes;
-  parallel_ranges(watch, images.rows * channels, [&](int64_t begin, int64_t end) {
-    const Scratch<uint64_t> marks(words_for(pool.places()));
-    for (int64_t k = begin; k < end; ++k) {
-      uint8_t* to = static_cast<uint8_t*>(out.data_ptr()) + k * pool.places();
-      const uint64_t *spikes = images.row(k / channels), *active = wanted.row(k / channels);
-      const int64_t first = k % channels * pool.pixels(), size = pool.columns.size, width = pool.columns.outputs();
-      if (is_halving(pool)) {
-        std::fill_n(marks.data(), words_for(pool.places()), uint64_t{0});
-        visit_halves(pool, spikes, first, [&](int64_t row, Sources from, int64_t pixel) {
-          const uint64_t marked = (from.upper & read_bits(active, first + pixel, 2 * width)) |
-                                  (from.lower & read_bits(active, first + pixel + size, 2 * width));
-          write_bits(marks.data(), row * width, width, every_second(marked | marked >> 1));
-        });
-        values(marks.data(), pool.places(), to);
-      } else {
-        visit_sources(pool, spikes, first, [&](int64_t pixel) { *to++ = is_set(active, first + pixel); });
+  parallel_ranges(watch, images.rows, [&](int64_t begin, int64_t end) {
+    int64_t found = 0;
+    for (int64_t image = begin; image < end; ++image) {
+      uint64_t* const to = static_cast<uint64_t*>(out.data_ptr()) + image * words;
+      std::fill_n(to, words, uint64_t{0});
+      for (int64_t channel = 0; channel < channels; ++channel) {
+        mark_channel(pool, images.row(image), wanted.row(image), channel * pool.pixels(), to, channel * pool.places());
       }
+      for (int64_t w = 0; w < words; ++w) found += __builtin_popcountll(to[w]);
     }
+    ones += found;
   });
-  return out;
+  *static_cast<int64_t*>(count.data_ptr()) = ones;
+  return {out, count};
 }
 
 }  // namespace
@@ -296,7 +315,7 @@ STABLE_TORCH_LIBRARY_FRAGMENT(norse_fast, m) {
       "padding, int[] dilation) -> Tensor");
   m.def(
       "spike_max_pool2d_active(Tensor bits, Tensor active, int channels, int[] size, int[] kernel, int[] stride, int[] "
-      "padding, int[] dilation) -> Tensor");
+      "padding, int[] dilation) -> (Tensor, Tensor)");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(norse_fast, CPU, m) {

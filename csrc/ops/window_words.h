@@ -87,48 +87,14 @@ class Spans {
   std::vector<Span> all_;
 };
 
-/// What windows see, as words.
-class WindowWords {
+/// How the elements of lines lie in words: the spans of as many lines as fit, whole.
+class WordPlan {
  public:
-  /// For `count` windows over so many lines, `together` of which are looked through at once.
-  WindowWords(int64_t count, int64_t lines, int64_t together, const Spans& spans)
-      : spans_(spans.all()),
-        of_line_(spans.elements()),
-        together_(together),
-        room_(count + kWindowsTogether),
-        see_(see()),
-        words_(plan(lines) * room_) {}
-
-  void clear() { count_ = 0; }
-
-  /// What the next windows see.
-  void add(const Windows& w) {
-    see_(w, spans_.data(), static_cast<int64_t>(spans_.size()), together_, room_, words_.data() + count_);
-    count_ += together_;
-  }
-
-  /// A window for which there is a spike in every place of so many lines.
-  void add_full(int64_t lines) {
-    const WordRows rows = all(lines);
-    for (int64_t k = 0; k < rows.count; ++k) {
-      const int64_t end = k + 1 < rows.count ? first_[k + 1] : lines * of_line_;
-      words_[k * room_ + count_] = ~uint64_t{0} >> (kWordBits - (end - first_[k]));
-    }
-    ++count_;
-  }
-
-  /// Those of so many lines.
-  WordRows all(int64_t lines) const {
-    const auto end = std::lower_bound(lines_before_.begin(), lines_before_.end(), lines);
-    return {words_.data(), room_, first_.data(), end - lines_before_.begin()};
-  }
-
- private:
-  /// Finds where the words begin, and returns how many there are.
-  int64_t plan(int64_t lines) {
-    int64_t element = 0, bits = kWordBits;
+  WordPlan(int64_t lines, const Spans& spans) : spans_(spans) {
+    int64_t element = 0;
+    int bits = kWordBits;
     for (int64_t line = 0; line < lines; ++line) {
-      for (const Span& span : spans_) {
+      for (const Span& span : spans.all()) {
         if (bits + span.bits > kWordBits) {
           first_.push_back(element);
           lines_before_.push_back(line);
@@ -138,13 +104,63 @@ class WindowWords {
         element += span.bits;
       }
     }
-    return static_cast<int64_t>(first_.size());
   }
 
-  const std::vector<Span> spans_;
-  const int64_t of_line_, together_, room_;
-  const See see_;
+  const std::vector<Span>& spans() const { return spans_.all(); }
+
+  /// Words of the first so many lines.
+  int64_t words(int64_t lines) const {
+    return std::lower_bound(lines_before_.begin(), lines_before_.end(), lines) - lines_before_.begin();
+  }
+
+  /// Calls f(word, its first element, how many it has) for them.
+  template <class F>
+  void visit(int64_t lines, F f) const {
+    const int64_t count = words(lines);
+    for (int64_t k = 0; k < count; ++k) {
+      f(k, first_[k], (k + 1 < count ? first_[k + 1] : lines * spans_.elements()) - first_[k]);
+    }
+  }
+
+ private:
+  const Spans spans_;
   std::vector<int64_t> first_, lines_before_;  // the element with which a word begins, and the lines before its own
+};
+
+/// What windows see, as words.
+class WindowWords {
+ public:
+  /// For `count` windows, `together` of which are looked through at once, over so many lines.
+  WindowWords(int64_t count, int64_t together, int64_t lines, const WordPlan& plan)
+      : plan_(plan),
+        together_(together),
+        room_(count + kWindowsTogether),
+        see_(see()),
+        words_(plan.words(lines) * room_) {}
+
+  void clear() { count_ = 0; }
+
+  /// What the next windows see.
+  void add(const Windows& w) {
+    see_(w, plan_.spans().data(), static_cast<int64_t>(plan_.spans().size()), together_, room_, words_.data() + count_);
+    count_ += together_;
+  }
+
+  /// A window for which there is a spike in every place of so many lines.
+  void add_full(int64_t lines) {
+    plan_.visit(lines, [&](int64_t word, int64_t, int64_t elements) {
+      words_[word * room_ + count_] = ~uint64_t{0} >> (kWordBits - elements);
+    });
+    ++count_;
+  }
+
+  /// Those of so many lines.
+  WordRows all(int64_t lines) const { return {words_.data(), room_, plan_.words(lines)}; }
+
+ private:
+  const WordPlan& plan_;
+  const int64_t together_, room_;
+  const See see_;
   const Scratch<uint64_t> words_;
   int64_t count_ = 0;
 };

@@ -180,10 +180,10 @@ def register_shared_fakes() -> None:
 
     def spike_max_pool2d_active(
         bits: torch.Tensor, active: torch.Tensor, channels: Any, size: Any, *how: Any
-    ) -> torch.Tensor:
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         _check_devices(bits, active)
         out = [(n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in zip(size, *how)]
-        return bits.new_empty(bits.shape[0], channels * out[0] * out[1], dtype=torch.uint8)
+        return bits.new_empty(bits.shape[0], (channels * out[0] * out[1] + 63) // 64), bits.new_empty(())
 
     def active_linear(active: torch.Tensor, columns: Any, grads: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         _check_devices(active, grads, weight)

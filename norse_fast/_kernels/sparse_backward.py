@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextvars
 import functools
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -49,19 +50,37 @@ class Active:
     """
 
     def __init__(self, where: torch.Tensor) -> None:
-        self.where = where
         self.share: float | None = None
+        self._bytes = where
+        #: Of images that were pooled: the shape of the matrix, its bits and how many are set.
+        self.pooled: tuple[tuple[int, int], torch.Tensor, torch.Tensor] | None = None
 
     def bits(self, rows: int, columns: int) -> torch.Tensor | None:
-        """As bits, for a matrix of spikes; None where too many are active."""
-        bits, count = torch.ops.norse_fast.spike_bits(self.where.view(rows, columns), 1.0)
+        """As bits, for a matrix of spikes; None where too many are active, or it is not a row for each image."""
+        if self.pooled is not None and self.pooled[0] != (rows, columns):
+            return None
+        bits, count = self._marks(rows, columns)
         self.share = int(count) / max(rows * columns, 1)
         return bits if self.share <= MOST_ACTIVE else None
 
-    def pool(self, bits: torch.Tensor, shape: Sequence[int], how: Sequence[list[int]]) -> None:
-        """Go on to where the gradient of a maximum pool of images is needed, whose spikes are given as bits."""
-        active, _ = torch.ops.norse_fast.spike_bits(self.where.view(shape[0], -1), 1.0)
-        self.where = torch.ops.norse_fast.spike_max_pool2d_active(bits, active, shape[1], shape[2:], *how)
+    def pool(self, bits: torch.Tensor, shape: Sequence[int], how: Sequence[list[int]], pooled: Sequence[int]) -> None:
+        """Go on to where the gradient of a maximum pool of images is needed, whose spikes are given as bits.
+
+        Args:
+            bits: of the images.
+            shape: of the images.
+            how: sizes and steps of the windows.
+            pooled: the shape of the result.
+        """
+        active, _ = self._marks(shape[0], math.prod(shape[1:]))
+        marks = torch.ops.norse_fast.spike_max_pool2d_active(bits, active, shape[1], shape[2:], *how)
+        self.pooled = (pooled[0], math.prod(pooled[1:])), *marks
+
+    def _marks(self, rows: int, columns: int) -> Sequence[torch.Tensor]:
+        if self.pooled is not None:
+            return self.pooled[1:]
+        marks: Sequence[torch.Tensor] = torch.ops.norse_fast.spike_bits(self._bytes.view(rows, columns), 1.0)
+        return marks
 
 
 @functools.lru_cache(maxsize=128)

@@ -233,9 +233,9 @@ def spike_max_pool2d(
         if fits and _is_summable(x.shape, (1, x.shape[1], *how[0]), *how[1:]):
             spikes = _as_bits(x.reshape(x.shape[0], -1), 1.0)
     if spikes is not None:
-        if (active := needed.get()) is not None:
-            active.pool(spikes[0], x.shape, how)
         pooled: torch.Tensor = SumMaxPool2d.apply(link(x), x.new_empty(0), list(x.shape), how, spikes[0])
+        if (active := needed.get()) is not None:
+            active.pool(spikes[0], x.shape, how, pooled.shape)
         return pooled
     return torch.nn.functional.max_pool2d(x, kernel_size, stride, padding, dilation)
 

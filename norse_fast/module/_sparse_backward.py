@@ -120,7 +120,7 @@ class Follower:
 
     def _pass_on(self, active: Active, run: Callable[[], Any], called: Called) -> Any:
         module, kind = called
-        where = active.where
+        pooled = active.pooled
         token = needed.set(active)
         try:
             result = run()
@@ -129,7 +129,7 @@ class Follower:
         if kind in PRODUCTS:
             if active.share is not None:
                 _DECIDED[module] = decision(active.share)
-        elif kind is not SpikeMaxPool2d or active.where is not where:
+        elif kind is not SpikeMaxPool2d or active.pooled is not pooled:
             self._active = active
         return result
 
