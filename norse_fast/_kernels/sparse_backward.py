@@ -18,11 +18,14 @@ import torch
 from ..functional._surrogate import Method
 from ..functional.threshold import ALIASES, SURROGATES, threshold
 from .neuron import Neuron
+from .spike_products import is_for_pytorch
 
-__all__ = ["Active", "decision", "find_active", "needed", "reason_against", "share_threshold"]
+__all__ = ["Active", "decision", "find_active", "most_active", "needed", "reason_against", "share_threshold"]
 
 #: The share of active neurons up to which gradients are computed at them alone; with more, a dense product is as fast.
 MOST_ACTIVE = 0.25
+#: The same before a convolution whose dense gradient is this package's, and nearly as fast as to ask where it is needed.
+MOST_ACTIVE_OF_IMAGES = 0.1
 #: How much of the integral of a surrogate derivative a threshold may drop.
 MOST_LOST = 0.15
 #: Surrogates whose derivative is zero far from the threshold.
@@ -37,9 +40,15 @@ share_threshold = contextvars.ContextVar("sparse_backward", default=0.0)
 needed: contextvars.ContextVar[Active | None] = contextvars.ContextVar("needed", default=None)
 
 
-def decision(share: float) -> str:
+def most_active(weight: torch.Tensor) -> float:
+    """The share of active neurons up to which it pays to ask where the gradient of a product's input is needed."""
+    fast = weight.dim() == 4 and not is_for_pytorch(weight.shape[1])
+    return MOST_ACTIVE_OF_IMAGES if fast else MOST_ACTIVE
+
+
+def decision(share: float, most: float = MOST_ACTIVE) -> str:
     """Where the gradient is computed if such a share of the neurons is active, in a few words."""
-    return f"where {share:.1%} are active" if share <= MOST_ACTIVE else f"everywhere: {share:.0%} are active"
+    return f"where {share:.1%} are active" if share <= most else f"everywhere: {share:.0%} are active"
 
 
 class Active:
@@ -113,7 +122,9 @@ def reason_against(method: Method, alpha: Any, share: float) -> str | None:
     return None
 
 
-def find_active(neuron: Neuron, x: torch.Tensor, state: Any, p: Any, dt: float) -> tuple[Active | None, float | None]:
+def find_active(
+    neuron: Neuron, x: torch.Tensor, state: Any, p: Any, dt: float, most: float
+) -> tuple[Active | None, float | None]:
     """Where the gradient of the spikes of a sequence is needed, and else the share of active neurons of a sample.
 
     Args:
@@ -122,6 +133,7 @@ def find_active(neuron: Neuron, x: torch.Tensor, state: Any, p: Any, dt: float) 
         state: its state before the first step.
         p: its parameters.
         dt: the length of a step in seconds.
+        most: the share of active neurons of a sample up to which all are asked.
     """
     with torch.no_grad():
         surrogate, example, values, params, alpha = neuron.prepare(x[0], state, p, dt)
@@ -138,6 +150,6 @@ def find_active(neuron: Neuron, x: torch.Tensor, state: Any, p: Any, dt: float) 
 
         if x.shape[1] >= _PARTS:
             part = float(mark(x.shape[1] // _PARTS).float().mean())
-            if part > MOST_ACTIVE:
+            if part > most:
                 return None, part
         return Active(mark(None)), None

@@ -11,10 +11,15 @@ from torch.nn.grad import conv2d_input, conv2d_weight
 
 from .autograd import wants_more
 
-__all__ = ["SumConv2d", "SumLinear", "SumMaxPool2d", "link"]
+__all__ = ["SumConv2d", "SumLinear", "SumMaxPool2d", "is_for_pytorch", "link"]
 
 # PyTorch's gradient of images is for so many channels, or a multiple; it computes what is missing as well.
 _CHANNELS_TOGETHER = 16
+
+
+def is_for_pytorch(channels: int) -> bool:
+    """Whether PyTorch computes the gradient of images of so many channels."""
+    return channels % _CHANNELS_TOGETHER == 0
 
 
 def link(x: torch.Tensor) -> torch.Tensor | None:
@@ -110,7 +115,7 @@ class SumConv2d(torch.autograd.Function):
         grad_x = grad_weight = grad_bias = None
         if want_x and active is not None and not more:
             grad_x = torch.ops.norse_fast.active_conv2d(active, ctx.shape[2:], gradient, weight, *ctx.how)
-        elif want_x and (more or ctx.shape[1] % _CHANNELS_TOGETHER == 0):
+        elif want_x and (more or is_for_pytorch(ctx.shape[1])):
             grad_x = conv2d_input(ctx.shape, weight, gradient, *ctx.how)
         elif want_x:
             grad_x = torch.ops.norse_fast.conv2d_input(ctx.shape[2:], weight, gradient, *ctx.how)

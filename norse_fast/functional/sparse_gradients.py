@@ -33,9 +33,9 @@ def sparse_backward(threshold: float) -> Iterator[None]:
     compact support stay exact.
 
     A threshold is refused that would drop more than 15 % of the derivative's integral over membrane potentials from -1 to 1
-    around that of a spike, and so is one that leaves more than 25 % of neurons active, where it would not pay. The gradient
-    is then computed everywhere, and :meth:`norse_fast.Lift.explain` tells why. :doc:`/sparse_backward` has the error against
-    the threshold.
+    around that of a spike, and so is one that leaves more than 25 % of neurons active (10 % before some convolutions), where
+    it would not pay. The gradient is then computed everywhere, and :meth:`norse_fast.Lift.explain` tells why.
+    :doc:`/sparse_backward` has the error against the threshold.
 
     Args:
         threshold: share of the largest derivative, above 0 and at most 0.1; 0.001 for ``super`` with ``alpha=100``.

@@ -14,7 +14,15 @@ import torch
 from torch import nn
 
 from .._kernels.neuron import SEQUENCES, Neuron, descend
-from .._kernels.sparse_backward import Active, decision, find_active, needed, reason_against, share_threshold
+from .._kernels.sparse_backward import (
+    Active,
+    decision,
+    find_active,
+    most_active,
+    needed,
+    reason_against,
+    share_threshold,
+)
 from ..functional.spike_products import LEAST_WEIGHTS, may_sum
 from ._hooks import is_replaced, is_watched, starts_as_usual
 from .snn import SNN, SNNCell, find_fused
@@ -143,8 +151,9 @@ class Follower:
             with torch.no_grad():
                 if state is None:
                     state = module.state_fallback(x if isinstance(module, SNN) else x[0])
-                self._active, share = find_active(neuron, x, state, module.p, float(module.dt))
+                most = most_active(product.weight)
+                self._active, share = find_active(neuron, x, state, module.p, float(module.dt), most)
             if share is not None:
-                _DECIDED[product] = decision(share)
+                _DECIDED[product] = decision(share, most)
         else:
             _DECIDED[product] = f"everywhere: {why}"
