@@ -1,0 +1,266 @@
+"""Which modules Lift calls once for all time steps, and that this is right."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import norse_fast as nf
+from norse_fast.module._layers import RULES, plan
+
+from .lifted import (
+    WIDTH,
+    RandomStart,
+    Tuned,
+    Wiretap,
+    assert_same,
+    decisions,
+    foreign_cell,
+    lift,
+    loop,
+    parametrized,
+)
+
+# Arguments and the size of one sample, for every module without state that has a rule.
+STATELESS: dict[str, tuple[tuple[Any, ...], dict[str, Any], tuple[int, ...]]] = {
+    "Linear": ((4, 3), {}, (4,)),
+    "SpikeLinear": ((4, 3), {}, (4,)),
+    "SpikeConv2d": ((2, 3, 2), {}, (2, 4, 4)),
+    "SpikeMaxPool2d": ((2,), {}, (2, 4, 4)),
+    "SpikeAvgPool2d": ((2,), {}, (2, 4, 4)),
+    "LayerNorm": ((4,), {}, (4,)),
+    "RMSNorm": ((4,), {}, (4,)),
+    "PixelShuffle": ((2,), {}, (4, 3, 3)),
+    "PixelUnshuffle": ((2,), {}, (1, 4, 4)),
+    "Softmax2d": ((), {}, (3, 4, 4)),
+    "Threshold": ((0.1, 2.0), {}, (4,)),
+    **{
+        f"{pad}Pad{n}d": ((1, *value), {}, (2, *(3,) * n))
+        for n in (1, 2, 3)
+        for pad, value in (
+            ("Constant", (1.5,)),
+            ("Zero", ()),
+            ("Reflection", ()),
+            ("Replication", ()),
+            ("Circular", ()),
+        )
+    },
+    **{name: ((-1,), {}, (3, 4)) for name in ("Softmax", "LogSoftmax", "Softmin", "GLU")},
+    "Dropout": ((), {}, (4,)),
+    "AlphaDropout": ((), {}, (4,)),
+    "FeatureAlphaDropout": ((), {}, (2, 4)),
+    "RReLU": ((), {}, (4,)),
+    "PReLU": ((3,), {}, (3, 4)),
+    "Flatten": ((), {}, (2, 3)),
+    "Unflatten": ((1, (2, 2)), {}, (4, 3)),
+    "GroupNorm": ((2, 4), {}, (4, 3)),
+    "LocalResponseNorm": ((2,), {}, (4, 3)),
+    "ChannelShuffle": ((2,), {}, (4, 3, 3)),
+    "Upsample": ((), {"scale_factor": 2, "mode": "bilinear"}, (2, 3, 3)),
+    "UpsamplingNearest2d": ((), {"scale_factor": 2}, (2, 3, 3)),
+    "UpsamplingBilinear2d": ((), {"scale_factor": 2}, (2, 3, 3)),
+    **{f"BatchNorm{n}d": ((2,), {}, (2, *(3,) * n)) for n in (1, 2, 3)},
+    **{f"InstanceNorm{n}d": ((2,), {"affine": True}, (2, *(3,) * n)) for n in (1, 2, 3)},
+    **{f"Dropout{n}d": ((), {}, (2, *(3,) * n)) for n in (1, 2, 3)},
+    **{f"{conv}{n}d": ((2, 3, 2), {}, (2, *(4,) * n)) for n in (1, 2, 3) for conv in ("Conv", "ConvTranspose")},
+    **{
+        f"{pool}Pool{n}d": ((2,), {}, (2, *(4,) * n))
+        for n in (1, 2, 3)
+        for pool in ("Max", "Avg", "AdaptiveMax", "AdaptiveAvg")
+    },
+    **{f"LPPool{n}d": ((2, 2), {}, (2, *(4,) * n)) for n in (1, 2, 3)},
+}
+ELEMENTWISE = {kind.__name__ for kind in RULES if kind.__module__ == "torch.nn.modules.activation"} - set(STATELESS)
+NEED_A_BATCH = {
+    "BatchNorm1d",
+    "BatchNorm2d",
+    "BatchNorm3d",
+    "GroupNorm",
+    "LocalResponseNorm",
+    "ChannelShuffle",
+    "PReLU",
+}
+NEED_A_BATCH |= {"Upsample", "UpsamplingNearest2d", "UpsamplingBilinear2d"}
+OTHERS = {"Embedding", "RNN", "LSTM", "GRU", "Identity"}
+
+
+def test_every_rule_has_a_case():
+    assert {kind.__name__ for kind in RULES if kind.__module__.split(".")[0] in ("torch", "norse_fast")} == (
+        STATELESS.keys() | ELEMENTWISE | OTHERS
+    )
+    assert len(ELEMENTWISE) > 15
+
+
+# Dropout2d warns without a batch.
+UNBATCHED = (STATELESS.keys() | ELEMENTWISE) - NEED_A_BATCH - {"Dropout2d"}
+CASES = [(name, (3,)) for name in sorted(STATELESS.keys() | ELEMENTWISE)] + [(name, ()) for name in sorted(UNBATCHED)]
+
+
+@pytest.mark.parametrize(("name", "batch"), CASES, ids=lambda value: value if isinstance(value, str) else len(value))
+def test_stateless_modules(name: str, batch: tuple[int, ...]):
+    arguments, options, sample = STATELESS.get(name, ((), {}, (4,)))
+    if name == "Flatten" and not batch:
+        arguments = (0,)
+    if name == "Unflatten" and not batch:
+        arguments = (0, (2, 2))
+    module = getattr(nf if name.startswith("Spike") else nn, name)(*arguments, **options).double().eval()
+    assert decisions(module) == {"": True}
+    assert_same(module, torch.randn(4, *batch, *sample, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("name", sorted(NEED_A_BATCH))
+def test_modules_that_need_a_batch_say_so_without(name: str):
+    """Or do what they do with a first dimension that is not a batch."""
+    arguments, options, sample = STATELESS[name]
+    module, x = getattr(nn, name)(*arguments, **options).eval(), torch.randn(4, *sample)
+    outcomes = []
+    for run in (loop, lift):
+        try:
+            outcomes.append(run(module, x)[0])
+        except (RuntimeError, ValueError, NotImplementedError) as error:
+            outcomes.append(error)
+    expected, actual = outcomes
+    if isinstance(expected, torch.Tensor):
+        assert torch.equal(actual, expected)
+    else:
+        assert type(actual) is type(expected)
+
+
+def test_embedding():
+    x = torch.randint(0, 5, (4, 3))
+    for options, fused in (({}, True), ({"max_norm": 0.5}, False), ({"scale_grad_by_freq": True}, False)):
+        module = nn.Embedding(5, 2, **options)
+        other = copy.deepcopy(module)
+        assert decisions(module) == {"": fused}
+        output, expected = nf.Lift(module)(x), torch.stack([other(frame) for frame in x])
+        assert torch.equal(output, expected)
+        assert torch.equal(module.weight, other.weight)
+        output.sum().backward()
+        expected.sum().backward()
+        torch.testing.assert_close(module.weight.grad, other.weight.grad)
+
+
+@pytest.mark.parametrize(
+    ("module", "why"),
+    [
+        (nn.BatchNorm1d(4), "takes the statistics of each step's batch"),
+        (nn.BatchNorm1d(4, track_running_stats=False).eval(), "takes the statistics of each step's batch"),
+        (nn.InstanceNorm1d(4, track_running_stats=True), "updates its running statistics at each step"),
+        (nn.Dropout(), "random in training"),
+        (nn.RReLU(), "random in training"),
+        (nn.MaxPool1d(2, return_indices=True), "returns indices too"),
+        (nn.Softmax(dim=1), "its dim may be the batch; negative ones are not"),
+        (nn.LSTM(4, 4), "takes a sequence at each step"),
+        (nn.Bilinear(4, 4, 4), "not known; see norse_fast.register_stateless"),
+        (parametrized(), "a parametrization computes its weights at each step"),
+        (foreign_cell(), "its step function is not one of norse_fast"),
+        (Wiretap(), "not known; see norse_fast.register_stateless"),
+        (nf.LIF(record_states=True), "records its states"),
+        (nf.LIF(output="sum"), "returns one output for each sequence"),
+        (nf.LIFMCRecurrentCell(4, 4), "has no form for all time steps"),
+        (nf.RecurrentSequential(nn.Linear(4, 4)), "not known; see norse_fast.register_stateless"),
+        (nf.Lift(nf.LIFCell()), "takes a sequence at each step"),
+        (nn.Sequential(nf.LIFCell()), "not known; see norse_fast.register_stateless"),
+        (nn.Dropout(p=0.0), None),
+        (nn.InstanceNorm1d(4), None),
+        (Tuned(), None),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else "",
+)
+def test_why_a_module_is_stepped(module: nn.Module, why: str | None):
+    (layer,) = plan(module)
+    assert (layer.over_time is None) == (why is not None)
+    assert why in (None, layer.why)
+
+
+def test_modules_that_are_watched_or_replaced_are_stepped():
+    for register in ("forward_hook", "forward_pre_hook", "full_backward_hook", "full_backward_pre_hook"):
+        module = nn.Linear(WIDTH, WIDTH)
+        handle = getattr(module, f"register_{register}")(lambda *arguments: None)
+        assert plan(module)[0].why == "hooks watch each step"
+        handle.remove()
+        assert decisions(module) == {"": True}
+        handle = getattr(nn.modules.module, f"register_module_{register}")(lambda *arguments: None)
+        network = nf.SequentialState(nf.LIFCell(), nf.LICell())
+        assert decisions(network) == {"": False}
+        with torch.no_grad():
+            _, state = nf.Lift(network)(torch.randn(3, WIDTH))
+            _, state = nf.Lift(network)(torch.randn(3, WIDTH), state)
+        assert [type(entry) for entry in state] == [nf.LIFFeedForwardState, nf.LIState]
+        handle.remove()
+    module.forward = lambda x: x + 1
+    assert plan(module)[0].why == "its forward was replaced"
+    assert torch.equal(nf.Lift(module)(torch.zeros(2, 1, 1)), torch.ones(2, 1, 1))
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        nf.LIFCell(),
+        nf.LIFRecurrentCell(WIDTH, WIDTH),
+        nf.LILinearCell(WIDTH, WIDTH),
+        nf.DelayCell(2),
+        nf.SequentialState(nf.LIFCell()),
+        nn.Sequential(nn.Identity()),
+    ],
+    ids=lambda module: type(module).__name__,
+)
+def test_a_forward_that_is_replaced_in_its_class_sees_each_step(module: nn.Module, monkeypatch: pytest.MonkeyPatch):
+    kind = next(base for base in type(module).__mro__ if "forward" in vars(base))
+    forward, calls = kind.forward, []
+
+    @functools.wraps(forward)
+    def forward_and_count(*arguments: Any) -> Any:
+        calls.append(arguments)
+        return forward(*arguments)
+
+    monkeypatch.setattr(kind, "forward", forward_and_count)
+    nf.Lift(module)(torch.ones(5, 2, WIDTH))
+    assert len(calls) == 5
+
+
+def test_only_what_must_be_is_stepped():
+    def network(*extra: nn.Module) -> nf.SequentialState:
+        linears = [nn.Linear(WIDTH, WIDTH) for _ in range(4)]
+        return nf.SequentialState(
+            linears[0], nf.LIFCell(), *extra[:1], nf.SequentialState(linears[1], *extra[1:2], nf.LIFCell()), linears[2]
+        )
+
+    def stepped(*extra: nn.Module) -> list[str]:
+        return [name for name, fused in decisions(network(*extra)).items() if not fused]
+
+    assert stepped() == []
+    assert stepped(nn.Dropout()) == ["2"]
+    assert stepped(nn.BatchNorm1d(WIDTH)) == ["2"]
+    # Each has statistics of its own.
+    assert stepped(nn.BatchNorm1d(WIDTH), nn.BatchNorm1d(WIDTH)) == ["2", "3.1"]
+    # Both draw from one generator, or update the same statistics.
+    assert stepped(nn.Dropout(), nn.Dropout()) == ["2", "3.0", "3.1"]
+    assert stepped(nn.Dropout(), nn.BatchNorm1d(WIDTH)) == ["2", "3.1"]
+    # An initial state may be random.
+    assert stepped(RandomStart()) == []
+    assert stepped(RandomStart(), nn.Dropout()) == ["2", "3.0", "3.1"]
+    shared = nn.BatchNorm1d(WIDTH)
+    assert stepped(shared, shared) == ["2", "3.0", "3.1"]
+    model = network(nn.Identity())
+    model[3].register_forward_hook(lambda *arguments: None)
+    assert decisions(model) == {"0": True, "1": True, "2": True, "3": False, "4": True}
+    model.register_forward_hook(lambda *arguments: None)
+    assert decisions(model) == {"": False}
+
+
+def test_explanation():
+    model = nf.SequentialState(nn.Linear(4, 4), nn.Dropout(), nn.ReLU(), nf.SequentialState(nn.Dropout(), nf.LIFCell()))
+    assert nf.Lift(model).explain().splitlines() == [
+        "layer  module   runs     why",
+        "0      Linear   fused    one call for all time steps; sums over spikes, where they come in",
+        "1      Dropout  stepped  random in training",
+        "2      ReLU     stepped  between 1 and 3.0, the order of whose calls may count",
+        "3.0    Dropout  stepped  random in training",
+        "3.1    LIFCell  fused    one kernel for all time steps",
+    ]
