@@ -17,6 +17,7 @@ from torch.utils import _pytree as pytree
 from torch.utils.checkpoint import checkpoint
 
 import norse_fast as nf
+from norse_fast.module import _running
 from norse_fast.module._layers import RULES, plan
 
 from .lifted import (
@@ -212,12 +213,43 @@ def test_large_outputs_are_computed_a_few_steps_at_a_time(training: bool, monkey
     )
     x = 4 * torch.randn(7, 2, 1, 6, 6, dtype=torch.float64)
     assert_same(model.double().train(training), x)
-    assert steps == [2] * 7 + [6, 6, 2]
+    assert steps == [2] * 7 + [6, 4, 4]
     # No parts where their outputs would have to be copied.
     for whole in (nf.SequentialState(*model[:2]), nf.SequentialState(*model, return_hidden=True)):
         steps.clear()
         nf.Lift(whole)(x)
         assert steps == [14]
+
+
+@pytest.mark.usefixtures("products_of_any_size")
+@pytest.mark.parametrize("training", [True, False])
+def test_large_outputs_of_kernels_are_computed_more_steps_at_a_time(training: bool, monkeypatch):
+    of_a_step = 2 * 8 * 36 * 4
+    for name, steps in (("_LARGEST_OUTPUT", 1), ("_LARGEST_IN_TRAINING", 4), ("_LARGEST_OUTPUT_OF_KERNELS", 8)):
+        monkeypatch.setattr(_running, name, steps * of_a_step)
+    parts: list[int] = []
+    monkeypatch.setattr(_running, "_run_layers", spy(_running._run_layers, lambda *a: parts.append(a[2].shape[0])))
+    layers = [nn.Conv2d(1, 8, 3, padding=1), nf.LIFCell(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(72, 3), nf.LICell()]
+    model = nf.Lift(nf.SequentialState(*layers))
+
+    def parts_of(x: torch.Tensor) -> list[int]:
+        parts.clear()
+        with torch.set_grad_enabled(training):
+            model(x)
+        return parts
+
+    spikes = (torch.rand(12, 2, 1, 6, 6) < 0.2).float()
+    assert parts_of(spikes) == ([4] * 3 if training else [6, 6])
+    assert parts_of(2 * spikes) == [1] * 12
+    # What is seen of the steps before counts more than what was expected.
+    spikes[1:] = 1
+    assert parts_of(spikes) == ([4] if training else [6]) + [1] * (8 if training else 6)
+    with nf.dense_products():
+        assert parts_of(spikes) == [1] * 12
+    # Nor do outputs of PyTorch's own become larger.
+    layers.insert(2, nn.ReLU())
+    model = nf.Lift(nf.SequentialState(*layers))
+    assert parts_of(spikes) == [1] * 12
 
 
 def spy(function: Callable[..., Any], look: Callable[..., None]) -> Callable[..., Any]:

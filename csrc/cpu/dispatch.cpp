@@ -12,12 +12,12 @@ std::vector<Capability> available() {
   std::vector<Capability> found;
 #ifdef NORSE_FAST_X86
   __builtin_cpu_init();
-  const bool counts_zeros = __builtin_cpu_supports("bmi");
-  if (counts_zeros && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+  const bool counts = __builtin_cpu_supports("bmi") && __builtin_cpu_supports("popcnt");
+  if (counts && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")) {
     found.push_back(Capability::kAvx512);
   }
-  if (counts_zeros && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
+  if (counts && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
     found.push_back(Capability::kAvx2);
   }
 #endif

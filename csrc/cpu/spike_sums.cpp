@@ -82,6 +82,12 @@ int64_t first_bit(uint64_t word) {
 #endif
 }
 
+int64_t count(const uint64_t* words, int64_t n) {
+  int64_t found = 0;
+  for (int64_t k = 0; k < n; ++k) found += __builtin_popcountll(words[k]);
+  return found;
+}
+
 /// Eight elements as their bits.
 template <class T>
 struct Eight {
@@ -317,6 +323,7 @@ template <class Isa, class T>
 SpikeSums<T> spike_sums_of() {
   return {scan<T>,
           scan<uint8_t>,
+          count,
           values<T>,
           values_bytes,
           spread<T>,

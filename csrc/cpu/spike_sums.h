@@ -45,6 +45,9 @@ struct SpikeSums {
   bool (*scan)(const T* z, int64_t n, uint64_t* bits);
   bool (*scan_bytes)(const uint8_t* z, int64_t n, uint64_t* bits);
 
+  /// How many bits are set.
+  int64_t (*count)(const uint64_t* words, int64_t n);
+
   /// Those bits as elements again.
   void (*values)(const uint64_t* bits, int64_t n, T* z);
   void (*values_bytes)(const uint64_t* bits, int64_t n, uint8_t* z);

@@ -60,6 +60,23 @@ bool is_halving(const Plane& p) {
   return halves(p.rows) && halves(p.columns);
 }
 
+/// Two rows of the input that such windows see.
+struct RowPair {
+  uint64_t upper, lower;
+
+  RowPair(const Plane& pool, const uint64_t* bits, int64_t first) {
+    const int64_t size = pool.columns.size, width = 2 * pool.columns.outputs();
+    if (size + width <= kWordBits) {
+      const uint64_t both = read_bits(bits, first, size + width);
+      upper = both & (~uint64_t{0} >> (kWordBits - width));
+      lower = both >> size;
+    } else {
+      upper = read_bits(bits, first, width);
+      lower = read_bits(bits, first + size, width);
+    }
+  }
+};
+
 /// Every second bit, from the first on; as in H. Warren: Hacker's Delight, 2012, chapter 7.4.
 uint64_t every_second(uint64_t bits) {
   bits &= 0x5555555555555555u;
@@ -89,8 +106,8 @@ void pool_channel(const Plane& pool, const uint64_t* bits, int64_t first, uint64
   if (is_halving(pool)) {
     const uint64_t pairs = ~uint64_t{0} >> (kWordBits - 2 * width);
     const auto any_of = [&](int64_t row) {
-      const int64_t upper = first + row * 2 * size;
-      const uint64_t any = read_bits(bits, upper, 2 * width) | read_bits(bits, upper + size, 2 * width);
+      const RowPair both(pool, bits, first + row * 2 * size);
+      const uint64_t any = both.upper | both.lower;
       return (any | any >> 1) & pairs;
     };
     // Two rows at once where they are short.
@@ -158,8 +175,9 @@ void visit_sources(const Plane& pool, const uint64_t* bits, int64_t first, F f) 
 struct Sources {
   uint64_t upper, lower;
 
-  Sources(uint64_t up, uint64_t low) {
+  explicit Sources(const RowPair& rows) {
     constexpr uint64_t kEven = 0x5555555555555555u;
+    const uint64_t up = rows.upper, low = rows.lower;
     const uint64_t first = up & kEven, second = up >> 1 & kEven & ~first, above = first | second;
     const uint64_t third = low & kEven & ~above, fourth = low >> 1 & kEven & ~(above | third);
     upper = first | second << 1 | (kEven & ~(above | third | fourth));
@@ -170,9 +188,8 @@ struct Sources {
 /// Calls f(row of the output, the elements that its gradients go to, the first pixel of the upper row of the input).
 template <class F>
 void visit_halves(const Plane& pool, const uint64_t* bits, int64_t image, F f) {
-  const int64_t size = pool.columns.size, width = 2 * pool.columns.outputs();
-  for (int64_t row = 0, pixel = 0; row < pool.rows.outputs(); ++row, pixel += 2 * size) {
-    f(row, Sources(read_bits(bits, image + pixel, width), read_bits(bits, image + pixel + size, width)), pixel);
+  for (int64_t row = 0, pixel = 0; row < pool.rows.outputs(); ++row, pixel += 2 * pool.columns.size) {
+    f(row, Sources(RowPair(pool, bits, image + pixel)), pixel);
   }
 }
 
@@ -180,10 +197,10 @@ void visit_halves(const Plane& pool, const uint64_t* bits, int64_t image, F f) {
 void mark_channel(const Plane& pool, const uint64_t* bits, const uint64_t* active, int64_t first, uint64_t* out,
                   int64_t place) {
   if (is_halving(pool)) {
-    const int64_t size = pool.columns.size, width = pool.columns.outputs();
+    const int64_t width = pool.columns.outputs();
     visit_halves(pool, bits, first, [&](int64_t row, Sources from, int64_t pixel) {
-      const uint64_t marked = (from.upper & read_bits(active, first + pixel, 2 * width)) |
-                              (from.lower & read_bits(active, first + pixel + size, 2 * width));
+      const RowPair wanted(pool, active, first + pixel);
+      const uint64_t marked = (from.upper & wanted.upper) | (from.lower & wanted.lower);
       write_bits(out, place + row * width, width, every_second(marked | marked >> 1));
     });
   } else {
@@ -286,6 +303,7 @@ std::tuple<Tensor, Tensor> spike_max_pool2d_active(const Tensor& bits, const Ten
   const Tensor out = empty({images.rows, words}, ScalarType::Long, locate(bits));
   const Tensor count = empty({}, ScalarType::Long, locate(bits));
   std::atomic<int64_t> ones{0};
+  const auto count_bits = spike_sums<float>().count;
   Watch watch;
   parallel_ranges(watch, images.rows, [&](int64_t begin, int64_t end) {
     int64_t found = 0;
@@ -295,7 +313,7 @@ std::tuple<Tensor, Tensor> spike_max_pool2d_active(const Tensor& bits, const Ten
       for (int64_t channel = 0; channel < channels; ++channel) {
         mark_channel(pool, images.row(image), wanted.row(image), channel * pool.pixels(), to, channel * pool.places());
       }
-      for (int64_t w = 0; w < words; ++w) found += __builtin_popcountll(to[w]);
+      found += count_bits(to, words);
     }
     ones += found;
   });

@@ -141,7 +141,7 @@ class Scan {
   /// Adds the spikes of a row to the count; returns whether all elements are 0 or 1.
   bool row(int64_t r, uint64_t* to, int64_t& count) const {
     const bool binary = is_binary(r * columns_, to);
-    for (int64_t w = 0; w < words_for(columns_); ++w) count += __builtin_popcountll(to[w]);
+    count += of_float_.count(to, words_for(columns_));
     return binary;
   }
 

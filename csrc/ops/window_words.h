@@ -12,10 +12,9 @@ namespace norse_fast::cpu {
 inline bool is_sparse(const Bits& bits) {
   constexpr int64_t kRows = 64, kOneIn = 12;
   const int64_t every = std::max<int64_t>(bits.rows / kRows, 1);
+  const auto count = spike_sums<float>().count;
   int64_t spikes = 0, seen = 0;
-  for (int64_t r = 0; r < bits.rows; r += every, ++seen) {
-    for (int64_t w = 0; w < bits.stride(); ++w) spikes += __builtin_popcountll(bits.row(r)[w]);
-  }
+  for (int64_t r = 0; r < bits.rows; r += every, ++seen) spikes += count(bits.row(r), bits.stride());
   return spikes * kOneIn < seen * bits.columns;
 }
 

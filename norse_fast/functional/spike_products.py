@@ -318,6 +318,14 @@ def may_sum(x: torch.Tensor) -> bool:
     return not torch.compiler.is_compiling() and x.numel() > 0 and _why_not_sum(x, x, None) is None
 
 
+def look_like_spikes(x: torch.Tensor) -> bool:
+    """Whether sums may be taken over the first sample of a batch, and its elements are 0 or 1, few of them 1."""
+    if x.dim() < 2 or not may_sum(x):
+        return False
+    first = x.detach()[0].reshape(1, -1)
+    return 0 <= int(torch.ops.norse_fast.spike_bits(first, MOST_SPIKES)[1]) <= MOST_SPIKES * first.numel()
+
+
 def _why_not_sum(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> str | None:
     """Whether these are tensors that kernels take, and nothing is at work that asks for PyTorch's own operators."""
     if _dense.get():

@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 from .._kernels.recurrent import stack_states
-from ..functional.spike_products import Found, listening
+from ..functional.spike_products import Found, listening, look_like_spikes
 from ._layers import Findings, Layer, children, expand, is_open, plan, run_cell, works_in_place
 from ._sparse_backward import Called, Follower, reads_bytes
 from ._spikes import is_product
@@ -24,35 +24,58 @@ __all__ = ["run"]
 
 def run(module: nn.Module, x: torch.Tensor, state: Any, found: Findings) -> tuple[Any, Any]:
     """The outputs of a model at all time steps, and its new state; adds what products of spikes found."""
-    layers = plan(module)
-    steps = _steps_at_once(module, layers, x)
-    if steps >= x.shape[0]:
-        return _run_layers(module, layers, x, state, found)
-    outputs = []
-    for part in x.split(steps):
-        output, state = _run_layers(module, layers, part, state, found)
+    layers, first, outputs = plan(module), 0, []
+    while first < x.shape[0]:
+        part = x[first:]
+        steps = _steps_at_once(module, layers, part, found)
+        if steps == x.shape[0]:
+            return _run_layers(module, layers, x, state, found)
+        output, state = _run_layers(module, layers, part[:steps], state, found)
         outputs.append(output)
+        first += steps
     return pytree.tree_map(lambda *parts: torch.cat(parts), *outputs), state
 
 
-# Allocators return memory beyond 32 MB to the system at once, and to get it anew takes longer than most layers do.
-_LARGEST_OUTPUT = 16 * 2**20
+# PyTorch's allocator returns memory beyond 32 MB to the system at once, and to get it anew takes longer than most layers do.
+_LARGEST_OUTPUT = 2**24
+# Kernels have theirs from a pool, and each part takes time of its own. In training gradients of that size come later.
+_LARGEST_OUTPUT_OF_KERNELS, _LARGEST_IN_TRAINING = 2**27, 2**25
 
 
-def _steps_at_once(module: nn.Module, layers: list[Layer], x: torch.Tensor) -> int:
+def _steps_at_once(module: nn.Module, layers: list[Layer], x: torch.Tensor, found: Findings) -> int:
     """For how many time steps the layers should run before the next steps begin, on the CPU."""
     steps = x.shape[0]
     if not x.is_cpu or x.layout is not torch.strided or torch.compiler.is_compiling() or _hidden_ends(module):
         return steps
-    size = largest = float(x.element_size() * x[0].numel())
+    sizes = [float(x.element_size() * x[0].numel())]
     for layer in layers:
-        size *= _growth(layer.module)
-        largest = max(largest, size)
+        sizes.append(sizes[-1] * _growth(layer.module))
     # The final outputs have to be copied into one tensor, which is cheap if they are small.
-    if size > largest / 4 or steps * largest <= _LARGEST_OUTPUT:
+    if sizes[-1] > max(sizes) / 4 or steps * max(sizes) <= _LARGEST_OUTPUT:
         return steps
-    parts = math.ceil(steps * largest / _LARGEST_OUTPUT)
-    return math.ceil(steps / parts)
+    spikes = look_like_spikes(x[0])
+    of_kernels = _LARGEST_IN_TRAINING if torch.is_grad_enabled() else _LARGEST_OUTPUT_OF_KERNELS
+    limits = (of_kernels if _has_kernels(layer, found, spikes) else _LARGEST_OUTPUT for layer in layers)
+    parts = math.ceil(max(steps * size / limit for size, limit in zip(sizes[1:], limits)))
+    return math.ceil(steps / max(parts, 1))
+
+
+def _has_kernels(layer: Layer, found: Findings, spikes: bool) -> bool:
+    """Whether a layer's output is that of a kernel, or its input.
+
+    Args:
+        layer: the layer.
+        found: what products found in the steps before.
+        spikes: whether to expect spikes where nothing is known yet.
+    """
+    if layer.stateful or type(layer.module) in _VIEWS:
+        return layer.over_time is not None
+    if layer.name in found:
+        return isinstance(found[layer.name][-1], tuple)
+    return spikes and (layer.call is not None or is_product(layer.module))
+
+
+_VIEWS = (nn.Flatten, nn.Unflatten, nn.Identity)
 
 
 def _growth(module: nn.Module) -> float:
