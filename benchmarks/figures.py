@@ -74,9 +74,9 @@ def prose(text: str) -> str:
     return textwrap.fill(text, 126, break_on_hyphens=False, break_long_words=False) + "\n"
 
 
-def machine(results: dict[str, Any], *more: str) -> str:
-    """What the results were measured on, and whether it was busy."""
-    m = results["machine"]
+def machine(results: dict[str, Any], *more: str, part: str = "") -> str:
+    """What the results, or a part of them, were measured on, and whether it was busy."""
+    m = results.get("machines", {}).get(part, results["machine"])
     isa = {"avx2": "AVX2", "avx512": "AVX-512"}.get(m["backends"]["cpu"], m["backends"]["cpu"])
     facts = [
         f"{m['cores']} cores of an {m['cpu']} with {isa}",
@@ -150,14 +150,17 @@ def how_fast() -> str:
     rows.append(["digits classifier (Linear, LIF, Linear, LI; T = 100), an epoch", f"**{told[0]}**", told[1], ""])
     equal = all(check["equal"] for check in results["neurons"]["checks"])
     threads = f"{results['neurons']['effort']['threads']} threads"
-    said = machine(results, f"Norse {results['machine']['norse']}", "float32", threads, "medians")
+    versions = (f"Norse {results['machine']['norse']}", "float32", threads, "medians")
+    said = machine(results, *versions, part="neurons")
+    of_networks = machine(results, *versions, part="networks")
     checked = "are equal, bit for bit" if equal else "differ in some cases"
     intro = prose(f"{said} Outputs were compared before anything was timed: they {checked}.")
     rates = "; ".join(
         f"{check['network']} {' and '.join(percent(rate) for rate in check['spike_rates'])}"
         for check in results["networks"]["checks"]
     )
-    said = prose(f"In brackets: how many times as long. In a step so many neurons of each layer spike: {rates}.")
+    brackets = f"In brackets: how many times as long. In a step so many neurons of each layer spike: {rates}."
+    said = prose(brackets + (f" Whole networks: {of_networks}" if of_networks != said else ""))
     return "\n".join(
         [intro, networks(results["networks"]), said, table(["", "norse_fast", "Norse", "`x.clone()`"], rows)]
     )

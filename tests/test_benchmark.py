@@ -105,3 +105,19 @@ def test_wrong_size_names_it(capsys):
 def test_every_layer_has_a_row():
     layers = {name for name, value in vars(nf).items() if isinstance(value, type) and issubclass(value, nf.SNN)}
     assert {model.layer for model in MODELS.values()} == layers - {"SNN"}
+
+
+def test_parts_that_are_left_out_stay(tmp_path):
+    from norse_fast.benchmark.__main__ import keep_other_parts
+
+    path = tmp_path / "benchmark.json"
+    for commit, part in (("a", "networks"), ("b", "models"), ("c", "networks")):
+        results = {"machine": {"commit": commit}, part: f"of {commit}"}
+        keep_other_parts(results, path)
+        path.write_text(json.dumps(results))
+    assert results == {
+        "machine": {"commit": "c"},
+        "machines": {"models": {"commit": "b"}},
+        "networks": "of c",
+        "models": "of b",
+    }

@@ -50,3 +50,5 @@ def test_a_busy_machine_is_told(figures: ModuleType):
     assert "busy" in figures.machine({"machine": machine})
     assert "busy" not in figures.machine({"machine": {**machine, "load": 0.1}})
     assert "commit abc" in figures.machine({"machine": {**machine, "commit": "abc"}})
+    of_networks = {"networks": {**machine, "commit": "def"}}
+    assert "commit def" in figures.machine({"machine": machine, "machines": of_networks}, part="networks")

@@ -31,8 +31,8 @@ MOST_LOST = 0.15
 #: Surrogates whose derivative is zero far from the threshold.
 COMPACT = frozenset({"rectangle", "triangle", "triangle_width"})
 _COMPACT_NUMBERS = {SURROGATES[name] for name in COMPACT}
-# A part of so many tells first whether too many neurons are active, in a part of the time.
-_PARTS = 16
+# A part of so many, or one sample of a smaller batch, tells first whether too many neurons are active, in a part of the time.
+_PARTS, _LEAST_BATCH = 16, 4
 
 #: Derivatives up to this share of the largest count as zero.
 share_threshold = contextvars.ContextVar("sparse_backward", default=0.0)
@@ -148,8 +148,8 @@ def find_active(
             where: torch.Tensor = activity(x[:, :first], *few, surrogate, share, dt, True)
             return where
 
-        if x.shape[1] >= _PARTS:
-            part = float(mark(x.shape[1] // _PARTS).float().mean())
+        if x.shape[1] >= _LEAST_BATCH:
+            part = float(mark(max(x.shape[1] // _PARTS, 1)).float().mean())
             if part > most:
                 return None, part
         return Active(mark(None)), None

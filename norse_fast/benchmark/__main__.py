@@ -100,7 +100,8 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         default=PARTS,
         help="train: a classifier of handwritten digits; recall: a recurrent network that remembers; neurons: single "
         f"layers and cells of {' and '.join(WITH_DETAILS)}; models: the layers of all models; recurrent: recurrent layers; "
-        "networks: whole networks layer by layer; products: products of spikes; both on the CPU in float32 (default: all)",
+        "networks: whole networks layer by layer; products: products of spikes; both on the CPU in float32 (default: all); "
+        "parts that are left out stay in the results as an earlier run left them, with what that ran on",
     )
     parser.add_argument(
         "--sizes",
@@ -305,6 +306,16 @@ def _recurrent(arguments: argparse.Namespace, console: Console) -> dict[str, Any
     return results
 
 
+def keep_other_parts(results: dict[str, Any], path: Path) -> None:
+    """Add to results the parts that an earlier run left in a file, and under ``machines`` what each of them ran on."""
+    earlier: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    machines = earlier.get("machines", {})
+    for part in PARTS:
+        if part in earlier and part not in results:
+            results[part] = earlier[part]
+            results.setdefault("machines", {})[part] = machines.get(part, earlier["machine"])
+
+
 def main(argv: Sequence[str]) -> None:
     """Run the benchmarks.
 
@@ -401,7 +412,9 @@ def main(argv: Sequence[str]) -> None:
             "Training includes the gradients of input and weights; on many steps Norse makes one run."
         )
     arguments.output.mkdir(parents=True, exist_ok=True)
-    (arguments.output / "benchmark.json").write_text(json.dumps(results, indent=1) + "\n")
+    path = arguments.output / "benchmark.json"
+    keep_other_parts(results, path)
+    path.write_text(json.dumps(results, indent=1) + "\n")
     plot(results, arguments.output / "benchmark.png")
     console.print(f"Results are in {arguments.output}.")
 
