@@ -34,9 +34,9 @@ def capabilities() -> list[str]:
         (line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("flags")), ""
     ).split()
     found = ["baseline"]
-    if "avx2" in flags:
+    if {"avx2", "fma", "bmi1", "popcnt"} <= set(flags):
         found.append("avx2")
-    if {"avx512f", "avx512bw", "avx512dq", "avx512vl"} <= set(flags):
+    if {"avx512f", "avx512bw", "avx512dq", "avx512vl", "bmi1", "popcnt"} <= set(flags):
         found.append("avx512")
     return found
 

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The tests under sanitizers; CONTRIBUTING.md tells what they find.
-#   run.sh suite             all tests on every instruction set of the machine, with memory off, then poisoned; stress
+#   run.sh suite             all tests, on lesser instruction sets those that kernels matter to, with memory off, then poisoned;
+#                            stress
 #   run.sh slice             what CI has time for: the baseline, the most telling tests; stress
 #   run.sh stress [OPTION]   many threads under ThreadSanitizer; options of stress.py
 #   run.sh address COMMAND   a command, such as `python program.py`, under AddressSanitizer
@@ -56,12 +57,13 @@ under_thread() {
 }
 
 # Each file in a process of its own: a finding ends it.
+instruction_set=any
 run_tests() { # an expression for -k, files
   local choice=$1
   shift
   local deselect=() failed=() file when
   while read -r when file _; do
-    [[ $when == always || $when == "$NORSE_FAST_MEMORY" ]] && deselect+=("--deselect=$file")
+    [[ $when == always || $when == "$NORSE_FAST_MEMORY" || $when == "$instruction_set" ]] && deselect+=("--deselect=$file")
   done < <(grep -v '^#' "$root/tests/sanitize/deselected.txt")
   cd "$root/build/sanitize/address/tree"
   for file in "$@"; do
@@ -86,6 +88,7 @@ suite() {
   files=$(cd "$root" && echo norse_fast tests/test_*.py tests/*/test_*.py)
   capabilities=$(cd "$root" && "$python" -c "from tests.test_extension import capabilities; print(*capabilities())")
   for NORSE_FAST_CPU_CAPABILITY in $capabilities; do
+    [[ $NORSE_FAST_CPU_CAPABILITY == "${capabilities##* }" ]] && instruction_set=best || instruction_set=lesser
     for NORSE_FAST_MEMORY in off poison; do
       # shellcheck disable=SC2086
       run_tests '' $files || failed=1
