@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.checkpoint import checkpoint
 
 import norse_fast as nf
+from norse_fast.module import _running
 from norse_fast.benchmark.train import round_weights
 from norse_fast.module import _layers, _running, _sparse_backward
 
@@ -148,7 +149,8 @@ def test_small_products_are_those_of_pytorch(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_steps_in_parts_are_counted_together(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("norse_fast.module._running._LARGEST_OUTPUT", 40_000)
+    for name in ("_LARGEST_OUTPUT", "_LARGEST_IN_TRAINING"):
+        monkeypatch.setattr(_running, name, 40_000)
     model = nf.SequentialState(nn.Linear(70, 90), nf.LIFCell(), nn.Linear(90, 2), nf.LICell())
     lifted, x = nf.Lift(exact(model)), torch.cat([spikes(30, 4, 70, density=0.05), spikes(30, 4, 70, density=0.6)])
     lifted(x)

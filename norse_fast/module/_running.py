@@ -24,15 +24,22 @@ __all__ = ["run"]
 
 def run(module: nn.Module, x: torch.Tensor, state: Any, found: Findings) -> tuple[Any, Any]:
     """The outputs of a model at all time steps, and its new state; adds what products of spikes found."""
-    layers, first, outputs = plan(module), 0, []
-    while first < x.shape[0]:
-        part = x[first:]
-        steps = _steps_at_once(module, layers, part, found)
-        if steps == x.shape[0]:
-            return _run_layers(module, layers, x, state, found)
-        output, state = _run_layers(module, layers, part[:steps], state, found)
-        outputs.append(output)
-        first += steps
+    layers, steps, done = plan(module), x.shape[0], 0
+    most = _most_steps(module, layers, x, found)
+    if most >= steps:
+        return _run_layers(module, layers, x, state, found)
+    outputs = []
+    while done < steps:
+        rest, before = x[done:], most
+        parts = math.ceil(rest.shape[0] / most)
+        # Split at once, for which autograd needs one step back.
+        for part in rest.split(math.ceil(rest.shape[0] / parts)):
+            output, state = _run_layers(module, layers, part, state, found)
+            outputs.append(output)
+            done += part.shape[0]
+            most = _most_steps(module, layers, x, found)
+            if most != before:
+                break
     return pytree.tree_map(lambda *parts: torch.cat(parts), *outputs), state
 
 
@@ -42,8 +49,8 @@ _LARGEST_OUTPUT = 2**24
 _LARGEST_OUTPUT_OF_KERNELS, _LARGEST_IN_TRAINING = 2**27, 2**25
 
 
-def _steps_at_once(module: nn.Module, layers: list[Layer], x: torch.Tensor, found: Findings) -> int:
-    """For how many time steps the layers should run before the next steps begin, on the CPU."""
+def _most_steps(module: nn.Module, layers: list[Layer], x: torch.Tensor, found: Findings) -> int:
+    """For how many time steps the layers may run before the next steps begin, on the CPU."""
     steps = x.shape[0]
     if not x.is_cpu or x.layout is not torch.strided or torch.compiler.is_compiling() or _hidden_ends(module):
         return steps
@@ -56,8 +63,7 @@ def _steps_at_once(module: nn.Module, layers: list[Layer], x: torch.Tensor, foun
     spikes = look_like_spikes(x[0])
     of_kernels = _LARGEST_IN_TRAINING if torch.is_grad_enabled() else _LARGEST_OUTPUT_OF_KERNELS
     limits = (of_kernels if _has_kernels(layer, found, spikes) else _LARGEST_OUTPUT for layer in layers)
-    parts = math.ceil(max(steps * size / limit for size, limit in zip(sizes[1:], limits)))
-    return math.ceil(steps / max(parts, 1))
+    return max(1, int(min(limit / size for size, limit in zip(sizes[1:], limits) if size > 0)))
 
 
 def _has_kernels(layer: Layer, found: Findings, spikes: bool) -> bool:
