@@ -14,7 +14,6 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.checkpoint import checkpoint
 
 import norse_fast as nf
-from norse_fast.module import _running
 from norse_fast.benchmark.train import round_weights
 from norse_fast.module import _layers, _running, _sparse_backward
 
