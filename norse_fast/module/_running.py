@@ -76,8 +76,8 @@ def _has_kernels(layer: Layer, found: Findings, spikes: bool) -> bool:
     """
     if layer.stateful or type(layer.module) in _VIEWS:
         return layer.over_time is not None
-    if layer.name in found:
-        return isinstance(found[layer.name][-1], tuple)
+    if layer.name in found:  # perhaps nothing, as of a convolution of groups
+        return isinstance([None, *found[layer.name]][-1], tuple)
     return spikes and (layer.call is not None or is_product(layer.module))
 
 
