@@ -45,8 +45,13 @@ def test_peers(tmp_path: Path):
         if row["kind"] != "digits":
             assert row["training"]["ratio"][0] <= row["training"]["ratio"][1] <= row["training"]["ratio"][2]
     assert rows["layer", "norse_fast"]["inference"]["ratio"] == [1, 1, 1]
-    accuracies = {row["epochs"][-1]["accuracy"] for (kind, _), row in rows.items() if kind == "digits"}
-    assert len(accuracies) == 1  # the same network, trained alike
+    # The same network, trained alike; snnTorch's, where it is installed, is another.
+    accuracies = {
+        name: row["epochs"][-1]["accuracy"]
+        for (kind, name), row in rows.items()
+        if kind == "digits" and not name.startswith("snnTorch")
+    }
+    assert len(set(accuracies.values())) == 1, accuracies
     assert "commit" in results["machine"]
 
 
