@@ -253,6 +253,14 @@ def test_large_outputs_of_kernels_are_computed_more_steps_at_a_time(training: bo
         assert parts_of(spikes)[-1] == 1
 
 
+def test_large_input_of_a_layer_without_outputs(monkeypatch):
+    monkeypatch.setattr(_running, "_LARGEST_OUTPUT", 8)
+    with pytest.warns(UserWarning, match="zero-element"):
+        model = nf.SequentialState(nn.Linear(5, 0), nf.LICell())
+    x = torch.rand(6, 2, 5)
+    assert nf.Lift(model)(x)[0].shape == (6, 2, 0)
+
+
 def spy(function: Callable[..., Any], look: Callable[..., None]) -> Callable[..., Any]:
     def call(*arguments: Any) -> Any:
         look(*arguments)

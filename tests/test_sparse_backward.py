@@ -190,6 +190,16 @@ def run(model: nf.SequentialState, cell: bool) -> torch.nn.Module:
     return nf.Lift(model) if cell else model
 
 
+def assert_as_dense(model: torch.nn.Module, x: torch.Tensor, operator: str) -> None:
+    """The gradients of a model that runs an operator are those of a dense backward."""
+    with nf.dense_products():
+        expected = gradients(model, x)
+    assert ran(operator, lambda: gradients(model, x))
+    for actual, dense in zip(gradients(model, x), expected):
+        assert dense.any()
+        torch.testing.assert_close(actual, dense, rtol=1e-10, atol=1e-10)
+
+
 @pytest.mark.parametrize("cell", [True, False], ids=["lifted", "layers"])
 @pytest.mark.parametrize(("method", "alpha"), COMPACT)
 @pytest.mark.parametrize("kind", ["linear", "convolutional"])
@@ -211,12 +221,7 @@ def test_a_product_of_the_rows_of_a_pooled_image():
     model, x = nf.Lift(nf.SequentialState(*layers).double()), spikes("convolutional")
     with torch.no_grad():
         layers[0].weight.mul_(2.5)
-    with nf.dense_products():
-        expected = gradients(model, x)
-    assert ran("spike_max_pool2d_active", lambda: gradients(model, x))
-    for actual, dense in zip(gradients(model, x), expected):
-        assert dense.any()
-        torch.testing.assert_close(actual, dense, rtol=1e-10, atol=1e-10)
+    assert_as_dense(model, x, "spike_max_pool2d_active")
 
 
 @pytest.mark.parametrize("make", [nf.LIFBoxCell, nf.LIFExCell, nf.LIFAdExCell, nf.LSNNCell, nf.IAFCell])
@@ -227,11 +232,7 @@ def test_other_neurons(make: Any):
     model, x = nf.Lift(nf.SequentialState(*layers).double()), spikes("linear")
     with torch.no_grad():
         layers[0].weight.mul_(8)
-    with nf.dense_products():
-        expected = gradients(model, x)
-    assert ran("active_linear", lambda: gradients(model, x))
-    for actual, dense in zip(gradients(model, x), expected):
-        torch.testing.assert_close(actual, dense, rtol=1e-10, atol=1e-10)
+    assert_as_dense(model, x, "active_linear")
 
 
 @pytest.mark.parametrize("options", [{"reset": "subtract"}, {"detach_reset": True}, {"learn": ("v_th", "tau_mem_inv")}])
@@ -241,11 +242,7 @@ def test_resets_and_learned_parameters(options: dict[str, Any]):
     model, x = nf.Lift(nf.SequentialState(*layers).double()), spikes("linear")
     with torch.no_grad():
         layers[0].weight.mul_(6)
-    with nf.dense_products():
-        expected = gradients(model, x)
-    assert ran("active_linear", lambda: gradients(model, x))
-    for actual, dense in zip(gradients(model, x), expected):
-        torch.testing.assert_close(actual, dense, rtol=1e-10, atol=1e-10)
+    assert_as_dense(model, x, "active_linear")
 
 
 @pytest.mark.parametrize("kind", ["linear", "convolutional"])

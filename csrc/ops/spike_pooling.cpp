@@ -204,10 +204,8 @@ void mark_channel(const Plane& pool, const uint64_t* bits, const uint64_t* activ
       write_bits(out, place + row * width, width, every_second(marked | marked >> 1));
     });
   } else {
-    visit_sources(pool, bits, first, [&](int64_t pixel) {
-      out[place / kWordBits] |= uint64_t{is_set(active, first + pixel)} << (place % kWordBits);
-      ++place;
-    });
+    visit_sources(pool, bits, first,
+                  [&](int64_t pixel) { write_bits(out, place++, 1, is_set(active, first + pixel)); });
   }
 }
 

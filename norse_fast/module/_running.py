@@ -25,22 +25,24 @@ __all__ = ["run"]
 def run(module: nn.Module, x: torch.Tensor, state: Any, found: Findings) -> tuple[Any, Any]:
     """The outputs of a model at all time steps, and its new state; adds what products of spikes found."""
     layers, steps, done = plan(module), x.shape[0], 0
-    most = _most_steps(module, layers, x, found)
-    if most >= steps:
+    sizes = _sizes_of_a_step(module, layers, x)
+    if not sizes:
         return _run_layers(module, layers, x, state, found)
-    outputs = []
+    spikes, outputs = look_like_spikes(x[0]), []
+    most = _most_steps(layers, sizes, found, spikes)
     while done < steps:
         rest, before = x[done:], most
-        parts = math.ceil(rest.shape[0] / most)
+        parts = max(1, math.ceil(rest.shape[0] / most))
         # Split at once, for which autograd needs one step back.
         for part in rest.split(math.ceil(rest.shape[0] / parts)):
             output, state = _run_layers(module, layers, part, state, found)
             outputs.append(output)
             done += part.shape[0]
-            most = _most_steps(module, layers, x, found)
+            most = _most_steps(layers, sizes, found, spikes)
             if most != before:
                 break
-    return pytree.tree_map(lambda *parts: torch.cat(parts), *outputs), state
+    joined = pytree.tree_map(lambda *parts: torch.cat(parts), *outputs) if len(outputs) > 1 else outputs[0]
+    return joined, state
 
 
 # PyTorch's allocator returns memory beyond 32 MB to the system at once, and to get it anew takes longer than most layers do.
@@ -49,21 +51,23 @@ _LARGEST_OUTPUT = 2**24
 _LARGEST_OUTPUT_OF_KERNELS, _LARGEST_IN_TRAINING = 2**27, 2**25
 
 
-def _most_steps(module: nn.Module, layers: list[Layer], x: torch.Tensor, found: Findings) -> int:
-    """For how many time steps the layers may run before the next steps begin, on the CPU."""
-    steps = x.shape[0]
+def _sizes_of_a_step(module: nn.Module, layers: list[Layer], x: torch.Tensor) -> list[float]:
+    """About how many bytes each layer returns for a time step; nothing where all steps should run at once."""
     if not x.is_cpu or x.layout is not torch.strided or torch.compiler.is_compiling() or _hidden_ends(module):
-        return steps
+        return []
     sizes = [float(x.element_size() * x[0].numel())]
     for layer in layers:
         sizes.append(sizes[-1] * _growth(layer.module))
     # The final outputs have to be copied into one tensor, which is cheap if they are small.
-    if sizes[-1] > max(sizes) / 4 or steps * max(sizes) <= _LARGEST_OUTPUT:
-        return steps
-    spikes = look_like_spikes(x[0])
+    whole = sizes[-1] > max(sizes) / 4 or x.shape[0] * max(sizes) <= _LARGEST_OUTPUT
+    return [] if whole else sizes[1:]
+
+
+def _most_steps(layers: list[Layer], sizes: list[float], found: Findings, spikes: bool) -> float:
+    """For how many time steps the layers may run before the next steps begin."""
     of_kernels = _LARGEST_IN_TRAINING if torch.is_grad_enabled() else _LARGEST_OUTPUT_OF_KERNELS
     limits = (of_kernels if _has_kernels(layer, found, spikes) else _LARGEST_OUTPUT for layer in layers)
-    return max(1, int(min(limit / size for size, limit in zip(sizes[1:], limits) if size > 0)))
+    return max(1, min(limit // size if size > 0 else math.inf for size, limit in zip(sizes, limits)))
 
 
 def _has_kernels(layer: Layer, found: Findings, spikes: bool) -> bool:
