@@ -16,6 +16,8 @@ import torch
 import norse_fast as nf
 from norse_fast._kernels import extension
 
+from .native import ROOT
+
 PACKAGE = Path(nf.__file__).parent
 CHECK = "import norse_fast as nf, torch; print(nf.LIF()(torch.full((3, 1), 5.0))[0].flatten().tolist())"
 EXPECTED = "[0.0, 1.0, 1.0]"
@@ -166,6 +168,13 @@ def test_an_installed_package_without_libraries_takes_none_from_elsewhere(copy: 
     shutil.copytree(copy / "norse_fast", other / "norse_fast")
     remove_libraries(copy / "norse_fast")
     assert_one_warning(run(f"import sys; sys.path.insert(1, {str(other)!r}); {CHECK}", copy), "no library was built")
+
+
+def test_no_cuda_library_where_an_earlier_build_left_a_compiler(tmp_path: Path):
+    """In the cache of a folder that is configured again."""
+    options = ["-DNORSE_FAST_CUDA=OFF", "-DCMAKE_CUDA_COMPILER=/none", f"-DPython3_EXECUTABLE={sys.executable}"]
+    subprocess.run(["cmake", f"-S{ROOT}", f"-B{tmp_path}", "-GNinja", *options], check=True, capture_output=True)
+    assert json.loads((tmp_path / "_build.json").read_text())["cuda"] == "none"
 
 
 def test_missing_library(copy: Path):

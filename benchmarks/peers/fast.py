@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import numpy as np
@@ -21,11 +22,14 @@ CONTENDERS = {
 
 def _network(name: str, case: dict[str, Any], arrays: dict[str, np.ndarray]) -> tuple[Any, torch.nn.Module]:
     p = MODELS["LIF"].p
-    model: Any = nf.SequentialState(*modules(case["spec"], arrays, Neurons(lambda: nf.LIFCell(p), nf.LICell)))
-    if name.endswith("products"):
-        model = nf.accelerate(model, report=None, products=True)
+    model = nf.SequentialState(*modules(case["spec"], arrays, Neurons(lambda: nf.LIFCell(p), nf.LICell)))
     lifted = nf.Lift(model)
-    return (lambda x: lifted(x)[0]), model
+
+    def run(x: torch.Tensor) -> torch.Tensor:
+        with contextlib.nullcontext() if name.endswith("products") else nf.dense_products():
+            return lifted(x)[0]
+
+    return run, model
 
 
 def build(name: str, case: dict[str, Any], arrays: dict[str, np.ndarray]) -> Work | Digits:

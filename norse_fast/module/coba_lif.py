@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -17,6 +16,7 @@ from ..functional.coba_lif import (
 )
 from ._initial import initial_voltage, leaf, uniform, zeros
 from ._parameters import checked
+from ._weights import Weights
 from .snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell
 
 __all__ = ["CobaLIF", "CobaLIFCell", "CobaLIFFeedForwardCell", "CobaLIFRecurrent"]
@@ -26,11 +26,6 @@ def _initial_state(p: CobaLIFParameters, shape: tuple[int, ...], input_tensor: t
     return CobaLIFFeedForwardState(
         v=initial_voltage(p.v_rest, input_tensor, shape), g_e=zeros(shape, input_tensor), g_i=zeros(shape, input_tensor)
     )
-
-
-def _initial_recurrent_state(shape: Sequence[int], input_tensor: torch.Tensor) -> CobaLIFState:
-    z, v, g_e, g_i = (zeros(shape, input_tensor) for _ in CobaLIFState._fields)
-    return CobaLIFState(z, leaf(v, input_tensor), g_e, g_i)
 
 
 def _with_weights(input_size: int, hidden_size: int, arguments: dict[str, Any]) -> dict[str, Any]:
@@ -98,7 +93,35 @@ class CobaLIF(SNN[CobaLIFFeedForwardState]):
         return _initial_state(self.p, input_tensor.shape[1:], input_tensor)
 
 
-class CobaLIFCell(SNNRecurrentCell[CobaLIFState]):
+class _CobaLIFRecurrent(Weights):
+    """The arguments and initial state of :class:`CobaLIFCell` and :class:`CobaLIFRecurrent`."""
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        p: CobaLIFParameters = CobaLIFParameters(),
+        dt: float = 0.001,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            coba_lif_step,
+            self.initial_state,
+            input_size,
+            hidden_size,
+            checked(p, CobaLIFParameters),
+            dt=dt,
+            **_with_weights(input_size, hidden_size, kwargs),
+        )
+
+    def initial_state(self, input_tensor: torch.Tensor) -> CobaLIFState:
+        """The state before the first step."""
+        shape = self._neuron_shape(input_tensor)
+        z, v, g_e, g_i = (zeros(shape, input_tensor) for _ in CobaLIFState._fields)
+        return CobaLIFState(z, leaf(v, input_tensor), g_e, g_i)
+
+
+class CobaLIFCell(_CobaLIFRecurrent, SNNRecurrentCell[CobaLIFState]):
     """One time step of a recurrent layer of conductance-based LIF neurons.
 
     Equations, units, dtypes and errors are those of :func:`norse_fast.functional.coba_lif.coba_lif_step`. The whole
@@ -120,30 +143,8 @@ class CobaLIFCell(SNNRecurrentCell[CobaLIFState]):
         torch.Size([3, 4])
     """
 
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        p: CobaLIFParameters = CobaLIFParameters(),
-        dt: float = 0.001,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(
-            coba_lif_step,
-            self.initial_state,
-            input_size,
-            hidden_size,
-            checked(p, CobaLIFParameters),
-            dt=dt,
-            **_with_weights(input_size, hidden_size, kwargs),
-        )
 
-    def initial_state(self, input_tensor: torch.Tensor) -> CobaLIFState:
-        """The state before the first step."""
-        return _initial_recurrent_state(self._neuron_shape(input_tensor), input_tensor)
-
-
-class CobaLIFRecurrent(SNNRecurrent[CobaLIFState]):
+class CobaLIFRecurrent(_CobaLIFRecurrent, SNNRecurrent[CobaLIFState]):
     """All time steps of a recurrent layer of conductance-based LIF neurons.
 
     Equations, units, dtypes and errors are those of :func:`norse_fast.functional.coba_lif.coba_lif_step`. The whole
@@ -162,25 +163,3 @@ class CobaLIFRecurrent(SNNRecurrent[CobaLIFState]):
         >>> z.shape
         torch.Size([5, 3, 4])
     """
-
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        p: CobaLIFParameters = CobaLIFParameters(),
-        dt: float = 0.001,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(
-            coba_lif_step,
-            self.initial_state,
-            input_size,
-            hidden_size,
-            checked(p, CobaLIFParameters),
-            dt=dt,
-            **_with_weights(input_size, hidden_size, kwargs),
-        )
-
-    def initial_state(self, input_tensor: torch.Tensor) -> CobaLIFState:
-        """The state before the first step."""
-        return _initial_recurrent_state(self._neuron_shape(input_tensor), input_tensor)

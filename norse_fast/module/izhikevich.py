@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -17,6 +16,7 @@ from ..functional.izhikevich import (
 )
 from ._initial import copied, filled, initial_voltage, uniform, zeros
 from ._parameters import checked, described
+from ._weights import Weights
 from .snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell
 
 __all__ = ["Izhikevich", "IzhikevichCell", "IzhikevichRecurrent", "IzhikevichRecurrentCell"]
@@ -38,16 +38,6 @@ def _checked(spiking_method: Any) -> IzhikevichSpikingBehavior:
 
 def _initial_state(rest: IzhikevichState, input_tensor: torch.Tensor) -> IzhikevichState:
     return IzhikevichState(v=initial_voltage(rest.v, input_tensor), u=copied(rest.u, input_tensor))
-
-
-def _initial_recurrent_state(
-    rest: IzhikevichState, shape: Sequence[int], input_tensor: torch.Tensor
-) -> IzhikevichRecurrentState:
-    return IzhikevichRecurrentState(
-        z=zeros(shape, input_tensor),
-        v=initial_voltage(rest.v, input_tensor, shape),
-        u=filled(rest.u, shape, input_tensor),
-    )
 
 
 class IzhikevichCell(SNNCell[IzhikevichState]):
@@ -111,7 +101,29 @@ class Izhikevich(SNN[IzhikevichState]):
         return _initial_state(self.spiking_method.s, input_tensor)
 
 
-class IzhikevichRecurrentCell(SNNRecurrentCell[IzhikevichRecurrentState]):
+class _IzhikevichRecurrent(Weights):
+    """The arguments and initial state of :class:`IzhikevichRecurrentCell` and :class:`IzhikevichRecurrent`."""
+
+    def __init__(
+        self, input_size: int, hidden_size: int, spiking_method: IzhikevichSpikingBehavior, *args: Any, **kwargs: Any
+    ) -> None:
+        spiking_method = _checked(spiking_method)
+        super().__init__(
+            izhikevich_recurrent_step, self.initial_state, input_size, hidden_size, spiking_method.p, *args, **kwargs
+        )
+        self.spiking_method = spiking_method
+
+    def initial_state(self, input_tensor: torch.Tensor) -> IzhikevichRecurrentState:
+        """The state before the first step."""
+        rest, shape = self.spiking_method.s, self._neuron_shape(input_tensor)
+        return IzhikevichRecurrentState(
+            z=zeros(shape, input_tensor),
+            v=initial_voltage(rest.v, input_tensor, shape),
+            u=filled(rest.u, shape, input_tensor),
+        )
+
+
+class IzhikevichRecurrentCell(_IzhikevichRecurrent, SNNRecurrentCell[IzhikevichRecurrentState]):
     """One time step of a recurrent layer of Izhikevich neurons.
 
     Equations, units, dtypes and errors are those of :func:`norse_fast.functional.izhikevich.izhikevich_recurrent_step`.
@@ -131,22 +143,8 @@ class IzhikevichRecurrentCell(SNNRecurrentCell[IzhikevichRecurrentState]):
         torch.Size([3, 4])
     """
 
-    def __init__(
-        self, input_size: int, hidden_size: int, spiking_method: IzhikevichSpikingBehavior, *args: Any, **kwargs: Any
-    ) -> None:
-        spiking_method = _checked(spiking_method)
-        super().__init__(
-            izhikevich_recurrent_step, self.initial_state, input_size, hidden_size, spiking_method.p, *args, **kwargs
-        )
-        self.spiking_method = spiking_method
 
-    def initial_state(self, input_tensor: torch.Tensor) -> IzhikevichRecurrentState:
-        """The state before the first step."""
-        shape = self._neuron_shape(input_tensor)
-        return _initial_recurrent_state(self.spiking_method.s, shape, input_tensor)
-
-
-class IzhikevichRecurrent(SNNRecurrent[IzhikevichRecurrentState]):
+class IzhikevichRecurrent(_IzhikevichRecurrent, SNNRecurrent[IzhikevichRecurrentState]):
     """All time steps of a recurrent layer of Izhikevich neurons.
 
     Equations, units, dtypes and errors are those of :func:`norse_fast.functional.izhikevich.izhikevich_recurrent_step`.
@@ -165,17 +163,3 @@ class IzhikevichRecurrent(SNNRecurrent[IzhikevichRecurrentState]):
         >>> z.shape
         torch.Size([5, 3, 4])
     """
-
-    def __init__(
-        self, input_size: int, hidden_size: int, spiking_method: IzhikevichSpikingBehavior, *args: Any, **kwargs: Any
-    ) -> None:
-        spiking_method = _checked(spiking_method)
-        super().__init__(
-            izhikevich_recurrent_step, self.initial_state, input_size, hidden_size, spiking_method.p, *args, **kwargs
-        )
-        self.spiking_method = spiking_method
-
-    def initial_state(self, input_tensor: torch.Tensor) -> IzhikevichRecurrentState:
-        """The state before the first step."""
-        shape = self._neuron_shape(input_tensor)
-        return _initial_recurrent_state(self.spiking_method.s, shape, input_tensor)

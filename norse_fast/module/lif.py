@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -19,6 +18,7 @@ from ..functional.lif import (
 from ..utils.clone import clone_tensor as clone_tensor
 from ._initial import initial_voltage, uniform, zeros
 from ._parameters import as_tensors
+from ._weights import Weights
 from .snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell
 
 __all__ = ["LIF", "LIFCell", "LIFRecurrent", "LIFRecurrentCell"]
@@ -104,16 +104,32 @@ class LIF(SNN[LIFFeedForwardState]):
         )
 
 
-def _initial_recurrent_state(p: LIFParameters, shape: Sequence[int], input_tensor: torch.Tensor) -> LIFState:
-    z = zeros(shape, input_tensor)
-    return LIFState(
-        z=z.to_sparse() if input_tensor.is_sparse else z,
-        v=initial_voltage(p.v_leak, input_tensor, shape, torch.float32),
-        i=zeros(shape, input_tensor, torch.float32),
-    )
+class _LIFRecurrent(Weights):
+    """The arguments and initial state of :class:`LIFRecurrentCell` and :class:`LIFRecurrent`."""
+
+    def __init__(self, input_size: int, hidden_size: int, p: LIFParameters = LIFParameters(), **kwargs: Any) -> None:
+        super().__init__(
+            lif_step,
+            self.initial_state,
+            input_size,
+            hidden_size,
+            as_tensors(p, LIFParameters),
+            activation_sparse=lif_step_sparse,
+            **kwargs,
+        )
+
+    def initial_state(self, input_tensor: torch.Tensor) -> LIFState:
+        """The state before the first step."""
+        shape = self._neuron_shape(input_tensor)
+        z = zeros(shape, input_tensor)
+        return LIFState(
+            z=z.to_sparse() if input_tensor.is_sparse else z,
+            v=initial_voltage(self.p.v_leak, input_tensor, shape, torch.float32),
+            i=zeros(shape, input_tensor, torch.float32),
+        )
 
 
-class LIFRecurrentCell(SNNRecurrentCell[LIFState]):
+class LIFRecurrentCell(_LIFRecurrent, SNNRecurrentCell[LIFState]):
     """One time step of a recurrent LIF layer.
 
     Equations, units, dtypes and errors are those of :func:`norse_fast.functional.lif.lif_step`. The state starts at
@@ -131,23 +147,8 @@ class LIFRecurrentCell(SNNRecurrentCell[LIFState]):
         torch.Size([3, 4])
     """
 
-    def __init__(self, input_size: int, hidden_size: int, p: LIFParameters = LIFParameters(), **kwargs: Any) -> None:
-        super().__init__(
-            lif_step,
-            self.initial_state,
-            input_size,
-            hidden_size,
-            as_tensors(p, LIFParameters),
-            activation_sparse=lif_step_sparse,
-            **kwargs,
-        )
 
-    def initial_state(self, input_tensor: torch.Tensor) -> LIFState:
-        """The state before the first step."""
-        return _initial_recurrent_state(self.p, self._neuron_shape(input_tensor), input_tensor)
-
-
-class LIFRecurrent(SNNRecurrent[LIFState]):
+class LIFRecurrent(_LIFRecurrent, SNNRecurrent[LIFState]):
     """All time steps of a recurrent LIF layer.
 
     Equations, units, dtypes and errors are those of :func:`norse_fast.functional.lif.lif_step`. The state starts at
@@ -165,18 +166,3 @@ class LIFRecurrent(SNNRecurrent[LIFState]):
         >>> z.shape
         torch.Size([5, 3, 4])
     """
-
-    def __init__(self, input_size: int, hidden_size: int, p: LIFParameters = LIFParameters(), **kwargs: Any) -> None:
-        super().__init__(
-            lif_step,
-            self.initial_state,
-            input_size,
-            hidden_size,
-            as_tensors(p, LIFParameters),
-            activation_sparse=lif_step_sparse,
-            **kwargs,
-        )
-
-    def initial_state(self, input_tensor: torch.Tensor) -> LIFState:
-        """The state before the first step."""
-        return _initial_recurrent_state(self.p, self._neuron_shape(input_tensor), input_tensor)

@@ -17,6 +17,7 @@ from ..functional.lif_adex import (
 )
 from ._initial import initial_voltage, uniform, zeros
 from ._parameters import checked
+from ._weights import Weights
 from .snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell
 
 __all__ = ["LIFAdEx", "LIFAdExCell", "LIFAdExRecurrent", "LIFAdExRecurrentCell"]
@@ -25,10 +26,6 @@ __all__ = ["LIFAdEx", "LIFAdExCell", "LIFAdExRecurrent", "LIFAdExRecurrentCell"]
 def _initial_state(p: LIFAdExParameters, shape: Sequence[int], input_tensor: torch.Tensor) -> LIFAdExFeedForwardState:
     v = initial_voltage(p.v_leak, input_tensor, shape)
     return LIFAdExFeedForwardState(v=v, i=zeros(shape, input_tensor), a=zeros(shape, input_tensor))
-
-
-def _initial_recurrent_state(p: LIFAdExParameters, shape: Sequence[int], input_tensor: torch.Tensor) -> LIFAdExState:
-    return LIFAdExState(zeros(shape, input_tensor), *_initial_state(p, shape, input_tensor))
 
 
 class LIFAdExCell(SNNCell[LIFAdExFeedForwardState]):
@@ -83,7 +80,23 @@ class LIFAdEx(SNN[LIFAdExFeedForwardState]):
         return _initial_state(self.p, self._neuron_shape(input_tensor), input_tensor)
 
 
-class LIFAdExRecurrentCell(SNNRecurrentCell[LIFAdExState]):
+class _LIFAdExRecurrent(Weights):
+    """The arguments and initial state of :class:`LIFAdExRecurrentCell` and :class:`LIFAdExRecurrent`."""
+
+    def __init__(
+        self, input_size: int, hidden_size: int, p: LIFAdExParameters = LIFAdExParameters(), **kwargs: Any
+    ) -> None:
+        super().__init__(
+            lif_adex_step, self.initial_state, input_size, hidden_size, checked(p, LIFAdExParameters), **kwargs
+        )
+
+    def initial_state(self, input_tensor: torch.Tensor) -> LIFAdExState:
+        """The state before the first step."""
+        shape = self._neuron_shape(input_tensor)
+        return LIFAdExState(zeros(shape, input_tensor), *_initial_state(self.p, shape, input_tensor))
+
+
+class LIFAdExRecurrentCell(_LIFAdExRecurrent, SNNRecurrentCell[LIFAdExState]):
     """One time step of a recurrent LIFAdEx layer.
 
     Equations, units, dtypes and errors are those of :func:`norse_fast.functional.lif_adex.lif_adex_step`. The state
@@ -101,19 +114,8 @@ class LIFAdExRecurrentCell(SNNRecurrentCell[LIFAdExState]):
         torch.Size([3, 4])
     """
 
-    def __init__(
-        self, input_size: int, hidden_size: int, p: LIFAdExParameters = LIFAdExParameters(), **kwargs: Any
-    ) -> None:
-        super().__init__(
-            lif_adex_step, self.initial_state, input_size, hidden_size, checked(p, LIFAdExParameters), **kwargs
-        )
 
-    def initial_state(self, input_tensor: torch.Tensor) -> LIFAdExState:
-        """The state before the first step."""
-        return _initial_recurrent_state(self.p, self._neuron_shape(input_tensor), input_tensor)
-
-
-class LIFAdExRecurrent(SNNRecurrent[LIFAdExState]):
+class LIFAdExRecurrent(_LIFAdExRecurrent, SNNRecurrent[LIFAdExState]):
     """All time steps of a recurrent LIFAdEx layer.
 
     Equations, units, dtypes and errors are those of :func:`norse_fast.functional.lif_adex.lif_adex_step`. The state
@@ -131,14 +133,3 @@ class LIFAdExRecurrent(SNNRecurrent[LIFAdExState]):
         >>> z.shape
         torch.Size([5, 3, 4])
     """
-
-    def __init__(
-        self, input_size: int, hidden_size: int, p: LIFAdExParameters = LIFAdExParameters(), **kwargs: Any
-    ) -> None:
-        super().__init__(
-            lif_adex_step, self.initial_state, input_size, hidden_size, checked(p, LIFAdExParameters), **kwargs
-        )
-
-    def initial_state(self, input_tensor: torch.Tensor) -> LIFAdExState:
-        """The state before the first step."""
-        return _initial_recurrent_state(self.p, self._neuron_shape(input_tensor), input_tensor)

@@ -20,6 +20,7 @@ from ..functional.lif_adex_refrac import (
 )
 from ._initial import initial_voltage, uniform, zeros
 from ._parameters import checked
+from ._weights import Weights
 from .snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell
 
 __all__ = ["LIFAdExRefrac", "LIFAdExRefracCell", "LIFAdExRefracRecurrent", "LIFAdExRefracRecurrentCell"]
@@ -28,14 +29,6 @@ __all__ = ["LIFAdExRefrac", "LIFAdExRefracCell", "LIFAdExRefracRecurrent", "LIFA
 def _initial_state(v: torch.Tensor, shape: Sequence[int], input_tensor: torch.Tensor) -> LIFAdExRefracFeedForwardState:
     lif_adex = LIFAdExFeedForwardState(v=v, i=zeros(shape, input_tensor), a=zeros(shape, input_tensor))
     return LIFAdExRefracFeedForwardState(lif_adex=lif_adex, rho=zeros(shape, input_tensor))
-
-
-def _initial_recurrent_state(
-    p: LIFAdExRefracParameters, shape: Sequence[int], input_tensor: torch.Tensor
-) -> LIFAdExRefracState:
-    v = initial_voltage(p.lif_adex.v_leak, input_tensor, shape)
-    lif_adex, rho = _initial_state(v, shape, input_tensor)
-    return LIFAdExRefracState(LIFAdExState(zeros(shape, input_tensor), *lif_adex), rho)
 
 
 class LIFAdExRefracCell(SNNCell[LIFAdExRefracFeedForwardState]):
@@ -98,7 +91,30 @@ class LIFAdExRefrac(SNN[LIFAdExRefracFeedForwardState]):
         return _initial_state(initial_voltage(self.p.lif_adex.v_leak, input_tensor, shape), shape, input_tensor)
 
 
-class LIFAdExRefracRecurrentCell(SNNRecurrentCell[LIFAdExRefracState]):
+class _LIFAdExRefracRecurrent(Weights):
+    """The arguments and initial state of :class:`LIFAdExRefracRecurrentCell` and :class:`LIFAdExRefracRecurrent`."""
+
+    def __init__(
+        self, input_size: int, hidden_size: int, p: LIFAdExRefracParameters = LIFAdExRefracParameters(), **kwargs: Any
+    ) -> None:
+        super().__init__(
+            lif_adex_refrac_step,
+            self.initial_state,
+            input_size,
+            hidden_size,
+            checked(p, LIFAdExRefracParameters),
+            **kwargs,
+        )
+
+    def initial_state(self, input_tensor: torch.Tensor) -> LIFAdExRefracState:
+        """The state before the first step."""
+        shape = self._neuron_shape(input_tensor)
+        v = initial_voltage(self.p.lif_adex.v_leak, input_tensor, shape)
+        lif_adex, rho = _initial_state(v, shape, input_tensor)
+        return LIFAdExRefracState(LIFAdExState(zeros(shape, input_tensor), *lif_adex), rho)
+
+
+class LIFAdExRefracRecurrentCell(_LIFAdExRefracRecurrent, SNNRecurrentCell[LIFAdExRefracState]):
     """One time step of a recurrent layer of LIFAdEx neurons with a refractory period.
 
     Equations, units, dtypes and errors are those of :func:`norse_fast.functional.lif_adex_refrac.lif_adex_refrac_step`.
@@ -116,24 +132,8 @@ class LIFAdExRefracRecurrentCell(SNNRecurrentCell[LIFAdExRefracState]):
         torch.Size([3, 4])
     """
 
-    def __init__(
-        self, input_size: int, hidden_size: int, p: LIFAdExRefracParameters = LIFAdExRefracParameters(), **kwargs: Any
-    ) -> None:
-        super().__init__(
-            lif_adex_refrac_step,
-            self.initial_state,
-            input_size,
-            hidden_size,
-            checked(p, LIFAdExRefracParameters),
-            **kwargs,
-        )
 
-    def initial_state(self, input_tensor: torch.Tensor) -> LIFAdExRefracState:
-        """The state before the first step."""
-        return _initial_recurrent_state(self.p, self._neuron_shape(input_tensor), input_tensor)
-
-
-class LIFAdExRefracRecurrent(SNNRecurrent[LIFAdExRefracState]):
+class LIFAdExRefracRecurrent(_LIFAdExRefracRecurrent, SNNRecurrent[LIFAdExRefracState]):
     """All time steps of a recurrent layer of LIFAdEx neurons with a refractory period.
 
     Equations, units, dtypes and errors are those of :func:`norse_fast.functional.lif_adex_refrac.lif_adex_refrac_step`.
@@ -152,19 +152,3 @@ class LIFAdExRefracRecurrent(SNNRecurrent[LIFAdExRefracState]):
         >>> z.shape
         torch.Size([5, 3, 4])
     """
-
-    def __init__(
-        self, input_size: int, hidden_size: int, p: LIFAdExRefracParameters = LIFAdExRefracParameters(), **kwargs: Any
-    ) -> None:
-        super().__init__(
-            lif_adex_refrac_step,
-            self.initial_state,
-            input_size,
-            hidden_size,
-            checked(p, LIFAdExRefracParameters),
-            **kwargs,
-        )
-
-    def initial_state(self, input_tensor: torch.Tensor) -> LIFAdExRefracState:
-        """The state before the first step."""
-        return _initial_recurrent_state(self.p, self._neuron_shape(input_tensor), input_tensor)

@@ -16,6 +16,7 @@ from ..functional.lif_ex import (
 )
 from ._initial import initial_voltage, uniform, zeros
 from ._parameters import checked
+from ._weights import Weights
 from .snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell
 
 __all__ = ["LIFEx", "LIFExCell", "LIFExRecurrent", "LIFExRecurrentCell"]
@@ -24,10 +25,6 @@ __all__ = ["LIFEx", "LIFExCell", "LIFExRecurrent", "LIFExRecurrentCell"]
 def _initial_state(p: LIFExParameters, shape: Sequence[int], input_tensor: torch.Tensor) -> LIFExFeedForwardState:
     v = initial_voltage(p.v_leak, input_tensor, shape)
     return LIFExFeedForwardState(v=v, i=zeros(shape, input_tensor))
-
-
-def _initial_recurrent_state(p: LIFExParameters, shape: Sequence[int], input_tensor: torch.Tensor) -> LIFExState:
-    return LIFExState(zeros(shape, input_tensor), *_initial_state(p, shape, input_tensor))
 
 
 class LIFExCell(SNNCell[LIFExFeedForwardState]):
@@ -82,7 +79,23 @@ class LIFEx(SNN[LIFExFeedForwardState]):
         return _initial_state(self.p, self._neuron_shape(input_tensor), input_tensor)
 
 
-class LIFExRecurrentCell(SNNRecurrentCell[LIFExState]):
+class _LIFExRecurrent(Weights):
+    """The arguments and initial state of :class:`LIFExRecurrentCell` and :class:`LIFExRecurrent`."""
+
+    def __init__(
+        self, input_size: int, hidden_size: int, p: LIFExParameters = LIFExParameters(), **kwargs: Any
+    ) -> None:
+        super().__init__(
+            lif_ex_step, self.initial_state, input_size, hidden_size, checked(p, LIFExParameters), **kwargs
+        )
+
+    def initial_state(self, input_tensor: torch.Tensor) -> LIFExState:
+        """The state before the first step."""
+        shape = self._neuron_shape(input_tensor)
+        return LIFExState(zeros(shape, input_tensor), *_initial_state(self.p, shape, input_tensor))
+
+
+class LIFExRecurrentCell(_LIFExRecurrent, SNNRecurrentCell[LIFExState]):
     """One time step of a recurrent LIFEx layer.
 
     Equations, units, dtypes and errors are those of :func:`norse_fast.functional.lif_ex.lif_ex_step`. The state starts
@@ -100,19 +113,8 @@ class LIFExRecurrentCell(SNNRecurrentCell[LIFExState]):
         torch.Size([3, 4])
     """
 
-    def __init__(
-        self, input_size: int, hidden_size: int, p: LIFExParameters = LIFExParameters(), **kwargs: Any
-    ) -> None:
-        super().__init__(
-            lif_ex_step, self.initial_state, input_size, hidden_size, checked(p, LIFExParameters), **kwargs
-        )
 
-    def initial_state(self, input_tensor: torch.Tensor) -> LIFExState:
-        """The state before the first step."""
-        return _initial_recurrent_state(self.p, self._neuron_shape(input_tensor), input_tensor)
-
-
-class LIFExRecurrent(SNNRecurrent[LIFExState]):
+class LIFExRecurrent(_LIFExRecurrent, SNNRecurrent[LIFExState]):
     """All time steps of a recurrent LIFEx layer.
 
     Equations, units, dtypes and errors are those of :func:`norse_fast.functional.lif_ex.lif_ex_step`. The state starts
@@ -130,14 +132,3 @@ class LIFExRecurrent(SNNRecurrent[LIFExState]):
         >>> z.shape
         torch.Size([5, 3, 4])
     """
-
-    def __init__(
-        self, input_size: int, hidden_size: int, p: LIFExParameters = LIFExParameters(), **kwargs: Any
-    ) -> None:
-        super().__init__(
-            lif_ex_step, self.initial_state, input_size, hidden_size, checked(p, LIFExParameters), **kwargs
-        )
-
-    def initial_state(self, input_tensor: torch.Tensor) -> LIFExState:
-        """The state before the first step."""
-        return _initial_recurrent_state(self.p, self._neuron_shape(input_tensor), input_tensor)

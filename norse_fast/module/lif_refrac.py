@@ -19,6 +19,7 @@ from ..functional.lif_refrac import (
 )
 from ._initial import initial_voltage, uniform, zeros
 from ._parameters import as_tensors
+from ._weights import Weights
 from .snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell
 
 __all__ = ["LIFRefrac", "LIFRefracCell", "LIFRefracRecurrent", "LIFRefracRecurrentCell"]
@@ -102,7 +103,24 @@ class LIFRefrac(SNN[LIFRefracFeedForwardState]):
         return _initial_state(self.p, self._neuron_shape(input_tensor), input_tensor)
 
 
-class LIFRefracRecurrentCell(SNNRecurrentCell[LIFRefracState]):
+class _LIFRefracRecurrent(Weights):
+    """The arguments of :class:`LIFRefracRecurrentCell` and :class:`LIFRefracRecurrent`."""
+
+    def __init__(
+        self, input_size: int, hidden_size: int, p: LIFRefracParameters = LIFRefracParameters(), **kwargs: Any
+    ) -> None:
+        super().__init__(
+            lif_refrac_step,
+            self.initial_state,
+            input_size,
+            hidden_size,
+            as_tensors(p, LIFRefracParameters),
+            activation_sparse=lif_refrac_step_sparse,
+            **kwargs,
+        )
+
+
+class LIFRefracRecurrentCell(_LIFRefracRecurrent, SNNRecurrentCell[LIFRefracState]):
     """One time step of a recurrent layer of LIF neurons with a refractory period.
 
     Equations, units, dtypes and errors are those of :func:`norse_fast.functional.lif_refrac.lif_refrac_step`. The state
@@ -120,26 +138,13 @@ class LIFRefracRecurrentCell(SNNRecurrentCell[LIFRefracState]):
         torch.Size([3, 4])
     """
 
-    def __init__(
-        self, input_size: int, hidden_size: int, p: LIFRefracParameters = LIFRefracParameters(), **kwargs: Any
-    ) -> None:
-        super().__init__(
-            lif_refrac_step,
-            self.initial_state,
-            input_size,
-            hidden_size,
-            as_tensors(p, LIFRefracParameters),
-            activation_sparse=lif_refrac_step_sparse,
-            **kwargs,
-        )
-
     def initial_state(self, input_tensor: torch.Tensor) -> LIFRefracState:
         """The state before the first step."""
         v = initial_voltage(self.p.lif.v_leak, input_tensor)
         return _initial_recurrent_state(v, self._neuron_shape(input_tensor), input_tensor)
 
 
-class LIFRefracRecurrent(SNNRecurrent[LIFRefracState]):
+class LIFRefracRecurrent(_LIFRefracRecurrent, SNNRecurrent[LIFRefracState]):
     """All time steps of a recurrent layer of LIF neurons with a refractory period.
 
     Equations, units, dtypes and errors are those of :func:`norse_fast.functional.lif_refrac.lif_refrac_step`. The state
@@ -157,19 +162,6 @@ class LIFRefracRecurrent(SNNRecurrent[LIFRefracState]):
         >>> z.shape
         torch.Size([5, 3, 4])
     """
-
-    def __init__(
-        self, input_size: int, hidden_size: int, p: LIFRefracParameters = LIFRefracParameters(), **kwargs: Any
-    ) -> None:
-        super().__init__(
-            lif_refrac_step,
-            self.initial_state,
-            input_size,
-            hidden_size,
-            as_tensors(p, LIFRefracParameters),
-            activation_sparse=lif_refrac_step_sparse,
-            **kwargs,
-        )
 
     def initial_state(self, input_tensor: torch.Tensor) -> LIFRefracState:
         """The state before the first step."""

@@ -16,6 +16,7 @@ from ..functional.lsnn import (
 )
 from ._initial import copied, filled, initial_voltage, uniform, zeros
 from ._parameters import checked
+from ._weights import Weights
 from .snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell
 
 __all__ = ["LSNN", "LSNNCell", "LSNNRecurrent", "LSNNRecurrentCell"]
@@ -108,7 +109,22 @@ class LSNN(SNN[LSNNFeedForwardState]):
         return LSNNFeedForwardState(*_initial_recurrent_state(self.p, input_tensor.shape[1:], input_tensor)[1:])
 
 
-class LSNNRecurrentCell(SNNRecurrentCell[LSNNState]):
+class _LSNNRecurrent(Weights):
+    """The arguments of :class:`LSNNRecurrentCell` and :class:`LSNNRecurrent`."""
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        p: LSNNParameters = LSNNParameters(),
+        adjoint: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        _reject_adjoint(adjoint)
+        super().__init__(lsnn_step, self.initial_state, input_size, hidden_size, checked(p, LSNNParameters), **kwargs)
+
+
+class LSNNRecurrentCell(_LSNNRecurrent, SNNRecurrentCell[LSNNState]):
     """One time step of a recurrent LSNN layer.
 
     Equations, units, dtypes and errors are those of :func:`norse_fast.functional.lsnn.lsnn_step`. The state starts at
@@ -130,24 +146,13 @@ class LSNNRecurrentCell(SNNRecurrentCell[LSNNState]):
         torch.Size([3, 4])
     """
 
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        p: LSNNParameters = LSNNParameters(),
-        adjoint: bool = False,
-        **kwargs: Any,
-    ) -> None:
-        _reject_adjoint(adjoint)
-        super().__init__(lsnn_step, self.initial_state, input_size, hidden_size, checked(p, LSNNParameters), **kwargs)
-
     def initial_state(self, input_tensor: torch.Tensor) -> LSNNState:
         """The state before the first step."""
         state = _initial_recurrent_state(self.p, self._neuron_shape(input_tensor), input_tensor)
         return state._replace(b=copied(self.p.v_th, input_tensor))
 
 
-class LSNNRecurrent(SNNRecurrent[LSNNState]):
+class LSNNRecurrent(_LSNNRecurrent, SNNRecurrent[LSNNState]):
     """All time steps of a recurrent LSNN layer.
 
     Equations, units, dtypes and errors are those of :func:`norse_fast.functional.lsnn.lsnn_step`. The state starts at
@@ -169,17 +174,6 @@ class LSNNRecurrent(SNNRecurrent[LSNNState]):
         >>> z.shape
         torch.Size([5, 3, 4])
     """
-
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        p: LSNNParameters = LSNNParameters(),
-        adjoint: bool = False,
-        **kwargs: Any,
-    ) -> None:
-        _reject_adjoint(adjoint)
-        super().__init__(lsnn_step, self.initial_state, input_size, hidden_size, checked(p, LSNNParameters), **kwargs)
 
     def initial_state(self, input_tensor: torch.Tensor) -> LSNNState:
         """The state before the first step."""
