@@ -114,6 +114,10 @@ class Parameters(torch.nn.Module):
         self._set_reset(activation, reset, detach_reset)
         self.dt = dt
 
+    def _neuron_shape(self, input_tensor: torch.Tensor) -> Sequence[int]:
+        """The neurons' shape for the input of one step or of all, as the class takes it."""
+        raise NotImplementedError
+
     def _step_for(self, input_tensor: torch.Tensor) -> Callable[..., Any]:
         """The step function for dense or for sparse input."""
         if self.activation_sparse is not None and input_tensor.is_sparse:

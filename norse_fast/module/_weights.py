@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
@@ -51,10 +50,6 @@ class Weights(Parameters):
             # What does not act should not be seen either, or be saved.
             with torch.no_grad():
                 recurrent_weights.fill_diagonal_(0.0)
-
-    def _neuron_shape(self, input_tensor: torch.Tensor) -> Sequence[int]:
-        """The neurons' shape for the input of one step or of all, as the class takes it."""
-        raise NotImplementedError
 
     def extra_repr(self) -> str:
         """Sizes, parameters and the time step."""

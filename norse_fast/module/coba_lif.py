@@ -15,17 +15,11 @@ from ..functional.coba_lif import (
     coba_lif_step,
 )
 from ._initial import initial_voltage, leaf, uniform, zeros
-from ._parameters import checked
+from ._parameters import Parameters, checked
 from ._weights import Weights
 from .snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell
 
 __all__ = ["CobaLIF", "CobaLIFCell", "CobaLIFFeedForwardCell", "CobaLIFRecurrent"]
-
-
-def _initial_state(p: CobaLIFParameters, shape: tuple[int, ...], input_tensor: torch.Tensor) -> CobaLIFFeedForwardState:
-    return CobaLIFFeedForwardState(
-        v=initial_voltage(p.v_rest, input_tensor, shape), g_e=zeros(shape, input_tensor), g_i=zeros(shape, input_tensor)
-    )
 
 
 def _with_weights(input_size: int, hidden_size: int, arguments: dict[str, Any]) -> dict[str, Any]:
@@ -36,7 +30,21 @@ def _with_weights(input_size: int, hidden_size: int, arguments: dict[str, Any]) 
     return {"autapses": True, **arguments}
 
 
-class CobaLIFFeedForwardCell(SNNCell[CobaLIFFeedForwardState]):
+class _CobaLIF(Parameters):
+    """The arguments and initial state of :class:`CobaLIFFeedForwardCell` and :class:`CobaLIF`."""
+
+    def __init__(self, p: CobaLIFParameters = CobaLIFParameters(), **kwargs: Any) -> None:
+        super().__init__(coba_lif_feed_forward_step, self.initial_state, checked(p, CobaLIFParameters), **kwargs)
+
+    @uniform
+    def initial_state(self, input_tensor: torch.Tensor) -> CobaLIFFeedForwardState:
+        """The state before the first step."""
+        shape = self._neuron_shape(input_tensor)
+        v = initial_voltage(self.p.v_rest, input_tensor, shape)
+        return CobaLIFFeedForwardState(v, g_e=zeros(shape, input_tensor), g_i=zeros(shape, input_tensor))
+
+
+class CobaLIFFeedForwardCell(_CobaLIF, SNNCell[CobaLIFFeedForwardState]):
     """One time step of conductance-based LIF neurons without weights.
 
     Equations, units, dtypes and errors are those of :func:`norse_fast.functional.coba_lif.coba_lif_feed_forward_step`.
@@ -54,15 +62,8 @@ class CobaLIFFeedForwardCell(SNNCell[CobaLIFFeedForwardState]):
         tensor([[1., 0.]])
     """
 
-    def __init__(self, p: CobaLIFParameters = CobaLIFParameters(), **kwargs: Any) -> None:
-        super().__init__(coba_lif_feed_forward_step, self.initial_state, checked(p, CobaLIFParameters), **kwargs)
 
-    def initial_state(self, input_tensor: torch.Tensor) -> CobaLIFFeedForwardState:
-        """The state before the first step."""
-        return _initial_state(self.p, input_tensor.shape, input_tensor)
-
-
-class CobaLIF(SNN[CobaLIFFeedForwardState]):
+class CobaLIF(_CobaLIF, SNN[CobaLIFFeedForwardState]):
     """All time steps of conductance-based LIF neurons without weights, in one kernel.
 
     Equations, units, dtypes and errors are those of :func:`norse_fast.functional.coba_lif.coba_lif_feed_forward_step`.
@@ -83,14 +84,6 @@ class CobaLIF(SNN[CobaLIFFeedForwardState]):
                 [0., 0.],
                 [1., 1.]])
     """
-
-    def __init__(self, p: CobaLIFParameters = CobaLIFParameters(), **kwargs: Any) -> None:
-        super().__init__(coba_lif_feed_forward_step, self.initial_state, checked(p, CobaLIFParameters), **kwargs)
-
-    @uniform
-    def initial_state(self, input_tensor: torch.Tensor) -> CobaLIFFeedForwardState:
-        """The state before the first step."""
-        return _initial_state(self.p, input_tensor.shape[1:], input_tensor)
 
 
 class _CobaLIFRecurrent(Weights):

@@ -8,18 +8,26 @@ import torch
 
 from ..functional.iaf import IAFFeedForwardState, IAFParameters, iaf_feed_forward_step
 from ._initial import initial_voltage, uniform
-from ._parameters import checked
+from ._parameters import Parameters, checked
 from .snn import SNN, SNNCell
 
 __all__ = ["IAF", "IAFCell"]
 
 
-def _initial_state(p: IAFParameters, input_tensor: torch.Tensor) -> IAFFeedForwardState:
-    # Not detached: a reset potential that requires grad gets the gradient of the initial potential too.
-    return IAFFeedForwardState(v=initial_voltage(p.v_reset, input_tensor, detach=False))
+class _IAF(Parameters):
+    """The arguments and initial state of :class:`IAFCell` and :class:`IAF`."""
+
+    def __init__(self, p: IAFParameters = IAFParameters(), dt: float = 0.001, **kwargs: Any) -> None:
+        super().__init__(iaf_feed_forward_step, self.initial_state, checked(p, IAFParameters), dt, **kwargs)
+
+    @uniform
+    def initial_state(self, input_tensor: torch.Tensor) -> IAFFeedForwardState:
+        """The state before the first step."""
+        # Not detached: a reset potential that requires grad gets the gradient of the initial potential too.
+        return IAFFeedForwardState(v=initial_voltage(self.p.v_reset, input_tensor, detach=False))
 
 
-class IAFCell(SNNCell[IAFFeedForwardState]):
+class IAFCell(_IAF, SNNCell[IAFFeedForwardState]):
     """One time step of integrate-and-fire neurons without weights.
 
     Equations, units, dtypes and errors are those of :func:`norse_fast.functional.iaf.iaf_feed_forward_step`. The state
@@ -38,15 +46,8 @@ class IAFCell(SNNCell[IAFFeedForwardState]):
         tensor([[0., 1.]])
     """
 
-    def __init__(self, p: IAFParameters = IAFParameters(), dt: float = 0.001, **kwargs: Any) -> None:
-        super().__init__(iaf_feed_forward_step, self.initial_state, checked(p, IAFParameters), dt, **kwargs)
 
-    def initial_state(self, input_tensor: torch.Tensor) -> IAFFeedForwardState:
-        """The state before the first step."""
-        return _initial_state(self.p, input_tensor)
-
-
-class IAF(SNN[IAFFeedForwardState]):
+class IAF(_IAF, SNN[IAFFeedForwardState]):
     """All time steps of integrate-and-fire neurons without weights, in one kernel.
 
     Equations, units, dtypes and errors are those of :func:`norse_fast.functional.iaf.iaf_feed_forward_step`. The state
@@ -63,11 +64,3 @@ class IAF(SNN[IAFFeedForwardState]):
         >>> z.flatten().detach()
         tensor([0., 1., 0., 1.])
     """
-
-    def __init__(self, p: IAFParameters = IAFParameters(), dt: float = 0.001, **kwargs: Any) -> None:
-        super().__init__(iaf_feed_forward_step, self.initial_state, checked(p, IAFParameters), dt, **kwargs)
-
-    @uniform
-    def initial_state(self, input_tensor: torch.Tensor) -> IAFFeedForwardState:
-        """The state before the first step."""
-        return _initial_state(self.p, input_tensor)

@@ -15,7 +15,7 @@ from ..functional.izhikevich import (
     izhikevich_recurrent_step,
 )
 from ._initial import copied, filled, initial_voltage, uniform, zeros
-from ._parameters import checked, described
+from ._parameters import Parameters, checked, described
 from ._weights import Weights
 from .snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell
 
@@ -36,11 +36,22 @@ def _checked(spiking_method: Any) -> IzhikevichSpikingBehavior:
     return spiking_method if unchanged else IzhikevichSpikingBehavior(p, s)
 
 
-def _initial_state(rest: IzhikevichState, input_tensor: torch.Tensor) -> IzhikevichState:
-    return IzhikevichState(v=initial_voltage(rest.v, input_tensor), u=copied(rest.u, input_tensor))
+class _Izhikevich(Parameters):
+    """The arguments and initial state of :class:`IzhikevichCell` and :class:`Izhikevich`."""
+
+    def __init__(self, spiking_method: IzhikevichSpikingBehavior, **kwargs: Any) -> None:
+        spiking_method = _checked(spiking_method)
+        super().__init__(izhikevich_feed_forward_step, self.initial_state, spiking_method.p, **kwargs)
+        self.spiking_method = spiking_method
+
+    @uniform
+    def initial_state(self, input_tensor: torch.Tensor) -> IzhikevichState:
+        """The state before the first step."""
+        rest = self.spiking_method.s
+        return IzhikevichState(v=initial_voltage(rest.v, input_tensor), u=copied(rest.u, input_tensor))
 
 
-class IzhikevichCell(SNNCell[IzhikevichState]):
+class IzhikevichCell(_Izhikevich, SNNCell[IzhikevichState]):
     """One time step of Izhikevich neurons without weights.
 
     Equations, units, dtypes and errors are those of
@@ -60,17 +71,8 @@ class IzhikevichCell(SNNCell[IzhikevichState]):
         tensor([[0., 1.]])
     """
 
-    def __init__(self, spiking_method: IzhikevichSpikingBehavior, **kwargs: Any) -> None:
-        spiking_method = _checked(spiking_method)
-        super().__init__(izhikevich_feed_forward_step, self.initial_state, spiking_method.p, **kwargs)
-        self.spiking_method = spiking_method
 
-    def initial_state(self, input_tensor: torch.Tensor) -> IzhikevichState:
-        """The state before the first step."""
-        return _initial_state(self.spiking_method.s, input_tensor)
-
-
-class Izhikevich(SNN[IzhikevichState]):
+class Izhikevich(_Izhikevich, SNN[IzhikevichState]):
     """All time steps of Izhikevich neurons without weights, in one kernel.
 
     Equations, units, dtypes and errors are those of
@@ -89,16 +91,6 @@ class Izhikevich(SNN[IzhikevichState]):
         >>> z.sum().detach()
         tensor(4.)
     """
-
-    def __init__(self, spiking_method: IzhikevichSpikingBehavior, **kwargs: Any) -> None:
-        spiking_method = _checked(spiking_method)
-        super().__init__(izhikevich_feed_forward_step, self.initial_state, spiking_method.p, **kwargs)
-        self.spiking_method = spiking_method
-
-    @uniform
-    def initial_state(self, input_tensor: torch.Tensor) -> IzhikevichState:
-        """The state before the first step."""
-        return _initial_state(self.spiking_method.s, input_tensor)
 
 
 class _IzhikevichRecurrent(Weights):

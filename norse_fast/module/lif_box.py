@@ -9,13 +9,25 @@ import torch
 from ..functional.lif_box import LIFBoxFeedForwardState, LIFBoxParameters, lif_box_feed_forward_step
 from ..utils.clone import clone_tensor as clone_tensor
 from ._initial import initial_voltage, uniform
-from ._parameters import checked
+from ._parameters import Parameters, checked
 from .snn import SNN, SNNCell
 
 __all__ = ["LIFBox", "LIFBoxCell"]
 
 
-class LIFBoxCell(SNNCell[LIFBoxFeedForwardState]):
+class _LIFBox(Parameters):
+    """The arguments and initial state of :class:`LIFBoxCell` and :class:`LIFBox`."""
+
+    def __init__(self, p: LIFBoxParameters = LIFBoxParameters(), dt: float = 0.001, **kwargs: Any) -> None:
+        super().__init__(lif_box_feed_forward_step, self.initial_state, checked(p, LIFBoxParameters), dt, **kwargs)
+
+    @uniform
+    def initial_state(self, input_tensor: torch.Tensor) -> LIFBoxFeedForwardState:
+        """The state before the first step."""
+        return LIFBoxFeedForwardState(v=initial_voltage(self.p.v_leak, input_tensor))
+
+
+class LIFBoxCell(_LIFBox, SNNCell[LIFBoxFeedForwardState]):
     """One time step of LIF neurons without a synapse and without weights.
 
     Equations, units, dtypes and errors are those of :func:`norse_fast.functional.lif_box.lif_box_feed_forward_step`.
@@ -32,15 +44,8 @@ class LIFBoxCell(SNNCell[LIFBoxFeedForwardState]):
         (tensor([[0., 1.]]), tensor([[0.1000, 0.0000]]))
     """
 
-    def __init__(self, p: LIFBoxParameters = LIFBoxParameters(), dt: float = 0.001, **kwargs: Any) -> None:
-        super().__init__(lif_box_feed_forward_step, self.initial_state, checked(p, LIFBoxParameters), dt, **kwargs)
 
-    def initial_state(self, input_tensor: torch.Tensor) -> LIFBoxFeedForwardState:
-        """The state before the first step."""
-        return LIFBoxFeedForwardState(v=initial_voltage(self.p.v_leak, input_tensor))
-
-
-class LIFBox(SNN[LIFBoxFeedForwardState]):
+class LIFBox(_LIFBox, SNN[LIFBoxFeedForwardState]):
     """All time steps of LIF neurons without a synapse, in one kernel unless the parameters bring a reset of their own.
 
     Equations, units, dtypes and errors are those of :func:`norse_fast.functional.lif_box.lif_box_feed_forward_step`.
@@ -57,11 +62,3 @@ class LIFBox(SNN[LIFBoxFeedForwardState]):
         >>> z.flatten().detach()
         tensor([0., 1., 0., 1.])
     """
-
-    def __init__(self, p: LIFBoxParameters = LIFBoxParameters(), dt: float = 0.001, **kwargs: Any) -> None:
-        super().__init__(lif_box_feed_forward_step, self.initial_state, checked(p, LIFBoxParameters), dt, **kwargs)
-
-    @uniform
-    def initial_state(self, input_tensor: torch.Tensor) -> LIFBoxFeedForwardState:
-        """The state before the first step."""
-        return LIFBoxFeedForwardState(v=initial_voltage(self.p.v_leak, input_tensor))

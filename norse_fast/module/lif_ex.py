@@ -15,7 +15,7 @@ from ..functional.lif_ex import (
     lif_ex_step,
 )
 from ._initial import initial_voltage, uniform, zeros
-from ._parameters import checked
+from ._parameters import Parameters, checked
 from ._weights import Weights
 from .snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell
 
@@ -27,7 +27,19 @@ def _initial_state(p: LIFExParameters, shape: Sequence[int], input_tensor: torch
     return LIFExFeedForwardState(v=v, i=zeros(shape, input_tensor))
 
 
-class LIFExCell(SNNCell[LIFExFeedForwardState]):
+class _LIFEx(Parameters):
+    """The arguments and initial state of :class:`LIFExCell` and :class:`LIFEx`."""
+
+    def __init__(self, p: LIFExParameters = LIFExParameters(), **kwargs: Any) -> None:
+        super().__init__(lif_ex_feed_forward_step, self.initial_state, checked(p, LIFExParameters), **kwargs)
+
+    @uniform
+    def initial_state(self, input_tensor: torch.Tensor) -> LIFExFeedForwardState:
+        """The state before the first step."""
+        return _initial_state(self.p, self._neuron_shape(input_tensor), input_tensor)
+
+
+class LIFExCell(_LIFEx, SNNCell[LIFExFeedForwardState]):
     """One time step of LIFEx neurons without weights.
 
     Equations, units, dtypes and errors are those of :func:`norse_fast.functional.lif_ex.lif_ex_feed_forward_step`. The
@@ -44,15 +56,8 @@ class LIFExCell(SNNCell[LIFExFeedForwardState]):
         (tensor([[0., 1.]]), tensor([[ 0., 16.]]))
     """
 
-    def __init__(self, p: LIFExParameters = LIFExParameters(), **kwargs: Any) -> None:
-        super().__init__(lif_ex_feed_forward_step, self.initial_state, checked(p, LIFExParameters), **kwargs)
 
-    def initial_state(self, input_tensor: torch.Tensor) -> LIFExFeedForwardState:
-        """The state before the first step."""
-        return _initial_state(self.p, self._neuron_shape(input_tensor), input_tensor)
-
-
-class LIFEx(SNN[LIFExFeedForwardState]):
+class LIFEx(_LIFEx, SNN[LIFExFeedForwardState]):
     """All time steps of LIFEx neurons without weights, in one kernel.
 
     Equations, units, dtypes and errors are those of :func:`norse_fast.functional.lif_ex.lif_ex_feed_forward_step`. The
@@ -69,14 +74,6 @@ class LIFEx(SNN[LIFExFeedForwardState]):
         >>> z.sum(0).detach()
         tensor([[3., 3.]])
     """
-
-    def __init__(self, p: LIFExParameters = LIFExParameters(), **kwargs: Any) -> None:
-        super().__init__(lif_ex_feed_forward_step, self.initial_state, checked(p, LIFExParameters), **kwargs)
-
-    @uniform
-    def initial_state(self, input_tensor: torch.Tensor) -> LIFExFeedForwardState:
-        """The state before the first step."""
-        return _initial_state(self.p, self._neuron_shape(input_tensor), input_tensor)
 
 
 class _LIFExRecurrent(Weights):

@@ -18,19 +18,11 @@ from ..functional.lif_refrac import (
     lif_refrac_step_sparse,
 )
 from ._initial import initial_voltage, uniform, zeros
-from ._parameters import as_tensors
+from ._parameters import Parameters, as_tensors
 from ._weights import Weights
 from .snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell
 
 __all__ = ["LIFRefrac", "LIFRefracCell", "LIFRefracRecurrent", "LIFRefracRecurrentCell"]
-
-
-def _initial_state(
-    p: LIFRefracParameters, shape: Sequence[int], input_tensor: torch.Tensor
-) -> LIFRefracFeedForwardState:
-    v = initial_voltage(p.lif.v_leak, input_tensor, shape)
-    lif = LIFFeedForwardState(v=v, i=zeros(shape, input_tensor))
-    return LIFRefracFeedForwardState(lif=lif, rho=zeros(shape, input_tensor))
 
 
 def _initial_recurrent_state(
@@ -41,7 +33,22 @@ def _initial_recurrent_state(
     return LIFRefracState(lif=lif, rho=zeros(shape, input_tensor, dtype))
 
 
-class LIFRefracCell(SNNCell[LIFRefracFeedForwardState]):
+class _LIFRefrac(Parameters):
+    """The arguments and initial state of :class:`LIFRefracCell` and :class:`LIFRefrac`."""
+
+    def __init__(self, p: LIFRefracParameters = LIFRefracParameters(), **kwargs: Any) -> None:
+        super().__init__(lif_refrac_feed_forward_step, self.initial_state, as_tensors(p, LIFRefracParameters), **kwargs)
+
+    @uniform
+    def initial_state(self, input_tensor: torch.Tensor) -> LIFRefracFeedForwardState:
+        """The state before the first step."""
+        shape = self._neuron_shape(input_tensor)
+        v = initial_voltage(self.p.lif.v_leak, input_tensor, shape)
+        lif = LIFFeedForwardState(v=v, i=zeros(shape, input_tensor))
+        return LIFRefracFeedForwardState(lif=lif, rho=zeros(shape, input_tensor))
+
+
+class LIFRefracCell(_LIFRefrac, SNNCell[LIFRefracFeedForwardState]):
     """One time step of LIF neurons with a refractory period, without weights.
 
     Equations, units, dtypes and errors are those of
@@ -63,15 +70,8 @@ class LIFRefracCell(SNNCell[LIFRefracFeedForwardState]):
         (tensor([[0., 1.]]), tensor([[0., 5.]]))
     """
 
-    def __init__(self, p: LIFRefracParameters = LIFRefracParameters(), **kwargs: Any) -> None:
-        super().__init__(lif_refrac_feed_forward_step, self.initial_state, as_tensors(p, LIFRefracParameters), **kwargs)
 
-    def initial_state(self, input_tensor: torch.Tensor) -> LIFRefracFeedForwardState:
-        """The state before the first step."""
-        return _initial_state(self.p, self._neuron_shape(input_tensor), input_tensor)
-
-
-class LIFRefrac(SNN[LIFRefracFeedForwardState]):
+class LIFRefrac(_LIFRefrac, SNN[LIFRefracFeedForwardState]):
     """All time steps of LIF neurons with a refractory period, without weights, in one kernel. Norse has no such module.
 
     Equations, units, dtypes and errors are those of
@@ -93,14 +93,6 @@ class LIFRefrac(SNN[LIFRefracFeedForwardState]):
         >>> z.flatten().detach()
         tensor([1., 0., 0., 0., 0., 0., 1., 0., 0.])
     """
-
-    def __init__(self, p: LIFRefracParameters = LIFRefracParameters(), **kwargs: Any) -> None:
-        super().__init__(lif_refrac_feed_forward_step, self.initial_state, as_tensors(p, LIFRefracParameters), **kwargs)
-
-    @uniform
-    def initial_state(self, input_tensor: torch.Tensor) -> LIFRefracFeedForwardState:
-        """The state before the first step."""
-        return _initial_state(self.p, self._neuron_shape(input_tensor), input_tensor)
 
 
 class _LIFRefracRecurrent(Weights):

@@ -8,13 +8,25 @@ import torch
 
 from ..functional.qif import QIFFeedForwardState, QIFParameters, qif_feed_forward_step
 from ._initial import initial_voltage, uniform
-from ._parameters import checked
+from ._parameters import Parameters, checked
 from .snn import SNN, SNNCell
 
 __all__ = ["QIF", "QIFCell"]
 
 
-class QIFCell(SNNCell[QIFFeedForwardState]):
+class _QIF(Parameters):
+    """The arguments and initial state of :class:`QIFCell` and :class:`QIF`."""
+
+    def __init__(self, p: QIFParameters = QIFParameters(), **kwargs: Any) -> None:
+        super().__init__(qif_feed_forward_step, self.initial_state, checked(p, QIFParameters), **kwargs)
+
+    @uniform
+    def initial_state(self, input_tensor: torch.Tensor) -> QIFFeedForwardState:
+        """The state before the first step."""
+        return QIFFeedForwardState(v=initial_voltage(self.p.v_rest, input_tensor))
+
+
+class QIFCell(_QIF, SNNCell[QIFFeedForwardState]):
     """One time step of quadratic integrate-and-fire neurons without weights.
 
     Equations, units, dtypes and errors are those of :func:`norse_fast.functional.qif.qif_feed_forward_step`. The state
@@ -31,15 +43,8 @@ class QIFCell(SNNCell[QIFFeedForwardState]):
         tensor([[0., 1.]])
     """
 
-    def __init__(self, p: QIFParameters = QIFParameters(), **kwargs: Any) -> None:
-        super().__init__(qif_feed_forward_step, self.initial_state, checked(p, QIFParameters), **kwargs)
 
-    def initial_state(self, input_tensor: torch.Tensor) -> QIFFeedForwardState:
-        """The state before the first step."""
-        return QIFFeedForwardState(v=initial_voltage(self.p.v_rest, input_tensor))
-
-
-class QIF(SNN[QIFFeedForwardState]):
+class QIF(_QIF, SNN[QIFFeedForwardState]):
     """All time steps of quadratic integrate-and-fire neurons without weights, in one kernel.
 
     Equations, units, dtypes and errors are those of :func:`norse_fast.functional.qif.qif_feed_forward_step`. The state
@@ -56,11 +61,3 @@ class QIF(SNN[QIFFeedForwardState]):
         >>> z.flatten().nonzero().flatten()
         tensor([ 5, 11, 17])
     """
-
-    def __init__(self, p: QIFParameters = QIFParameters(), **kwargs: Any) -> None:
-        super().__init__(qif_feed_forward_step, self.initial_state, checked(p, QIFParameters), **kwargs)
-
-    @uniform
-    def initial_state(self, input_tensor: torch.Tensor) -> QIFFeedForwardState:
-        """The state before the first step."""
-        return QIFFeedForwardState(v=initial_voltage(self.p.v_rest, input_tensor))
