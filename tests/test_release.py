@@ -201,24 +201,32 @@ def test_the_typed_program_runs():
     assert result.stderr == ""
 
 
+def _call_for_type_checkers(kind: ast.ClassDef, classes: dict[str, ast.ClassDef]) -> str | None:
+    """The signature of the ``__call__`` that a class declares for type checkers alone, or of that which it inherits."""
+    blocks = [node for node in kind.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
+    for call in (node for block in blocks for node in block.body if isinstance(node, ast.FunctionDef)):
+        return f"{ast.unparse(call.args)} -> {ast.unparse(call.returns)}"
+    for base in kind.bases:
+        name, _, state = ast.unparse(base).partition("[")
+        found = name in classes and _call_for_type_checkers(classes[name], classes)
+        if found:
+            return re.sub(r"\bState\b", state.removesuffix("]") or "State", found)
+    return None
+
+
 def test_calls_of_modules_are_typed_as_their_forward():
     """For type checkers alone, so only the text can be compared; and all else that is public has a docstring."""
-    for path in sorted((PACKAGE / "module").glob("*.py")):
-        for kind in (node for node in ast.parse(path.read_text()).body if isinstance(node, ast.ClassDef)):
-            methods = {node.name: node for node in kind.body if isinstance(node, ast.FunctionDef)}
-            if "torch.autograd.Function" in map(ast.unparse, kind.bases):
-                continue
-            undocumented = [n for n, method in methods.items() if n[0] != "_" and not ast.get_docstring(method)]
-            assert not undocumented, f"{path.name}: {kind.name}"
-            if "forward" not in methods:
-                continue
-            blocks = [
-                node for node in kind.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
-            ]
-            calls = [node for block in blocks for node in block.body if isinstance(node, ast.FunctionDef)]
-            signatures = [f"{ast.unparse(call.args)} -> {ast.unparse(call.returns)}" for call in calls]
-            forward = methods["forward"]
-            assert signatures == [f"{ast.unparse(forward.args)} -> {ast.unparse(forward.returns)}"], kind.name
+    nodes = [node for path in (PACKAGE / "module").glob("*.py") for node in ast.parse(path.read_text()).body]
+    classes = {node.name: node for node in nodes if isinstance(node, ast.ClassDef)}
+    for kind in classes.values():
+        methods = {node.name: node for node in kind.body if isinstance(node, ast.FunctionDef)}
+        if "torch.autograd.Function" in map(ast.unparse, kind.bases):
+            continue
+        undocumented = [n for n, method in methods.items() if n[0] != "_" and not ast.get_docstring(method)]
+        assert not undocumented, kind.name
+        if forward := methods.get("forward"):
+            expected = f"{ast.unparse(forward.args)} -> {ast.unparse(forward.returns)}"
+            assert _call_for_type_checkers(kind, classes) == expected, kind.name
 
 
 # Workflows.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -11,6 +11,7 @@ from .._constants import constant
 from ..functional.delay import DelayState, check_delays_of, delay_sequence, delayed_linear_sequence
 from ._initial import zeros
 from ._parameters import _as_parameter
+from ._stateful import Stateful
 from .snn import _check_time
 
 __all__ = ["Delay", "DelayCell", "DelayedLinear", "DelayedLinearCell"]
@@ -50,7 +51,7 @@ def check_max_delay(max_delay: Any) -> None:
         )
 
 
-class _Delayed(torch.nn.Module):
+class _Delayed(Stateful[DelayState]):
     """What modules with delays share: the delays, and the inputs that they remember."""
 
     delays: torch.Tensor
@@ -130,12 +131,6 @@ class DelayCell(_Delay):
         y, state = self.over_time(input_tensor[None], state)
         return y[0], state
 
-    if TYPE_CHECKING:
-
-        def __call__(
-            self, input_tensor: torch.Tensor, state: DelayState | None = None
-        ) -> tuple[torch.Tensor, DelayState]: ...
-
 
 class Delay(_Delay):
     """All time steps of a delay, in one gather.
@@ -178,12 +173,6 @@ class Delay(_Delay):
             ValueError: the delays do not broadcast to the input of one step.
         """
         return self.over_time(input_tensor, state)
-
-    if TYPE_CHECKING:
-
-        def __call__(
-            self, input_tensor: torch.Tensor, state: DelayState | None = None
-        ) -> tuple[torch.Tensor, DelayState]: ...
 
 
 class _DelayedLinear(_Delayed):
@@ -279,12 +268,6 @@ class DelayedLinearCell(_DelayedLinear):
         y, state = self.over_time(input_tensor[None], state)
         return y[0], state
 
-    if TYPE_CHECKING:
-
-        def __call__(
-            self, input_tensor: torch.Tensor, state: DelayState | None = None
-        ) -> tuple[torch.Tensor, DelayState]: ...
-
 
 class DelayedLinear(_DelayedLinear):
     """All time steps of weights of which each has a delay, in one convolution over time.
@@ -329,9 +312,3 @@ class DelayedLinear(_DelayedLinear):
             ValueError: the input has another width, or no time step.
         """
         return self.over_time(input_tensor, state)
-
-    if TYPE_CHECKING:
-
-        def __call__(
-            self, input_tensor: torch.Tensor, state: DelayState | None = None
-        ) -> tuple[torch.Tensor, DelayState]: ...

@@ -116,6 +116,10 @@ class _RateEncoder(torch.nn.Module):
         """The number of steps, the maximal rate and the time step."""
         return f"seq_length={self.seq_length}, f_max={self.f_max}, dt={self.dt}"
 
+    if TYPE_CHECKING:
+
+        def __call__(self, x: torch.Tensor) -> torch.Tensor: ...
+
 
 class _RateEncoderStep(torch.nn.Module):
     def __init__(self, f_max: float = 1000, dt: float = 0.001) -> None:
@@ -126,6 +130,10 @@ class _RateEncoderStep(torch.nn.Module):
     def extra_repr(self) -> str:
         """The maximal rate and the time step."""
         return f"f_max={self.f_max}, dt={self.dt}"
+
+    if TYPE_CHECKING:
+
+        def __call__(self, x: torch.Tensor) -> torch.Tensor: ...
 
 
 class PoissonEncoder(_RateEncoder):
@@ -146,10 +154,6 @@ class PoissonEncoder(_RateEncoder):
         """Spikes ``(T, ...)`` for values between 0 and 1, any shape."""
         return encode.poisson_encode(x, self.seq_length, self.f_max, self.dt)
 
-    if TYPE_CHECKING:
-
-        def __call__(self, x: torch.Tensor) -> torch.Tensor: ...
-
 
 class PoissonEncoderStep(_RateEncoderStep):
     """One step of random spikes with a rate in proportion to each value; see
@@ -167,10 +171,6 @@ class PoissonEncoderStep(_RateEncoderStep):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Spikes in the shape of the values, which are between 0 and 1."""
         return encode.poisson_encode_step(x, self.f_max, self.dt)
-
-    if TYPE_CHECKING:
-
-        def __call__(self, x: torch.Tensor) -> torch.Tensor: ...
 
 
 class SignedPoissonEncoder(_RateEncoder):
@@ -191,10 +191,6 @@ class SignedPoissonEncoder(_RateEncoder):
         """Spikes -1, 0 or 1, ``(T, ...)``, for values between -1 and 1, any shape."""
         return encode.signed_poisson_encode(x, self.seq_length, self.f_max, self.dt)
 
-    if TYPE_CHECKING:
-
-        def __call__(self, x: torch.Tensor) -> torch.Tensor: ...
-
 
 class SignedPoissonEncoderStep(_RateEncoderStep):
     """One step of random spikes of either sign; see :func:`norse_fast.functional.encode.signed_poisson_encode_step`.
@@ -211,10 +207,6 @@ class SignedPoissonEncoderStep(_RateEncoderStep):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Spikes -1, 0 or 1 in the shape of the values, which are between -1 and 1."""
         return encode.signed_poisson_encode_step(x, self.f_max, self.dt)
-
-    if TYPE_CHECKING:
-
-        def __call__(self, x: torch.Tensor) -> torch.Tensor: ...
 
 
 class PopulationEncoder(torch.nn.Module):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from ..functional.leaky_integrator import LIParameters, LIState, li_feed_forward_step, li_step
 from ._initial import initial_voltage, uniform, zeros
 from ._parameters import Parameters, checked
+from ._stateful import Stateful
 from .snn import SNN, SNNCell
 
 __all__ = ["LI", "LICell", "LILinearCell"]
@@ -73,7 +74,7 @@ class LI(SNN[LIState]):
         )
 
 
-class LILinearCell(Parameters):
+class LILinearCell(Parameters, Stateful[LIState]):
     """One time step of leaky integrators behind a linear layer without bias.
 
     Equations, units, dtypes and errors are those of :func:`norse_fast.functional.leaky_integrator.li_step`. The state
@@ -134,9 +135,3 @@ class LILinearCell(Parameters):
         if state is None:
             state = self.initial_state(input_tensor)
         return li_step(input_tensor, state, self.input_weights, self.p, self.dt)
-
-    if TYPE_CHECKING:
-
-        def __call__(
-            self, input_tensor: torch.Tensor, state: LIState | None = None
-        ) -> tuple[torch.Tensor, LIState]: ...

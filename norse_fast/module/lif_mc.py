@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -12,8 +12,9 @@ from ..functional.lif import LIFParameters, LIFState
 from ..functional.lif_mc import lif_mc_step
 from ._initial import initial_voltage, zeros
 from ._parameters import checked
+from ._stateful import State
 from ._weights import check_weight
-from .snn import FeedforwardActivation, SNNRecurrentCell, State
+from .snn import FeedforwardActivation, SNNRecurrentCell
 
 __all__ = ["LIFMCRecurrentCell"]
 
@@ -54,10 +55,6 @@ class CoupledCell(SNNRecurrentCell[State]):
             state = self.state_fallback(input_tensor)
         weights = (self.input_weights, self.masked_weights(), self.g_coupling)
         return self.activation(input_tensor, state, *weights, self.p, self.dt, **self.reset_options)
-
-    if TYPE_CHECKING:
-
-        def __call__(self, input_tensor: torch.Tensor, state: State | None = None) -> tuple[torch.Tensor, State]: ...
 
     def initial_state(self, input_tensor: torch.Tensor) -> Any:
         """The state before the first step."""

@@ -7,7 +7,7 @@ time steps; any other callable with the same signature is called once per step.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Generic
+from typing import Any
 
 import torch
 from typing_extensions import TypeVar
@@ -19,6 +19,7 @@ from .._kernels.recurrent import RECURRENT, Recurrent, stack_states
 from .._kernels.weights import check_weights
 from ._initial import ANY_INPUT, UNIFORM
 from ._parameters import Parameters
+from ._stateful import State, Stateful
 from ._weights import Weights
 
 __all__ = ["SNN", "SNNCell", "SNNRecurrent", "SNNRecurrentCell"]
@@ -26,9 +27,6 @@ __all__ = ["SNN", "SNNCell", "SNNRecurrent", "SNNRecurrentCell"]
 #: A step function: input, state, parameters and step length to output and new state. ``activation`` is one.
 FeedforwardActivation = Callable[..., tuple[torch.Tensor, Any]]
 Fused = TypeVar("Fused", Neuron, Recurrent)
-#: The tuple that a module hands from step to step. For type checkers alone, as each ``__call__`` beside a ``forward``: torch
-#: declares that calls of modules take and return anything.
-State = TypeVar("State", default=Any)
 
 
 def _check_time(input_tensor: torch.Tensor) -> None:
@@ -83,7 +81,7 @@ def _run_steps(
     return outputs.result(), stack_states(states) if record else state
 
 
-class SNNCell(Parameters, Generic[State]):
+class SNNCell(Parameters, Stateful[State]):
     """One time step of neurons without weights.
 
     Args:
@@ -143,12 +141,8 @@ class SNNCell(Parameters, Generic[State]):
             return activation(input_tensor, state, self.p, self.dt, **options)
         return activation(input_tensor, state, self.p, self.dt)  # which takes a sixtieth less
 
-    if TYPE_CHECKING:
 
-        def __call__(self, input_tensor: torch.Tensor, state: State | None = None) -> tuple[torch.Tensor, State]: ...
-
-
-class SNN(Parameters, Generic[State]):
+class SNN(Parameters, Stateful[State]):
     """All time steps of neurons without weights.
 
     Args:
@@ -256,12 +250,8 @@ class SNN(Parameters, Generic[State]):
             return outputs.sum(0), state
         return neuron(input_tensor, state, self.p, self.dt, sequence=True, record=record, kind=kind)
 
-    if TYPE_CHECKING:
 
-        def __call__(self, input_tensor: torch.Tensor, state: State | None = None) -> tuple[torch.Tensor, State]: ...
-
-
-class SNNRecurrentCell(Weights, Generic[State]):
+class SNNRecurrentCell(Weights, Stateful[State]):
     """One time step of neurons with input and recurrent weights.
 
     Args:
@@ -336,12 +326,8 @@ class SNNRecurrentCell(Weights, Generic[State]):
         weights = (self.input_weights, self.masked_weights())
         return activation(input_tensor, state, *weights, self.p, self.dt, **self.reset_options)
 
-    if TYPE_CHECKING:
 
-        def __call__(self, input_tensor: torch.Tensor, state: State | None = None) -> tuple[torch.Tensor, State]: ...
-
-
-class SNNRecurrent(Weights, Generic[State]):
+class SNNRecurrent(Weights, Stateful[State]):
     """All time steps of neurons with input and recurrent weights.
 
     The input projection of all steps is one matrix product.
@@ -427,7 +413,3 @@ class SNNRecurrent(Weights, Generic[State]):
         return _run_steps(
             lambda x, s: activation(x, s, *weights, self.p, self.dt, **options), input_tensor, state, self.record_states
         )
-
-    if TYPE_CHECKING:
-
-        def __call__(self, input_tensor: torch.Tensor, state: State | None = None) -> tuple[torch.Tensor, State]: ...
