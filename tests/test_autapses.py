@@ -412,3 +412,14 @@ def test_saving_warns_of_nothing():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         _saved(make(nf.LIFRecurrent))
+
+
+def test_weights_that_share_memory_are_refused():
+    """Those from a neuron to itself are set to zero in place, which would be all of them."""
+    weights = torch.ones(1, 1).expand(3, 3)
+    with pytest.raises(ValueError, match="recurrent_weights: got an expanded tensor, expected one with memory"):
+        nf.LIFRecurrent(2, 3, recurrent_weights=weights)
+    assert torch.equal(
+        nf.LIFRecurrent(2, 3, recurrent_weights=weights, autapses=True).masked_weights(), torch.ones(3, 3)
+    )
+    assert torch.equal(weights, torch.ones(3, 3))

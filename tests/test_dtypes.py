@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.utils import _pytree as pytree
 
 import norse_fast as nf
 from norse_fast._kernels.extension import kernels_disabled
@@ -148,3 +149,60 @@ def test_fallback_keeps_half():
         z, state = nf.LIF()(torch.ones(3, 2, dtype=torch.bfloat16))
     assert z.dtype == torch.bfloat16
     assert state.v.dtype == torch.float32
+
+
+#: Layers over time, with how many inputs if they have weights.
+LAYERS = [
+    *(
+        nf.LIF,
+        nf.LI,
+        nf.LIBox,
+        nf.LIFBox,
+        nf.IAF,
+        nf.QIF,
+        nf.LIFEx,
+        nf.LIFAdEx,
+        nf.LIFRefrac,
+        nf.LIFAdExRefrac,
+        nf.LSNN,
+    ),
+    *(nf.CobaLIF, lambda: nf.Izhikevich(nf.tonic_spiking)),
+    *(lambda kind=kind: kind(3, 3) for kind in (nf.LIFRecurrent, nf.LIFExRecurrent, nf.LIFAdExRecurrent)),
+    *(lambda kind=kind: kind(3, 3) for kind in (nf.LIFRefracRecurrent, nf.LIFAdExRefracRecurrent, nf.LSNNRecurrent)),
+]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("make", LAYERS)
+def test_no_state_starts_rounded(make, dtype: torch.dtype):
+    """A parameter that half precision rounds, as the threshold of the LSNN, is not rounded by the initial state."""
+    torch.manual_seed(0)
+    layer, x = make(), torch.rand(4, 2, 3).to(dtype)
+    starts = zip(*(pytree.tree_leaves(layer.initial_state(y)) for y in (x, x.float())))
+    assert all(t.dtype is torch.float32 or not t.any() for t, _ in starts)
+    assert all(torch.equal(t.float(), single) for t, single in starts)
+
+
+def test_a_threshold_that_half_precision_rounds():
+    p = nf.LSNNParameters(v_th=torch.tensor(1.003))
+    x = torch.full((400, 1, 1), 0.2002, dtype=torch.bfloat16)  # the potential ends below it, and above 1
+    assert nf.LSNN(p)(x.float())[0].sum() == 0
+    assert nf.LSNN(p)(x)[0].sum() == 0
+    with kernels_disabled():
+        assert nf.LSNN(p)(x)[0].sum() == 0
+
+
+@pytest.mark.parametrize("learn", [(), ("v_leak",)], ids=str)
+@pytest.mark.parametrize("layer", [nf.LIF, nf.LSNN, nf.LIFRefrac, nf.LIFAdEx], ids=lambda layer: layer.__name__)
+def test_float64_parameters_of_each_neuron_mean_the_same_with_and_without_gradients(layer, learn: tuple[str, ...]):
+    v = torch.full((1,), 0.1, dtype=torch.float64)  # at rest, exactly at threshold
+    p = nf.LIFParameters(v_leak=v, v_th=v)
+    if layer is nf.LIFRefrac:
+        p = nf.LIFRefracParameters(lif=p)
+    elif layer is not nf.LIF:
+        p = {nf.LSNN: nf.LSNNParameters, nf.LIFAdEx: nf.LIFAdExParameters}[layer](v_leak=v, v_th=v)
+    module, x = layer(p, learn=learn), torch.zeros(3, 1, 1)
+    expected = module(x)[0]
+    assert torch.equal(module(x.clone().requires_grad_())[0], expected)
+    with torch.no_grad():
+        assert torch.equal(module(x)[0], expected)

@@ -247,3 +247,16 @@ def test_gradients_of_a_population():
     assert torch.autograd.gradcheck(lambda v, s: nf.population_encode(v, 5, s), (x, scales))
     nf.population_encode(x, 5).sum().backward()
     assert x.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int16, torch.int64], ids=str)
+def test_the_smallest_integer_has_a_magnitude(dtype: torch.dtype):
+    x = torch.tensor([torch.iinfo(dtype).min, -1, 0, 1], dtype=dtype)
+    assert nf.SignedPoissonEncoderStep(1000)(x).tolist() == [-1.0, -1.0, 0.0, 1.0]
+    assert nf.SignedPoissonEncoder(2, 1000)(x).tolist() == [[-1.0, -1.0, 0.0, 1.0]] * 2
+
+
+def test_signed_encoders_take_booleans():
+    x = torch.tensor([True, False])
+    assert nf.SignedPoissonEncoderStep(1000)(x).tolist() == [1.0, 0.0]
+    assert nf.SignedPoissonEncoder(1, 1000)(x).tolist() == [[1.0, 0.0]]

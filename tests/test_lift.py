@@ -425,3 +425,74 @@ def test_checkpoints_of_windows(generator):
     with nf.dense_products():
         output = windows(x, context_fn=lambda: (nf.dense_products(), nf.dense_products()))
     torch.testing.assert_close(gradients(output), expected, rtol=1e-9, atol=1e-12)
+
+
+class Total(nn.Module):
+    """Returns what it keeps, and changes in place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("total", torch.zeros(1, WIDTH, dtype=torch.float64))
+
+    def forward(self, x):
+        return self.total.add_(x.detach())
+
+
+@pytest.mark.parametrize("behind", [nn.ReLU, nn.Flatten, lambda: nn.Linear(WIDTH, WIDTH).double()])
+@pytest.mark.parametrize("grad", [False, True])
+def test_a_module_that_returns_what_it_changes_later(behind: Callable[[], nn.Module], grad: bool):
+    torch.manual_seed(0)
+    model, x = nn.Sequential(Total(), behind()), torch.rand(5, 1, WIDTH, dtype=torch.float64)
+    with torch.set_grad_enabled(grad):
+        other = copy.deepcopy(model)
+        expected = torch.stack([other(frame).clone() for frame in x])
+        torch.testing.assert_close(nf.Lift(model)(x), expected, rtol=1e-12, atol=0)
+    assert not torch.equal(expected[0], expected[-1])
+
+
+@pytest.mark.parametrize("learn", [(), ("tau_mem_inv",)])
+def test_changing_the_parameters_of_a_fused_neuron_is_an_error(learn: tuple[str, ...]):
+    class Homeostasis(nn.Module):
+        def forward(self, z):
+            cell.p.v_th.add_(0.5 * z.mean())
+            return z
+
+    class Replace(nn.Module):
+        def forward(self, z):
+            cell.p = cell.p._replace(v_th=cell.p.v_th + 0.5)
+            return z
+
+    x = torch.full((5, 2, 3), 20.0)
+    for after in (Homeostasis(), Replace())[: 1 if learn else 2]:
+        cell = nf.LIFCell(nf.LIFParameters(v_th=torch.tensor(1.0)), learn=learn)
+        nf.Lift(nf.SequentialState(cell, nn.Identity()))(x)  # those that nobody changes
+        with torch.no_grad(), pytest.raises(RuntimeError, match=r"weights 0\.p\.v_th that changed"):
+            nf.Lift(nf.SequentialState(cell, after))(x)
+
+
+@pytest.mark.parametrize("stepped", [Noise, lambda: nn.Dropout(0.1)], ids=["unknown", "Dropout"])
+def test_transforms_over_the_weights_beside_a_layer_that_is_stepped(stepped: Callable[[], nn.Module]):
+    layers = nn.Linear(WIDTH, WIDTH), nf.LIFCell(), stepped(), nn.Linear(WIDTH, 2), nf.LICell()
+    model = nf.SequentialState(*layers).double()
+    lifted, x = nf.Lift(model), torch.ones(5, 2, WIDTH, dtype=torch.float64)
+    weights = {name: p.detach() for name, p in lifted.named_parameters()}
+
+    def loss(weights: dict[str, torch.Tensor]) -> torch.Tensor:
+        torch.manual_seed(0)
+        return torch.func.functional_call(lifted, weights, (x,))[0].sum()
+
+    gradients = torch.func.grad(loss)(weights)
+    torch.manual_seed(0)
+    expected = torch.autograd.grad(lifted(x)[0].sum(), list(model.parameters()))
+    for name, gradient in zip(weights, expected):
+        torch.testing.assert_close(gradients[name], gradient, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize(("output", "kind"), [((None,), "NoneType"), ({"n": 3}, "int")])
+def test_outputs_that_cannot_be_stacked(output: Any, kind: str):
+    class More(nn.Module):
+        def forward(self, x):
+            return x, output
+
+    with pytest.raises(TypeError, match=f"got {kind} in the output of layer '1' \\(More\\), expected tensors"):
+        nf.Lift(nn.Sequential(nn.Linear(WIDTH, WIDTH), More()))(torch.ones(3, 2, WIDTH))

@@ -264,3 +264,32 @@ def test_explanation():
         "3.0    Dropout  stepped  random in training",
         "3.1    LIFCell  fused    one kernel for all time steps",
     ]
+
+
+TOO_FEW = [
+    nn.Linear(4, 2),
+    nf.SpikeLinear(4, 2),
+    nn.LayerNorm((4, 3)),
+    nn.RMSNorm((4, 3)),
+    nn.Softmax(-2),
+    nn.LogSoftmax(-2),
+    nn.Softmin(-2),
+    nn.GLU(-2),
+    nn.ConstantPad2d(1, 0.5),
+    nn.ZeroPad2d(1),
+    nn.ZeroPad3d(1),
+    nn.PixelShuffle(1),
+    nn.PixelUnshuffle(1),
+]
+
+
+@pytest.mark.parametrize("layer", TOO_FEW, ids=repr)
+def test_a_step_with_too_few_dimensions_fails_as_in_a_loop(layer: nn.Module):
+    """Time must not take the place of a dimension that the module computes along."""
+    of_lines, of_images = (nn.Linear, nf.SpikeLinear), (nn.PixelShuffle, nn.PixelUnshuffle, nn.ZeroPad3d)
+    x = torch.ones((4,) if type(layer) in of_lines else (2, 4, 3) if type(layer) in of_images else (4, 3))
+    layer(x)
+    with pytest.raises((RuntimeError, IndexError, ValueError)) as expected:
+        loop(layer, x)
+    with pytest.raises(expected.type):
+        lift(layer, x)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import doctest
 from pathlib import Path
 from typing import Any
@@ -439,3 +440,20 @@ def test_the_page(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.undo()  # its products are large enough
     page = Path(__file__).parents[1] / "docs" / "sparse_backward.md"
     assert doctest.testfile(str(page), module_relative=False).failed == 0
+
+
+@pytest.mark.parametrize("between", [torch.nn.Flatten(0, 1), torch.nn.Flatten(1, 2)], ids=repr)
+def test_images_that_are_cut_anew_between_two_pools(between: torch.nn.Module):
+    """Where a gradient is needed is not known of other images: it is computed everywhere."""
+    torch.manual_seed(0)
+    first = (torch.nn.Conv2d(2, 16, 3, padding=1), lif("rectangle", 5.0), torch.nn.MaxPool2d(2))
+    width = 16 if between.start_dim == 0 else 256
+    last = (torch.nn.MaxPool2d(2), torch.nn.Flatten(), torch.nn.Linear(width, 70), nf.LICell())
+    model, x = nf.SequentialState(*first, between, *last), torch.rand(6, 4, 2, 16, 16)
+    gradients = []
+    for context in (contextlib.nullcontext, nf.dense_products):
+        model.zero_grad()
+        with context():
+            nf.Lift(model)(x)[0].sum().backward()
+        gradients.append(model[0].weight.grad.clone())
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-5)

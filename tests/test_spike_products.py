@@ -617,3 +617,41 @@ def test_page(monkeypatch):
     monkeypatch.undo()
     page = Path(__file__).parents[1] / "docs" / "products.md"
     assert doctest.testfile(str(page), module_relative=False) == (0, 9)
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CSR", "ignore:The PyTorch API of nested tensors")
+@pytest.mark.parametrize("kind", ["mkldnn", "CSR", "nested"])
+def test_layouts_of_pytorch_alone(kind: str):
+    """Linear layers of PyTorch take them, of the input or of the weights."""
+    x, w = spikes(40, 30), exact(20, 30)
+    if kind == "nested":
+        parts = torch.nested.nested_tensor([x[:10], x[10:]])
+        actual, expected = (f(parts, w).to_padded_tensor(0.0) for f in (nf.spike_linear, linear))
+    else:
+        other = x.to_mkldnn() if kind == "mkldnn" else x.to_sparse_csr()
+        actual, expected = (f(other, w).to_dense() for f in (nf.spike_linear, linear))
+    assert torch.equal(actual, expected)
+    if kind == "CSR":
+        assert torch.equal(nf.spike_linear(x, w.to_sparse_csr()), linear(x, w.to_sparse_csr()))
+
+
+@pytest.mark.parametrize("mode", ["circular", "reflect", "replicate"])
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8])
+def test_bytes_where_pytorch_pads(mode: str, dtype: torch.dtype):
+    layer, x = nf.SpikeConv2d(2, 4, 3, padding=1, padding_mode=mode), spikes(5, 3, 2, 8, 8)
+    assert torch.equal(layer(x.to(dtype)), layer(x))
+
+
+@pytest.mark.parametrize("shape", [(2, 9, 9), (4, 2, 9, 9), (5, 4, 2, 9, 9), (2, 3, 4, 2, 9, 9)], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bool, torch.uint8], ids=str)
+def test_pools_of_pytorch_take_what_others_take(shape: tuple[int, ...], dtype: torch.dtype):
+    x = spikes(*shape)
+    images = x.flatten(0, -4) if x.dim() > 4 else x
+    expected, places = max_pool2d(images, 2, ceil_mode=True, return_indices=True)
+    expected, places = (t.view(*shape[:-2], *t.shape[-2:]) for t in (expected, places))
+    pooled = nf.SpikeMaxPool2d(2, ceil_mode=True)(x.to(dtype))
+    assert pooled.dtype is dtype
+    assert torch.equal(pooled.float(), expected)
+    pooled, found = nf.SpikeMaxPool2d(2, ceil_mode=True, return_indices=True)(x.to(dtype))
+    assert torch.equal(pooled.float(), expected)
+    assert torch.equal(found, places)

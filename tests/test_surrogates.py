@@ -111,3 +111,16 @@ def test_resets():
     reset, th = torch.tensor(0.25), torch.tensor(1.0)
     assert nf.reset_value(z, v, reset, th).tolist() == [0.5, 0.25]
     assert nf.reset_subtract(z, v, reset, th).tolist() == [0.5, 0.5]
+
+
+@pytest.mark.parametrize("method", sorted(set(SURROGATES) - {"heaviside"}))
+def test_alpha_in_single_precision_is_not_rounded_further(method: str):
+    """As LIF has it: a 0-dim tensor, whose powers and multiples would be float32 beside distances in float64."""
+    u = torch.linspace(-2, 2, 41, dtype=torch.float64)
+    single = torch.tensor(3.0186)
+    gradients = []
+    for alpha in (single, single.double()):
+        x = u.clone().requires_grad_()
+        threshold(x, method, alpha).sum().backward()
+        gradients.append(x.grad)
+    torch.testing.assert_close(*gradients, rtol=1e-14, atol=1e-300)

@@ -81,7 +81,10 @@ class Active:
             how: sizes and steps of the windows.
             pooled: the shape of the result.
         """
-        active, _ = self._marks(shape[0], math.prod(shape[1:]))
+        size = shape[0], math.prod(shape[1:])
+        if self.pooled is not None and self.pooled[0] != size:
+            return  # they were cut into other images in between
+        active, _ = self._marks(*size)
         marks = torch.ops.norse_fast.spike_max_pool2d_active(bits, active, shape[1], shape[2:], *how)
         self.pooled = (pooled[0], math.prod(pooled[1:])), *marks
 

@@ -281,7 +281,8 @@ def signed_poisson_encode(
         tensor([[-1.,  0.,  1.],
                 [-1.,  0.,  1.]])
     """
-    return torch.sign(input_values) * poisson_encode(input_values.abs(), seq_length, f_max, dt, generator)
+    values = _floating(input_values)  # of which the smallest integer has a magnitude too
+    return torch.sign(values) * poisson_encode(values.abs(), seq_length, f_max, dt, generator)
 
 
 def signed_poisson_encode_step(
@@ -305,7 +306,8 @@ def signed_poisson_encode_step(
         >>> signed_poisson_encode_step(torch.tensor([-1.0, 0.0, 1.0]))
         tensor([-1.,  0.,  1.])
     """
-    return torch.sign(input_values) * poisson_encode_step(input_values.abs(), f_max, dt, generator)
+    values = _floating(input_values)
+    return torch.sign(values) * poisson_encode_step(values.abs(), f_max, dt, generator)
 
 
 def _spiked_before(spikes: torch.Tensor) -> torch.Tensor:

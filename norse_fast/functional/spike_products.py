@@ -120,7 +120,8 @@ def spike_linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | Non
     """
     check_tensor("x", x)
     check_tensor("weight", weight)
-    fits = weight.dim() == 2 and x.dim() > 0 and x.shape[-1] == weight.shape[1]
+    # Of nested tensors not even the shape can be asked for.
+    fits = not x.is_nested and weight.dim() == 2 and x.dim() > 0 and x.shape[-1] == weight.shape[1]
     if fits and _may_sum(x.numel() * weight.shape[0], x, weight, bias):
         rows = x.reshape(-1, x.shape[-1])
         most = MOST_SPIKES if rows.shape[0] >= MANY_ROWS else MOST_SPIKES_OF_FEW_ROWS
@@ -131,7 +132,7 @@ def spike_linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | Non
             active = _active_bits(rows.shape, weight)
             y: torch.Tensor = SumLinear.apply(link(rows), weight, bias, rows.shape[1], *spikes, active)
             return y.view(*x.shape[:-1], weight.shape[0])
-    return torch.nn.functional.linear(_as_numbers(x, weight.dtype), weight, bias)
+    return torch.nn.functional.linear(as_numbers(x, weight.dtype), weight, bias)
 
 
 def spike_conv2d(
@@ -188,7 +189,7 @@ def spike_conv2d(
         active = _active_bits((x.shape[0], math.prod(x.shape[1:])), weight)
         summed: torch.Tensor = SumConv2d.apply(link(x), weight, bias, list(x.shape), how, spikes[0], active)
         return summed
-    return torch.nn.functional.conv2d(_as_numbers(x, weight.dtype), weight, bias, stride, padding, dilation, groups)
+    return torch.nn.functional.conv2d(as_numbers(x, weight.dtype), weight, bias, stride, padding, dilation, groups)
 
 
 def spike_max_pool2d(
@@ -278,7 +279,7 @@ def spike_avg_pool2d(
     if x.dim() > 4:
         options = (kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
         return spike_avg_pool2d(x.flatten(0, -4), *options).unflatten(0, x.shape[:-3])
-    x = _as_numbers(x, torch.get_default_dtype())
+    x = as_numbers(x, torch.get_default_dtype())
     return torch.nn.functional.avg_pool2d(
         x, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override
     )
@@ -334,7 +335,7 @@ def _why_not_sum(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | Non
     for t in tensors:
         if type(t) not in _KINDS:
             return "a tensor of a kind of its own"
-        if not t.is_cpu or t.is_sparse:
+        if not t.is_cpu or t.layout is not torch.strided:
             return "not in the memory of the CPU, or sparse"
     dtype = weight.dtype
     if dtype not in _DTYPES or x.dtype not in (dtype, torch.bool, torch.uint8):
@@ -370,9 +371,14 @@ _NOT_BINARY = -1
 def _active_bits(shape: Sequence[int], weight: torch.Tensor) -> torch.Tensor | None:
     """Where the gradient of a matrix of spikes is needed; None: everywhere, or it is as fast to compute it everywhere."""
     active = needed.get()
-    few = weight[:, 0].numel() < LEAST_WEIGHTS
-    return None if active is None or few else active.bits(*shape)
+    return None if active is None or weights_of_input(weight) < LEAST_WEIGHTS else active.bits(*shape)
 
 
-def _as_numbers(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+def weights_of_input(weight: torch.Tensor) -> int:
+    """Of one input of a linear layer or a convolution."""
+    return math.prod(weight.shape[:1] + weight.shape[2:])
+
+
+def as_numbers(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Spikes as bytes in a floating point dtype; all else as it is."""
     return x.to(dtype) if x.dtype in (torch.bool, torch.uint8) else x

@@ -102,17 +102,24 @@ def _function(name: str, doc: str, derivative: Any, by_k: Any = None, value: Any
     namespace: dict[str, Any] = {
         "__doc__": doc + _USE.format(name, "no gradient" if by_k is None else "a gradient"),
         "__module__": __name__,
-        "derivative": staticmethod(derivative),
+        "derivative": staticmethod(_precise(derivative)),
     }
     for key, function in (("by_k", by_k), ("value", value)):
         if function is not None:
-            namespace[key] = staticmethod(function)
+            namespace[key] = staticmethod(_precise(function))
     return type(name, (Surrogate,), namespace)
 
 
+def _precise(function: Callable[[torch.Tensor, Any], torch.Tensor]) -> Callable[[torch.Tensor, Any], torch.Tensor]:
+    """With the steepness in the precision of the distances; the powers of a 0-dim tensor would have its own."""
+
+    def of_same_precision(x: torch.Tensor, k: Any) -> torch.Tensor:
+        return function(x, k.to(torch.promote_types(k.dtype, x.dtype)) if isinstance(k, torch.Tensor) else k)
+
+    return of_same_precision
+
+
 def _circ(x: torch.Tensor, k: Any) -> torch.Tensor:
-    if isinstance(k, torch.Tensor):
-        k = k.to(torch.promote_types(k.dtype, x.dtype))  # before its powers round
     d = k * k + x * x
     return k**3 / (d * torch.sqrt(d))
 

@@ -66,12 +66,16 @@ def copied(value: Any, input_tensor: torch.Tensor, detach: bool = True) -> Any:
 def filled(
     value: Any, shape: Sequence[int], input_tensor: torch.Tensor, dtype: torch.dtype | None = None, detach: bool = True
 ) -> Any:
-    """A parameter as :func:`copied`, filled to a shape, by default in the float dtype of the input."""
+    """A parameter as :func:`copied`, filled to a shape, by default in the dtype that the state is computed in: that of the
+    input, but not half precision, which would round the parameter."""
     v = _without_history(value, detach)
     if input_tensor is ANY_INPUT:
         return v
     v = constant(v, torch.get_default_dtype())
-    return v.to(input_tensor.device, dtype or float_dtype(input_tensor)).expand(shape).clone()
+    if dtype is None:
+        dtype = float_dtype(input_tensor)
+        dtype = torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
+    return v.to(input_tensor.device, dtype).expand(shape).clone()
 
 
 def _without_history(value: Any, detach: bool) -> Any:

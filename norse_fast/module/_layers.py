@@ -87,6 +87,15 @@ def _call(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
     return y
 
 
+def _on_last(dims: Callable[[Any], int]) -> Callable[[nn.Module, torch.Tensor], Any]:
+    """The same where the module computes along so many of the last dimensions: a step must have them without time."""
+
+    def over_time(module: nn.Module, x: torch.Tensor) -> Any:
+        return module(x) if x.dim() > dims(module) else NotImplemented
+
+    return over_time
+
+
 def merge_time(module: nn.Module, x: torch.Tensor) -> Any:
     """For modules whose first dimension is the batch: the time steps are more samples."""
     if x.dim() < 3:
@@ -242,14 +251,41 @@ def _register(rule: Rule, *names: str) -> None:
 
 _register(
     Rule(_call),
-    *("Linear", "Identity", "LayerNorm", "RMSNorm", "PixelShuffle", "PixelUnshuffle"),
-    *("ReLU", "ReLU6", "LeakyReLU", "ELU", "SELU", "CELU", "GELU", "SiLU", "Mish", "Sigmoid", "LogSigmoid", "Tanh"),
-    *("Softplus", "Softsign", "Softshrink", "Hardshrink", "Hardtanh", "Hardsigmoid", "Hardswish", "Tanhshrink"),
-    *("Threshold", "ConstantPad1d", "ConstantPad2d", "ConstantPad3d", "ZeroPad1d", "ZeroPad2d", "ZeroPad3d"),
+    *(
+        "Identity",
+        "ReLU",
+        "ReLU6",
+        "LeakyReLU",
+        "ELU",
+        "SELU",
+        "CELU",
+        "GELU",
+        "SiLU",
+        "Mish",
+        "Sigmoid",
+        "LogSigmoid",
+        "Tanh",
+    ),
+    *(
+        "Softplus",
+        "Softsign",
+        "Softshrink",
+        "Hardshrink",
+        "Hardtanh",
+        "Hardsigmoid",
+        "Hardswish",
+        "Tanhshrink",
+        "Threshold",
+    ),
 )
+_register(Rule(_on_last(lambda module: 1)), "Linear")
+_register(Rule(_on_last(lambda module: 3)), "PixelShuffle", "PixelUnshuffle")
+_register(Rule(_on_last(lambda module: len(module.normalized_shape))), "LayerNorm", "RMSNorm")
+for _n in (1, 2, 3):
+    _register(Rule(_on_last(lambda module: len(module.padding) // 2)), f"ConstantPad{_n}d", f"ZeroPad{_n}d")
 RULES[SpikeLinear] = RULES[nn.Linear]
 _register(Rule(_with_or_without_batch(3)), "Softmax2d")
-_register(Rule(_call, _first_dimensions), "Softmax", "LogSoftmax", "Softmin", "GLU")
+_register(Rule(_on_last(lambda module: -module.dim), _first_dimensions), "Softmax", "LogSoftmax", "Softmin", "GLU")
 _register(Rule(_call, _batch_dependent_embedding), "Embedding")
 _register(
     Rule(_call, _random),

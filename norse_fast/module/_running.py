@@ -14,6 +14,7 @@ from torch.utils import _pytree as pytree
 from .._kernels.recurrent import stack_states
 from ..functional.spike_products import Found, listening, look_like_spikes
 from ._layers import Findings, Layer, children, expand, is_open, plan, run_cell, works_in_place
+from ._parameters import Parameters
 from ._sparse_backward import Called, Follower, reads_bytes
 from ._spikes import is_product
 from .sequential import SequentialState
@@ -190,7 +191,10 @@ def _run_steps(
 ) -> dict[int, Any]:
     """Run layers step by step; returns the output of the last, and of those that are asked for."""
     outputs: dict[int, list[Any]] = {index: [] for index in indices if index in hidden_ends or index == indices[-1]}
+    # An unknown module may return what it keeps, and change that in the next step.
+    may_change = not all(layers[index].alone for index in indices)
     for frame in _frames(x, layers[indices[0]]):
+        made = {}
         for index in indices:
             layer = layers[index]
             if layer.stateful:
@@ -198,8 +202,22 @@ def _run_steps(
             else:
                 frame = layer.module(frame)
             if index in outputs:
-                outputs[index].append(frame)
+                _check_tensors(frame, layer)
+                made[index] = frame
+        # Not before: a layer may also change in place what the one before it returned.
+        for index, output in made.items():
+            outputs[index].append(pytree.tree_map(torch.clone, output) if may_change else output)
     return {index: stack_states(frames) for index, frames in outputs.items()}
+
+
+def _check_tensors(output: Any, layer: Layer) -> None:
+    for leaf in pytree.tree_leaves(output):
+        if not isinstance(leaf, torch.Tensor):
+            raise TypeError(
+                f"lifted_module: got {type(leaf).__name__} in the output of layer {layer.name!r} "
+                f"({type(layer.module).__name__}), expected tensors alone, because those of all steps are stacked; call the "
+                "module in a loop over time instead."
+            )
 
 
 def _frames(x: Any, layer: Layer) -> list[Any]:
@@ -236,20 +254,36 @@ def _nested_state(module: nn.Module, states: Iterator[Any], given: Any, is_model
     return given
 
 
-def _weights(layers: list[Layer]) -> dict[str, tuple[int, ...]]:
-    """By name, what tells whether a weight of a fused layer changes."""
+def _weights(layers: list[Layer]) -> dict[str, Any]:
+    """By name, what tells whether a weight of a fused layer changes, or a parameter of its neurons."""
     if torch.compiler.is_compiling():
         return {}
-    return {
-        name: (id(tensor), tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version)
-        for layer in layers
-        if layer.over_time is not None
-        for named in (layer.module.named_parameters, layer.module.named_buffers)
-        for name, tensor in named(layer.name)
+    fused = [(layer.name, layer.module) for layer in layers if layer.over_time is not None]
+    found = {
+        name: _present(tensor)
+        for prefix, module in fused
+        for named in (module.named_parameters, module.named_buffers)
+        for name, tensor in named(prefix)
     }
+    for prefix, module in fused:
+        for path, part in module.named_modules(prefix=prefix):
+            if isinstance(part, Parameters):
+                found |= {f"{path}.p.{name}": _present(value) for name, value in part.given_parameters()}
+    return found
 
 
-def _check_weights_unchanged(before: dict[str, tuple[int, ...]], layers: list[Layer], stepped: str) -> None:
+def _present(value: Any) -> Any:
+    """What another value, or a tensor that was changed in place, would not have."""
+    if not isinstance(value, torch.Tensor):
+        return value
+    try:
+        place = value.data_ptr()
+    except RuntimeError:  # sparse, or of torch.func
+        place = 0
+    return id(value), place, 0 if value.is_inference() else value._version
+
+
+def _check_weights_unchanged(before: dict[str, Any], layers: list[Layer], stepped: str) -> None:
     """Raise if a stepped layer, or a hook, changed the weights of a fused one, which would have to see it at once."""
     for name, now in _weights(layers).items() if before else ():
         if before.get(name) != now:

@@ -23,7 +23,7 @@ from .._kernels.sparse_backward import (
     reason_against,
     share_threshold,
 )
-from ..functional.spike_products import LEAST_WEIGHTS, may_sum
+from ..functional.spike_products import LEAST_WEIGHTS, may_sum, weights_of_input
 from ._hooks import is_replaced, is_watched, starts_as_usual
 from .snn import SNN, SNNCell, find_fused
 from .spike_products import SpikeConv2d, SpikeLinear, SpikeMaxPool2d
@@ -143,7 +143,7 @@ class Follower:
 
     def _leave(self, neuron: Neuron, module: Any, x: torch.Tensor, state: Any, product: Any) -> None:
         """Find out where the gradient of the spikes that a neuron returned is needed."""
-        if product.weight[:, 0].numel() < LEAST_WEIGHTS:
+        if weights_of_input(product.weight) < LEAST_WEIGHTS:
             return
         method, alpha = (descend(module.p, name) for name in neuron.surrogate)
         why = reason_against(method, alpha, share_threshold.get())

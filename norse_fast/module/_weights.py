@@ -47,6 +47,13 @@ class Weights(Parameters):
         self.input_weights = input_weights
         self.recurrent_weights = recurrent_weights
         if not autapses:
+            if any(
+                size > 1 and not stride for size, stride in zip(recurrent_weights.shape, recurrent_weights.stride())
+            ):
+                raise ValueError(
+                    "recurrent_weights: got an expanded tensor, expected one with memory for each weight, because those from "
+                    "a neuron to itself are set to zero; pass recurrent_weights.clone(), or autapses=True."
+                )
             # What does not act should not be seen either, or be saved.
             with torch.no_grad():
                 recurrent_weights.fill_diagonal_(0.0)

@@ -18,7 +18,7 @@ from .._kernels.outputs import BYTES, NUMBERS, REDUCED, Outputs
 from .._kernels.recurrent import RECURRENT, Recurrent, stack_states
 from .._kernels.weights import check_weights
 from ._initial import ANY_INPUT, UNIFORM
-from ._parameters import Parameters
+from ._parameters import Parameters, leaves
 from ._stateful import State, Stateful
 from ._weights import Weights
 
@@ -35,6 +35,11 @@ def _check_time(input_tensor: torch.Tensor) -> None:
         raise ValueError(
             "input_tensor: got a 0-dim tensor, expected (T, ...) with time first; add a dimension for time."
         )
+
+
+def _is_double(value: Any) -> bool:
+    """Whether a parameter makes its neurons compute in float64."""
+    return isinstance(value, torch.Tensor) and value.dtype is torch.float64 and value.dim() > 0
 
 
 def _check_output(output: Any, activation: FeedforwardActivation) -> None:
@@ -206,6 +211,7 @@ class SNN(Parameters, Stateful[State]):
             and getattr(self.state_fallback, "__func__", None) in UNIFORM
             and input_tensor.dtype is torch.float32
             and (input_tensor.requires_grad or not torch.is_grad_enabled())
+            and not any(_is_double(value) for _, value in leaves(self.p))
         )
 
     def extra_repr(self) -> str:
