@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.utils._pytree import tree_map
 
+from .._kernels.checks import check_tensor
 from ..functional.spike_products import as_numbers, spike_avg_pool2d, spike_conv2d, spike_linear, spike_max_pool2d
 
 __all__ = ["SpikeAvgPool2d", "SpikeConv2d", "SpikeLinear", "SpikeMaxPool2d"]
@@ -102,15 +103,16 @@ class SpikeMaxPool2d(torch.nn.MaxPool2d):
 
     def forward(self, input: torch.Tensor) -> Any:
         """Whether there is a spike in each window, ``(..., C, H', W')``, of ``input``, ``(..., C, H, W)``."""
+        if not (self.return_indices or self.ceil_mode):
+            return spike_max_pool2d(input, self.kernel_size, self.stride, self.padding, self.dilation)
+        check_tensor("x", input)
         if input.dim() > 4:
             pooled = self.forward(input.flatten(0, -4))
             return tree_map(lambda y: y.unflatten(0, input.shape[:-3]), pooled)
-        if self.return_indices or self.ceil_mode:
-            if input.dtype is not torch.bool:
-                return super().forward(input)
-            pooled = super().forward(input.to(torch.uint8))  # as PyTorch pools no bool
-            return tree_map(lambda y: y.bool() if y.dtype is torch.uint8 else y, pooled)
-        return spike_max_pool2d(input, self.kernel_size, self.stride, self.padding, self.dilation)
+        if input.dtype is not torch.bool:
+            return super().forward(input)
+        pooled = super().forward(input.to(torch.uint8))  # as PyTorch pools no bool
+        return tree_map(lambda y: y.bool() if y.dtype is torch.uint8 else y, pooled)
 
     if TYPE_CHECKING:
 
