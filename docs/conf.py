@@ -35,7 +35,7 @@ autosummary_context = {"only_in_their_module": ["compute_refractory_update", "si
 # References to public names must lead somewhere; those to other projects would need their pages.
 nitpicky = True
 # A type variable has no page.
-nitpick_ignore = [("py:class", "norse_fast.module.snn.State")]
+nitpick_ignore = [("py:class", "norse_fast.module._stateful.State")]
 nitpick_ignore_regex = [(r"py:.*", r"(?!norse_fast\.[a-z]).*")]
 
 
