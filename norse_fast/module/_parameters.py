@@ -70,13 +70,13 @@ def _tracked(value: Any) -> Any:
         return value.clone()
 
 
-def leaves(p: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+def _leaves(p: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
     """The fields of a (nested) tuple, and the ways to them."""
     if not hasattr(p, "_fields"):
         yield path, p
         return
     for name in p._fields:
-        yield from leaves(getattr(p, name), (*path, name))
+        yield from _leaves(getattr(p, name), (*path, name))
 
 
 def _replaced(p: Any, path: tuple[str, ...], value: Any) -> Any:
@@ -143,7 +143,7 @@ class Parameters(torch.nn.Module):
         return "".join(f", {name}={value!r}" for name, value in self.reset_options.items())
 
     def _set_parameters(self, p: Any, learn: str | Sequence[str]) -> None:
-        values = {path: value for path, value in leaves(p) if path}
+        values = {path: value for path, value in _leaves(p) if path}
         names = [path[-1] for path in values]
         # A name that two fields share does not say which it means.
         fields = {
@@ -170,7 +170,7 @@ class Parameters(torch.nn.Module):
         for name, path in learned.items():
             self.register_parameter(name, _as_parameter(values[path]))
             p = _replaced(p, path, None)
-        unseen = any(isinstance(value, torch.nn.Parameter) for _, value in leaves(p))
+        unseen = any(isinstance(value, torch.nn.Parameter) for _, value in _leaves(p))
         # An ordinary attribute, which costs a step nothing, unless reading it does something.
         self.__dict__.update({"_given": (p, learned, unseen)} if learned or unseen else {"p": p})
 
@@ -193,7 +193,7 @@ class Parameters(torch.nn.Module):
     def given_parameters(self) -> Iterator[tuple[str, Any]]:
         """By name, the fields of the parameters that are not learned, as they were given."""
         p = self.__dict__["_given"][0] if "_given" in self.__dict__ else self.__dict__.get("p")
-        return ((".".join(path), value) for path, value in leaves(p))
+        return ((".".join(path), value) for path, value in _leaves(p))
 
     def _present_parameters(self) -> Any:
         """The parameters, with the present values of those that are learned."""
@@ -216,7 +216,7 @@ def _as_parameter(value: Any) -> torch.nn.Parameter:
 
 
 def _warn_of_lost(p: Any) -> None:
-    lost = [path for path, value in leaves(p) if isinstance(value, torch.nn.Parameter) and _is_lost(value)]
+    lost = [path for path, value in _leaves(p) if isinstance(value, torch.nn.Parameter) and _is_lost(value)]
     if lost:
         learn = tuple(path[-1] for path in lost)
         warnings.warn(

@@ -18,7 +18,7 @@ from .._kernels.outputs import BYTES, NUMBERS, REDUCED, Outputs
 from .._kernels.recurrent import RECURRENT, Recurrent, stack_states
 from .._kernels.weights import check_weights
 from ._initial import ANY_INPUT, UNIFORM
-from ._parameters import Parameters, leaves
+from ._parameters import Parameters
 from ._stateful import State, Stateful
 from ._weights import Weights
 
@@ -35,11 +35,6 @@ def _check_time(input_tensor: torch.Tensor) -> None:
         raise ValueError(
             "input_tensor: got a 0-dim tensor, expected (T, ...) with time first; add a dimension for time."
         )
-
-
-def _is_double(value: Any) -> bool:
-    """Whether a parameter makes its neurons compute in float64."""
-    return isinstance(value, torch.Tensor) and value.dtype is torch.float64 and value.dim() > 0
 
 
 def _check_output(output: Any, activation: FeedforwardActivation) -> None:
@@ -211,7 +206,6 @@ class SNN(Parameters, Stateful[State]):
             and getattr(self.state_fallback, "__func__", None) in UNIFORM
             and input_tensor.dtype is torch.float32
             and (input_tensor.requires_grad or not torch.is_grad_enabled())
-            and not any(_is_double(value) for _, value in leaves(self.p))
         )
 
     def extra_repr(self) -> str:
@@ -244,17 +238,21 @@ class SNN(Parameters, Stateful[State]):
         activation = self._step_for(input_tensor)
         options = self.reset_options
         neuron = find_fused(SEQUENCES, activation, options)
+        values = state is None and neuron is not None and self._starts_from_values(input_tensor)
         if state is None:
-            values = neuron is not None and self._starts_from_values(input_tensor)
             state = self.state_fallback(ANY_INPUT if values else input_tensor)
         if neuron is None:
             return _run_steps(
                 lambda x, s: activation(x, s, self.p, self.dt, **options), input_tensor, state, record, kind
             )
-        if empty:
-            outputs, state = neuron(input_tensor, state, self.p, self.dt, sequence=True, record=record)
-            return outputs.sum(0), state
-        return neuron(input_tensor, state, self.p, self.dt, sequence=True, record=record, kind=kind)
+        p, dt = self.p, self.dt
+        kind = "all" if empty else kind
+        outputs, last = neuron(input_tensor, state, p, dt, sequence=True, record=record, kind=kind)
+        if values and tuple.__getitem__(last, -1).dtype is torch.float64:
+            # Parameters made it so. Tensors would have been rounded to the dtype of the input, the values were not.
+            state = self.state_fallback(input_tensor)
+            outputs, last = neuron(input_tensor, state, p, dt, sequence=True, record=record, kind=kind)
+        return outputs.sum(0) if empty else outputs, last
 
 
 class SNNRecurrentCell(Weights, Stateful[State]):
