@@ -24,9 +24,10 @@ def _network(name: str, case: dict[str, Any], arrays: dict[str, np.ndarray]) -> 
     p = MODELS["LIF"].p
     model = nf.SequentialState(*modules(case["spec"], arrays, Neurons(lambda: nf.LIFCell(p), nf.LICell)))
     lifted = nf.Lift(model)
+    how = contextlib.nullcontext if name.endswith("products") else nf.dense_products
 
     def run(x: torch.Tensor) -> torch.Tensor:
-        with contextlib.nullcontext() if name.endswith("products") else nf.dense_products():
+        with how():
             return lifted(x)[0]
 
     return run, model

@@ -71,6 +71,7 @@ class SpikeConv2d(torch.nn.Conv2d):
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """Sums of weights, ``(..., outputs, H', W')``, over the spikes of ``input``, ``(..., C, H, W)``."""
         if self.padding_mode != "zeros":
+            check_tensor("x", input)
             input = as_numbers(input, self.weight.dtype)
             if input.dim() <= 4:
                 return super().forward(input)
