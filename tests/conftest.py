@@ -3,6 +3,9 @@ from __future__ import annotations
 import os
 from types import ModuleType
 
+# Threads that wait leave the cores to the other processes of a run; torch reads it when it is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 import pytest
 import torch
 

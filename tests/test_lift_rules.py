@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import sys
 from typing import Any
 
 import pytest
@@ -90,9 +91,10 @@ OTHERS = {"Embedding", "RNN", "LSTM", "GRU", "Identity"}
 
 
 def test_every_rule_has_a_case():
-    assert {kind.__name__ for kind in RULES if kind.__module__.split(".")[0] in ("torch", "norse_fast")} == (
-        STATELESS.keys() | ELEMENTWISE | OTHERS
-    )
+    # Not those that examples in docstrings define, which are run in the same process.
+    kinds = [kind for kind in RULES if getattr(sys.modules[kind.__module__], kind.__name__, None) is kind]
+    names = {kind.__name__ for kind in kinds if kind.__module__.split(".")[0] in ("torch", "norse_fast")}
+    assert names == STATELESS.keys() | ELEMENTWISE | OTHERS
     assert len(ELEMENTWISE) > 15
 
 
