@@ -628,3 +628,29 @@ def test_what_nir_cannot_say_of_delays():
     for wrong in (-0.001, math.nan):
         with pytest.raises(ValueError, match=r"delays: got .*, expected"):
             nf.from_nir(nir.Delay(torch.tensor([0.0, wrong]).numpy()))
+
+
+@pytest.mark.parametrize("delay", [math.inf, -math.inf])
+def test_infinite_delays_count_as_the_bounds(delay: float):
+    x, state = torch.rand(5, 2), nf.DelayState(torch.rand(3, 2))
+    bound = torch.tensor(3.0 if delay > 0 else 0.0)
+    found = nf.delay_sequence(x, state, torch.tensor(delay))[0]
+    assert torch.equal(found, nf.delay_sequence(x, state, bound)[0])
+    assert nf.delay_sequence(x, state, torch.tensor(math.nan))[0].isnan().any()
+
+
+def test_empty_batches_check_delays_and_give_them_gradients():
+    weight, delays = torch.rand(2, 3, requires_grad=True), torch.rand(2, 3, requires_grad=True)
+    x, state = torch.rand(4, 0, 3), nf.DelayState(torch.rand(2, 0, 3))
+    y = nf.delayed_linear_sequence(x, state, weight, delays)[0]
+    assert y.shape == (4, 0, 2)
+    y.sum().backward()
+    assert delays.grad.tolist() == weight.grad.tolist() == [[0.0] * 3] * 2
+    with pytest.raises(ValueError, match=r"delays: got shape \(7,\)"):
+        nf.delayed_linear_sequence(x, state, weight, torch.rand(7))
+
+
+def test_complex_inputs_are_refused():
+    x = torch.ones(2, 3, dtype=torch.complex64)
+    with pytest.raises(TypeError, match=r"input_tensor: got dtype torch\.complex64, expected a real one"):
+        nf.delay_sequence(x, nf.DelayState(torch.zeros(1, 3)), torch.tensor(1.0))

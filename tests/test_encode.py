@@ -260,3 +260,51 @@ def test_signed_encoders_take_booleans():
     x = torch.tensor([True, False])
     assert nf.SignedPoissonEncoderStep(1000)(x).tolist() == [1.0, 0.0]
     assert nf.SignedPoissonEncoder(1, 1000)(x).tolist() == [[1.0, 0.0]]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_another_reset_in_half_precision(dtype: torch.dtype):
+    """It is computed in float32, with the kernel and in the loop for other reset potentials."""
+    current = (torch.rand(2000) * 5).to(dtype)
+    encoded = encode.constant_current_lif_encode(current, 50, nf.LIFParameters(v_reset=torch.tensor(1e-30)))
+    assert encoded.dtype == dtype
+    assert torch.equal(encoded.float(), encode.constant_current_lif_encode(current.float(), 50))
+
+
+def test_gradient_of_an_encoder_in_half_precision():
+    current = torch.full((1,), 13.0, dtype=torch.float16, requires_grad=True)
+    p = nf.LIFParameters(method="circ", v_reset=torch.tensor(-0.1))
+    encode.constant_current_lif_encode(current, 5, p).sum().backward()
+    assert current.grad.isfinite().all()
+    assert current.grad.any()
+
+
+def test_parameters_that_do_not_fit_the_current_are_named_with_any_reset():
+    for v_reset in (0.0, 0.1):
+        p = nf.LIFParameters(v_th=torch.ones(2, 3), v_reset=torch.tensor(v_reset))
+        with pytest.raises(ValueError, match=r"\(2, 3\), expected .* broadcast"):
+            encode.constant_current_lif_encode(torch.ones(3), 5, p)
+
+
+def test_spikes_behind_the_first_are_removed_whatever_they_are():
+    spikes = torch.tensor([1.0, float("nan"), float("inf")])[:, None]
+    assert encode.spike_latency_encode(spikes).flatten().tolist() == [1.0, 0.0, 0.0]
+    assert encode.spike_latency_encode(spikes.bool()).flatten().tolist() == [True, False, False]
+
+
+def test_rates_of_unsigned_distances():
+    assert torch.equal(encode.gaussian_rbf(torch.tensor([1], dtype=torch.uint8)), encode.gaussian_rbf(torch.ones(1)))
+
+
+def test_populations_keep_the_dtype_of_the_input():
+    for scale in (torch.rand(2, dtype=torch.float64), torch.tensor(2.0, dtype=torch.float64)):
+        assert encode.population_encode(torch.rand(2), 3, scale=scale).dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("got", "value"), [("list", [1.0]), ("dtype torch.complex64", torch.ones(2, dtype=torch.complex64))]
+)
+def test_what_is_no_real_tensor_is_named(got: str, value: object):
+    for call in (lambda x: encode.constant_current_lif_encode(x, 3), lambda x: encode.population_encode(x, 3)):
+        with pytest.raises(TypeError, match=f"input: got {got}, expected"):
+            call(value)

@@ -11,6 +11,8 @@ from norse_fast.functional.parameter import default_bio_parameters
 from norse_fast.functional.threshold import SURROGATES, threshold
 from norse_fast.utils.clone import clone_tensor
 
+from .models import MODELS, Model, model_id
+
 X = torch.ones(2, 3)
 STATE = nf.LIFFeedForwardState(torch.zeros(2, 3), torch.zeros(2, 3))
 P = nf.LIFParameters()
@@ -261,3 +263,47 @@ def test_default_bio_parameters_are_a_function():
         with pytest.raises(TypeError, match=r"p: got function, .*LIFParameters.bio_default\(\); .*Norse 1.1.0"):
             call(default_bio_parameters)
         call(nf.LIFParameters.bio_default())
+
+
+@pytest.mark.parametrize("model", [m for m in MODELS if m.kind != "ff" and m.layer is not None], ids=model_id)
+def test_recurrent_modules_name_what_is_complex_or_elsewhere(model: Model):
+    """Complex numbers would lose their imaginary part."""
+    x = torch.ones(6, 2, 3)
+    for make, given in ((model.layer, x), (model.cell, x[0])):
+        module = make(3, 4)
+        with pytest.raises(TypeError, match=r"input: got dtype torch\.complex64, expected a real one"):
+            module(given + 0j)
+        with pytest.raises(ValueError, match=r"input: got a tensor on meta, expected it on cpu, as input_weights"):
+            module(given.to("meta"))
+        for name in ("input_weights", "recurrent_weights"):
+            other = make(3, 4)
+            setattr(other, name, torch.nn.Parameter(getattr(other, name).detach() + 0j))
+            with pytest.raises(TypeError, match=rf"{name}: got dtype torch\.complex64, expected a real one"):
+                other(given)
+
+
+def test_complex_inputs_of_other_modules_with_weights():
+    x = torch.ones(6, 2, 3, dtype=torch.complex64)
+    calls = [lambda: nf.LILinearCell(3, 4)(x[0]), lambda: nf.Delay(2)(x), lambda: nf.DelayCell(2)(x[0])]
+    calls += [lambda: nf.DelayedLinear(3, 4, 2)(x), lambda: nf.DelayedLinearCell(3, 4, 2)(x[0])]
+    for call in calls:
+        with pytest.raises(TypeError, match=r"input.*: got dtype torch\.complex64, expected a real one"):
+            call()
+
+
+def test_sizes_that_are_no_whole_numbers():
+    with pytest.raises(TypeError, match=r"hidden_size: got 5\.5, expected a whole number"):
+        nf.LIFRecurrent(4, 5.5)
+    with pytest.raises(TypeError, match="input_size: got '4', expected a whole number"):
+        nf.LIFRecurrentCell("4", 5)
+
+
+@pytest.mark.parametrize("model", [m for m in MODELS if m.kind == "ff" and m.cell is not None], ids=model_id)
+def test_cells_name_an_input_that_is_no_tensor(model: Model):
+    with pytest.raises(TypeError, match="got ndarray, expected a tensor"):
+        model.cell()(torch.ones(2, 3).numpy())
+
+
+def test_lift_names_what_is_no_module():
+    with pytest.raises(TypeError, match=r"module: got str, expected a torch\.nn\.Module"):
+        nf.Lift("a")

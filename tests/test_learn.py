@@ -245,3 +245,23 @@ def test_receptive_field_sees_replaced_rates():
 def test_page():
     page = Path(__file__).parents[1] / "docs" / "learning.md"
     assert doctest.testfile(str(page), module_relative=False) == (0, 39)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_counts_of_spikes_in_half_precision(dtype: torch.dtype):
+    """Half precision cannot count beyond 256 or 2048, nor hold 70,000."""
+    spikes = torch.ones(70_000, dtype=dtype)
+    regularize = nf.RegularizationCell()
+    for _ in range(2):
+        _, count = regularize(spikes, None)
+    assert count.dtype == torch.float32
+    assert count.item() == 140_000
+
+
+def test_copies_of_counts_have_no_history():
+    regularize = nf.RegularizationCell()
+    regularize(torch.ones(3, requires_grad=True), None)
+    copied = copy.deepcopy(regularize)
+    assert copied.state.item() == 3
+    assert not copied.state.requires_grad
+    assert regularize.state.requires_grad

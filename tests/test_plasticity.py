@@ -113,7 +113,7 @@ def test_bad_arguments():
         nf.stdp_step_linear(torch.ones(1, 3), torch.ones(1, 4), torch.ones(3, 4), state)
     with pytest.raises(ValueError, match=r"w: got shape \(2, 1\), expected \(D, C, kh, kw\)"):
         nf.stdp_step_conv2d(torch.ones(1, 1, 4, 4), torch.ones(1, 2, 3, 3), torch.ones(2, 1), state)
-    with pytest.raises(ValueError, match=r"z_post: got shape \(1, 2, 4, 4\), expected 9 positions"):
+    with pytest.raises(ValueError, match=r"z_post: got shape \(1, 2, 4, 4\), expected \(1, 2, 3, 3\)"):
         nf.stdp_step_conv2d(torch.ones(1, 1, 4, 4), torch.ones(1, 2, 4, 4), torch.ones(2, 1, 2, 2), state)
 
 
@@ -179,3 +179,50 @@ class TestAgainstNorse:
             assert torch.equal(current, other)
         for a, b in zip((*ours, *synapse), (*expected, *reference)):
             assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.float16])
+def test_spikes_of_other_dtypes(dtype: torch.dtype):
+    """They are those that layers give, and what they do is what floating-point spikes do."""
+
+    def results(convert):
+        w, state = nf.stdp_step_linear(
+            convert(dense[0]),
+            convert(dense[1]),
+            torch.full((4, 3), 0.5),
+            nf.STDPState(torch.zeros(2, 3), torch.ones(2, 4)),
+        )
+        k, pictures = nf.stdp_step_conv2d(
+            convert(images[0]),
+            convert(images[1]),
+            torch.full((1, 1, 2, 2), 0.5),
+            nf.STDPState(torch.zeros(1, 1, 4, 5), torch.ones(1, 1, 3, 4)),
+        )
+        zeros = torch.zeros(2, 3, 4)
+        sensors = nf.correlation_sensor_step(
+            convert(dense[0]), convert(dense[1]), nf.CorrelationSensorState(zeros, zeros + 0.5, zeros + 0.5)
+        )
+        return [w, state.t_pre, state.t_post, k, pictures.t_pre, *sensors]
+
+    dense = spikes(2, 3).float(), spikes(2, 4).float()
+    images = spikes(1, 1, 4, 5).float(), spikes(1, 1, 3, 4).float()
+    for found, expected in zip(results(lambda x: x.to(dtype)), results(lambda x: x)):
+        assert found.dtype == expected.dtype
+        assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 5, 4), (1, 1, 1, 20), (2, 1, 4, 5)])
+def test_pictures_of_another_shape_are_refused_before_traces_move(shape: tuple[int, ...]):
+    x, y = torch.ones(1, 1, 5, 6), torch.ones(shape)
+    state = nf.STDPState(torch.zeros_like(x), torch.zeros_like(y))
+    with pytest.raises(ValueError, match="z_post: got"):
+        nf.stdp_step_conv2d(x, y, torch.rand(1, 1, 2, 2), state)
+    assert not state.t_pre.any()
+    with pytest.raises(ValueError, match="z_post: got a batch of 3, expected 2"):
+        nf.stdp_step_linear(torch.ones(2, 3), torch.ones(3, 4), torch.rand(4, 3), state)
+
+
+def test_exclusive_or_of_unsigned_spikes():
+    x, y = torch.tensor([0, 0, 1, 1], dtype=torch.uint8), torch.tensor([0, 1, 0, 1], dtype=torch.uint8)
+    for dtype in (torch.uint8, torch.int64, torch.float32, torch.bool):
+        assert nf.logical_xor(x.to(dtype), y.to(dtype)).tolist() == [0, 1, 1, 0]

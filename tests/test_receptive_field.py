@@ -388,7 +388,7 @@ def test_five_columns_with_derivatives_are_those_of_the_main_branch():
 def test_fields_of_the_installed_norse(norse):
     theirs = importlib.import_module("norse.torch.functional.receptive_field")
     expected = theirs.spatial_receptive_fields_with_derivatives(FIVE, 9, 8)
-    torch.testing.assert_close(rf.spatial_receptive_fields_with_derivatives(FIVE, 9, 8), expected, rtol=0, atol=1e-7)
+    torch.testing.assert_close(rf.spatial_receptive_fields_with_derivatives(FIVE, 9, 8), expected, rtol=0, atol=3e-7)
     for order, scale, gamma in ((1, 2.0, 1), (2, 3.0, 0.5), (3, 0.7, 0.25)):
         value = theirs.calculate_normalization(order, scale, gamma)
         assert rf.calculate_normalization(order, scale, gamma) == pytest.approx(value, rel=1e-12)
@@ -437,3 +437,53 @@ def test_other_checkpoints_are_loaded_as_ever():
         ours.load_state_dict({name: value for name, value in other.state_dict().items() if name != "x"})
     with pytest.raises(RuntimeError, match="Missing key"):
         ours.load_state_dict({})
+
+
+@pytest.mark.parametrize(("scale", "x", "size"), [(0.1, 15.0, 5), (0.01, 0.0, 4), (1e-30, 0.3, 8)])
+def test_fields_far_from_every_pixel(scale: float, x: float, size: int):
+    """Densities that are zero in float32 still sum to 1, as the nearest pixels have it all, and have gradients."""
+    values = [torch.tensor(v, requires_grad=True) for v in (scale, 0.2, 1.5, x, 0.0)]
+    field = rf.spatial_receptive_field(*values, size=size, domain=8)
+    torch.testing.assert_close(field.sum(), torch.tensor(1.0))
+    field[0, 0].backward()
+    assert all(v.grad.isfinite() for v in values)
+
+
+def test_whole_numbers_as_scales():
+    """They do not make whole numbers of angles and ratios."""
+    one = torch.tensor([0.5]), torch.tensor([1.5])
+    for learn in (True, False):
+        fields = nf.SampledSpatialReceptiveField2d(1, 5, torch.tensor([1, 2]), *one, 0, optimize_scales=learn)
+        assert torch.equal(fields.rf_parameters[:, 1:3], torch.tensor([[0.5, 1.5]]).expand(2, 2))
+    kernel = torch.arange(9).view(3, 3)
+    torch.testing.assert_close(rf.derive_kernel(kernel, math.pi / 2), rf.derive_kernel(kernel.float(), math.pi / 2))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_learned_fields_in_half_precision(dtype: torch.dtype):
+    ones = torch.ones(1)
+    fields = nf.SampledSpatialReceptiveField2d(1, 5, ones, ones * 0.5, ones * 1.5, 1)
+    x = torch.rand(1, 1, 8, 8)
+    expected = fields(x)
+    half = copy.deepcopy(fields).to(dtype)
+    found = half(x.to(dtype))
+    assert found.dtype == dtype
+    torch.testing.assert_close(found.float(), expected, rtol=0.05, atol=0.02)
+    found.sum().backward()
+
+
+def test_temporal_fields_keep_no_history():
+    layer = nf.TemporalReceptiveField(
+        (2, 3, 3), 3, activation_state_map=lambda ps: nf.LIBoxParameters(tau_mem_inv=ps.exp().clamp(max=900))
+    )
+    x = torch.rand(1, 2, 3, 3)
+    expected = copy.deepcopy(layer)(x)[0]
+    layer(x)[0].sum().backward()
+    assert layer.ps.grad is not None
+    assert torch.equal(copy.deepcopy(layer)(x)[0], expected)
+
+    def loss(parameters):
+        return torch.func.functional_call(layer, parameters, (x,))[0].sum()
+
+    torch.func.grad(loss)(dict(layer.named_parameters()))
+    assert torch.equal(copy.deepcopy(layer)(x)[0], expected)

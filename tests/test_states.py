@@ -138,3 +138,13 @@ def test_compiled():
     assert torch.equal(z, expected_z)
     assert type(new) is nf.LIFFeedForwardState
     assert torch.equal(new.i, expected.i)
+
+
+@pytest.mark.parametrize("neurons", [3, 4])
+def test_the_initial_state_of_some_samples(neurons: int):
+    """One potential for all, beside currents of each neuron: the mask is of samples, also where there are as many neurons."""
+    cell, done, x = nf.LIFCell(), torch.tensor([True, False, False, False]), torch.zeros(4, neurons)
+    start = cell.initial_state(x)
+    state = start._replace(v=torch.tensor(0.9)).where(~done, start)
+    assert torch.equal(state.v.expand(4, neurons), torch.where(done[:, None], 0.0, 0.9).expand(4, neurons))
+    assert cell(x, state)[1].v.shape == (4, neurons)

@@ -124,3 +124,30 @@ def test_alpha_in_single_precision_is_not_rounded_further(method: str):
         threshold(x, method, alpha).sum().backward()
         gradients.append(x.grad)
     torch.testing.assert_close(*gradients, rtol=1e-14, atol=1e-300)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("method", sorted(SURROGATES.keys() - {"heaviside"}))
+def test_half_precision_is_computed_in_float32(method: str, dtype: torch.dtype):
+    """Cubes and squares of what half precision holds overflow there."""
+    x = torch.tensor([0.25, -0.5, 100.0, -300.0, 60_000.0])
+    for value in (0.5, 100.0, 3000.0):
+        grads = []
+        for convert in (lambda t: t.to(dtype), lambda t: t.to(dtype).float()):
+            u, alpha = convert(x).requires_grad_(), convert(torch.tensor(value)).requires_grad_()
+            grads.append(torch.autograd.grad(threshold(u, method, alpha).sum(), (u, alpha)))
+        for half, single in zip(*grads):
+            assert half.dtype == dtype
+            assert torch.equal(half, single.to(dtype))
+
+
+@pytest.mark.parametrize("x", [torch.tensor(300.0, dtype=torch.float16), torch.tensor(1e20), torch.tensor(3e38)])
+def test_stochastic_spikes_far_from_the_threshold(x: torch.Tensor):
+    assert CircDist.of(x.expand(100), 1.0).sum() == 100
+    assert CircDist.of(-x.expand(100), 1.0).sum() == 0
+
+
+def test_alpha_of_more_elements_than_spikes_is_refused():
+    for shape in ((2, 3), (2,)):
+        with pytest.raises(ValueError, match=r"alpha: got shape .* expected one that broadcasts to \(3,\), that of x"):
+            threshold(torch.ones(3), "super", torch.ones(shape))

@@ -13,10 +13,11 @@ from .autograd import has_tangent, in_transform
 __all__ = [
     "as_dense",
     "as_dt",
+    "as_floating",
     "as_real_tensor",
     "check_broadcast",
+    "check_real",
     "check_tensor",
-    "reject_quantized",
     "takes_default_dtype",
 ]
 
@@ -67,16 +68,27 @@ def as_real_tensor(name: str, value: Any) -> torch.Tensor:
         return constant(float(value), torch.float64)
     if not isinstance(value, torch.Tensor):
         raise TypeError(f"{name}: got {type(value).__name__}, expected a tensor or a number; {_CONVERT}.")
-    reject_quantized(name, value)
-    if value.is_complex():
-        raise TypeError(f"{name}: got dtype {value.dtype}, expected a real one; take .real or .abs().")
+    check_real(name, value)
     return value
 
 
-def reject_quantized(name: str, value: torch.Tensor) -> None:
-    """Raise if a tensor is quantised."""
+def check_real(name: str, value: Any) -> None:
+    """Raise if a value is no tensor, or a quantised or complex one."""
+    check_tensor(name, value)
     if value.is_quantized:
         raise TypeError(f"{name}: got a quantised tensor of {value.dtype}, expected a plain one; call .dequantize().")
+    if value.is_complex():
+        raise TypeError(f"{name}: got dtype {value.dtype}, expected a real one; take .real or .abs().")
+
+
+def as_floating(name: str, value: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """A tensor as it is, if it is floating point, or else in a dtype that is.
+
+    Raises:
+        TypeError: it is no tensor, quantised or complex.
+    """
+    check_real(name, value)
+    return value if value.is_floating_point() else value.to(dtype)
 
 
 def check_broadcast(

@@ -22,8 +22,7 @@ from .checks import (
     as_dt,
     as_real_tensor,
     check_broadcast,
-    check_tensor,
-    reject_quantized,
+    check_real,
     takes_default_dtype,
 )
 from .extension import has_kernels, hint_at_step, native, native_model
@@ -308,11 +307,8 @@ class Neuron:
         self, input: Any, state: tuple[Any, ...], params: tuple[Any, ...], alpha: Any, sequence: bool
     ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...], tuple[torch.Tensor, ...], Any]:
         """Bring arguments into the form that the operators take, or say what is wrong with them."""
-        check_tensor("input", input)
-        reject_quantized("input", input)
+        check_real("input", input)
         input = as_dense(input)
-        if input.is_complex():
-            raise TypeError(f"input: got dtype {input.dtype}, expected a real one; take .real or .abs().")
         if sequence and input.dim() == 0:
             raise ValueError("input: got a 0-dim tensor, expected (T, ...) with time first; add a dimension for time.")
         if not input.is_floating_point():

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 import torch
 
 from .autograd import tracked
-from .checks import as_dense, check_broadcast, check_tensor, reject_quantized
+from .checks import as_dense, check_broadcast, check_real
 from .neuron import descend
 
 __all__ = ["check_weights", "project", "reject_state"]
@@ -65,14 +65,19 @@ def check_weights(
         TypeError: the input is not a tensor or of another dtype than the weights, or the state has no spikes.
         ValueError: a width differs, or the state is that of another batch.
     """
-    check_tensor("input", input)
-    reject_quantized("input", input)
+    check_real("input", input)
     if input.dim() == 1 and not sequence:
         input_weights, recurrent_weights = (_as_matrix(w, state, spikes) for w in (input_weights, recurrent_weights))
     if input_weights.dim() != 2:
         raise ValueError(
             f"input_weights: got shape {tuple(input_weights.shape)}, expected (N, inputs) for an input of shape "
             f"{tuple(input.shape)}; pass one row per neuron."
+        )
+    check_real("input_weights", input_weights)
+    if input.device != input_weights.device:
+        raise ValueError(
+            f"input: got a tensor on {input.device}, expected it on {input_weights.device}, as input_weights; move the "
+            f"module with .to({str(input.device)!r}), or the input."
         )
     hidden, width = input_weights.shape
     if input.dim() == 0 or input.shape[-1] != width:
@@ -92,6 +97,7 @@ def check_weights(
         )
     if recurrent_weights is None:
         return input_weights, None
+    check_real("recurrent_weights", recurrent_weights)
     if tuple(recurrent_weights.shape) != (hidden, hidden):
         raise ValueError(
             f"recurrent_weights: got shape {tuple(recurrent_weights.shape)}, expected {(hidden, hidden)}, because "
@@ -103,7 +109,7 @@ def check_weights(
         z = None
     if not isinstance(z, torch.Tensor):
         reject_state(state, f"a tensor field {spikes}, the spikes of the last step")
-    reject_quantized(f"state.{spikes}", z)
+    check_real(f"state.{spikes}", z)
     if z.dim() == 0 or z.shape[-1] != hidden:
         raise ValueError(
             f"state.{spikes}: got shape {tuple(z.shape)}, expected (..., {hidden}), one spike per neuron; "

@@ -9,7 +9,16 @@ import torch
 
 from .heaviside import heaviside
 
-__all__ = ["Derivative", "Given", "Method", "Surrogate", "derivative_of", "in_batch_of", "leave_graph_in_transforms"]
+__all__ = [
+    "Derivative",
+    "Given",
+    "Method",
+    "Surrogate",
+    "derivative_of",
+    "in_batch_of",
+    "leave_graph_in_transforms",
+    "wide",
+]
 
 #: A surrogate derivative of the user's: of the distances to the threshold, and alpha.
 Derivative = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -41,6 +50,11 @@ def derivative_of(derivative: Derivative, u: torch.Tensor, alpha: Any) -> torch.
             f"{u.device}, those of u; give the derivative at every element of u, for example with .expand_as(u)."
         )
     return found
+
+
+def wide(x: torch.Tensor) -> torch.Tensor:
+    """In float32 at least: powers of half precision overflow, and its sums lose what is small."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 def leave_graph_in_transforms() -> None:
@@ -89,7 +103,17 @@ class Surrogate(torch.autograd.Function):
 
     @classmethod
     def of(cls, x: torch.Tensor, k: Any, *given: Any) -> torch.Tensor:
-        """What ``apply`` gives, and right gradients also where only ``k`` is of a batch of torch.func.vmap."""
+        """What ``apply`` gives, and right gradients also where only ``k`` is of a batch of torch.func.vmap.
+
+        Raises:
+            ValueError: ``k`` does not broadcast to the shape of ``x``.
+        """
+        shape = k.shape if isinstance(k, torch.Tensor) else ()
+        if len(shape) > x.dim() or any(own not in (1, size) for own, size in zip(shape[::-1], x.shape[::-1])):
+            raise ValueError(
+                f"alpha: got shape {tuple(shape)}, expected one that broadcasts to {tuple(x.shape)}, that of x; pass one "
+                "value, or one per element of x."
+            )
         spikes: torch.Tensor = cls.apply(in_batch_of(k, x), k, *given)
         return spikes
 

@@ -99,8 +99,9 @@ def correlation_sensor_step(
         >>> state.correlation_trace.flatten(), state.post_pre.flatten()
         (tensor([1., 0.]), tensor([0., 1.]))
     """
-    pre, post = z_pre.unsqueeze(-1), z_post.unsqueeze(-2)
-    if pre.shape[:-1] != state.post_pre.shape[:-1] or z_post.shape[-1] != state.post_pre.shape[-1]:
+    # Booleans cannot be subtracted.
+    pre, post = (x.to(state.post_pre.dtype) for x in (z_pre.unsqueeze(-1), z_post.unsqueeze(-2)))
+    if pre.shape[:-1] != state.post_pre.shape[:-1] or post.shape[-1] != state.post_pre.shape[-1]:
         raise ValueError(
             f"state.post_pre: got shape {tuple(state.post_pre.shape)}, expected "
             f"{(*z_pre.shape, z_post.shape[-1])}, because z_pre has shape {tuple(z_pre.shape)} and z_post "
@@ -131,7 +132,8 @@ def correlation_based_update(
     Args:
         ts: number of the time step.
         linear_update: maps both traces, flattened one after the other, to a change of each weight:
-            ``(2 * pre * post,)`` to ``(pre * post,)``; for example a ``torch.nn.Linear``. No gradient flows through it.
+            ``(2 * pre * post,)`` to ``(post * pre,)``; for example a ``torch.nn.Linear``. No gradient flows through it. The
+            traces come in their order, ``(pre, post)``, and the change goes in that of the weights, ``(post, pre)``.
         weights: shape ``(post, pre)``.
         correlation_state: state of the sensors, shape ``(pre, post)``.
         learning_rate: factor of the change.
@@ -144,10 +146,15 @@ def correlation_based_update(
         ValueError: the traces have more than one batch element.
 
     Example:
-        >>> ones = torch.ones(2, 1)
-        >>> state = CorrelationSensorState(ones, ones.clone(), ones.clone())
-        >>> correlation_based_update(10, lambda traces: traces[:2] + traces[2:], torch.zeros(1, 2), state, 0.1, 5)
-        tensor([[0.2000, 0.2000]])
+        >>> def difference(traces):
+        ...     causal, anti_causal = traces.view(2, 2, 3)  # pre = 2, post = 3
+        ...     return (causal - anti_causal).T.flatten()
+        >>> traces = torch.arange(6.0).view(2, 3)
+        >>> state = CorrelationSensorState(traces * 0, traces, traces * 0)
+        >>> correlation_based_update(10, difference, torch.zeros(3, 2), state, 0.1, 5)
+        tensor([[0.0000, 0.3000],
+                [0.1000, 0.4000],
+                [0.2000, 0.5000]])
     """
     if ts % ts_frequency:
         return weights

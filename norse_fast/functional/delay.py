@@ -26,7 +26,7 @@ from typing import Any
 
 import torch
 
-from .._kernels.checks import check_broadcast, reject_quantized
+from .._kernels.checks import as_floating, check_broadcast
 from ..utils.pytree import StateTuple
 
 __all__ = ["DelayState", "delay_sequence", "delay_step", "delayed_linear_sequence", "delayed_linear_step"]
@@ -69,7 +69,7 @@ def delay_sequence(
         >>> y.flatten(), state.inputs.flatten()
         (tensor([0.0000, 0.5000, 1.5000]), tensor([2., 3.]))
     """
-    padded, new_state = _continued(_as_float(input_tensor, torch.get_default_dtype()), state)
+    padded, new_state = _continued(as_floating("input_tensor", input_tensor, torch.get_default_dtype()), state)
     steps, shape = input_tensor.shape[0], input_tensor.shape[1:]
     longest = padded.shape[0] - steps
     check_broadcast("delays", delays, shape, "pass one delay, or one per neuron")
@@ -149,14 +149,15 @@ def delayed_linear_sequence(
         tensor([ 1., 12., 23.])
     """
     _check_features(input_tensor, weight)
-    x, new_state = _continued(_as_float(input_tensor, weight.dtype), state)
+    x, new_state = _continued(as_floating("input_tensor", input_tensor, weight.dtype), state)
     steps, *batch, inputs = input_tensor.shape
+    longest = x.shape[0] - steps
+    kernel = _kernel(weight, delays, longest)
     if math.prod(batch) == 0:
         # Of the right shape: PyTorch convolves no image without columns.
-        return torch.nn.functional.linear(x[-steps:], weight, bias), new_state
-    longest = x.shape[0] - steps
+        return torch.nn.functional.linear(x[-steps:], kernel.sum(-1), bias), new_state
     image = x.reshape(1, longest + steps, math.prod(batch), inputs).permute(0, 3, 1, 2)
-    y = torch.nn.functional.conv2d(image, _kernel(weight, delays, longest)[..., None], bias)
+    y = torch.nn.functional.conv2d(image, kernel[..., None], bias)
     return y.permute(0, 2, 3, 1).reshape(steps, *batch, weight.shape[0]), new_state
 
 
@@ -192,11 +193,6 @@ def delayed_linear_step(
     """
     y, state = delayed_linear_sequence(input_tensor[None], state, weight, delays, bias)
     return y[0], state
-
-
-def _as_float(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    reject_quantized("input_tensor", x)
-    return x if x.is_floating_point() else x.to(dtype)
 
 
 def _check_features(input_tensor: torch.Tensor, weight: torch.Tensor) -> None:
@@ -241,8 +237,8 @@ def _neighbours(delays: torch.Tensor, longest: int) -> tuple[torch.Tensor, torch
     held = delays.detach().clamp(0, longest)
     # What is NaN picks a step too, and its share makes the output NaN.
     before = held.long().clamp(0, longest - 1)
-    # The difference is zero, and hands on the gradient.
-    return before, held + (delays - delays.detach()) - before
+    # The difference is zero, of infinite delays too, and hands on the gradient.
+    return before, held + (delays - delays.detach()).nan_to_num() - before
 
 
 def _kernel(weight: torch.Tensor, delays: torch.Tensor, longest: int) -> torch.Tensor:

@@ -14,7 +14,8 @@ from typing import Any
 import torch
 
 from .._constants import constant
-from .._kernels.checks import reject_quantized
+from .._kernels.checks import as_floating
+from ._surrogate import wide
 from .lif import LIFFeedForwardState, LIFParameters, lif_current_encoder, lif_feed_forward_integral
 
 __all__ = [
@@ -34,8 +35,7 @@ _NO_DECAY = constant(0.0)
 
 
 def _floating(x: torch.Tensor) -> torch.Tensor:
-    reject_quantized("input", x)
-    return x if x.is_floating_point() else x.to(torch.get_default_dtype())
+    return as_floating("input", x, torch.get_default_dtype())
 
 
 def _check_steps(seq_length: int) -> None:
@@ -85,16 +85,23 @@ def constant_current_lif_encode(
     current = _floating(input_current)
     if seq_length and not _is_known_zero(p.v_reset):
         # The kernels set v to v_reset; the encoder subtracts v - v_reset, which rounds where v_reset is not 0.
-        spikes, voltage = [], torch.zeros_like(current)
+        # In float32, as the kernels compute half precision.
+        spikes, held = [], wide(current)
+        voltage = torch.zeros_like(held)
         for _ in range(seq_length):
-            z, voltage = lif_current_encoder(current, voltage, p, dt)
+            z, voltage = lif_current_encoder(held, voltage, p, dt)
             spikes.append(z.to(current.dtype))
+        if voltage.shape != current.shape:
+            raise ValueError(
+                f"p: got parameters that make neurons of shape {tuple(voltage.shape)}, expected parameters that broadcast to "
+                f"{tuple(current.shape)}, the shape of input_current; expand the current."
+            )
         return torch.stack(spikes)
     # A synapse that neither decays nor gets input holds its current.
-    held: Any = p
+    given: Any = p
     silence = current.new_zeros(()).expand(seq_length, *current.shape)
     state = LIFFeedForwardState(v=torch.zeros_like(current), i=current)
-    return lif_feed_forward_integral(silence, state, held._replace(tau_syn_inv=_NO_DECAY), dt)[0]
+    return lif_feed_forward_integral(silence, state, given._replace(tau_syn_inv=_NO_DECAY), dt)[0]
 
 
 def gaussian_rbf(tensor: torch.Tensor, sigma: float | torch.Tensor = 1) -> torch.Tensor:
@@ -113,7 +120,7 @@ def gaussian_rbf(tensor: torch.Tensor, sigma: float | torch.Tensor = 1) -> torch
         >>> gaussian_rbf(torch.tensor([0.0, 1.0]))
         tensor([1.0000, 0.6065])
     """
-    return torch.exp(-tensor / (2 * sigma**2))
+    return torch.exp(tensor / (-2 * sigma**2))
 
 
 def euclidean_distance(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
@@ -170,11 +177,11 @@ def population_encode(
                 [0.6065, 0.8825, 1.0000]])
     """
     x = _floating(input_values)
-    if scale is None or not torch.as_tensor(scale).any():
+    if scale is None or not (scale.any() if isinstance(scale, torch.Tensor) else scale):
         scale = x.max()
     end: Any = scale
     if isinstance(scale, torch.Tensor):
-        scale = scale.to(x.device)
+        scale = scale.to(x)
         end = scale.item() if scale.numel() == 1 else 1
     centres = torch.linspace(0, end, out_features, device=x.device, dtype=x.dtype)
     if isinstance(scale, torch.Tensor) and scale.numel() != 1:
@@ -374,4 +381,5 @@ def spike_latency_encode(input_spikes: torch.Tensor) -> torch.Tensor:
         tensor([[0., 1., 1.],
                 [1., 0., 0.]])
     """
-    return input_spikes * ~_spiked_before(input_spikes)
+    # Not a product, in which NaN would stay.
+    return input_spikes.masked_fill(_spiked_before(input_spikes), 0)

@@ -52,7 +52,9 @@ def logical_xor(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         >>> logical_xor(torch.tensor([0.0, 0.0, 1.0, 1.0]), torch.tensor([0.0, 1.0, 0.0, 1.0]))
         tensor([0., 1., 1., 0.])
     """
-    return (_numeric(x) - _numeric(y)).abs()
+    x, y = _numeric(x), _numeric(y)
+    # Unsigned numbers have no negative difference.
+    return (x - y).abs() if x.is_floating_point() or y.is_floating_point() else x ^ y
 
 
 def logical_or(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:

@@ -23,6 +23,7 @@ from typing import Any
 import torch
 
 from .._constants import constant
+from ._surrogate import wide
 
 __all__ = [
     "covariance_matrix",
@@ -79,11 +80,16 @@ def gaussian_kernel(size: int, c: torch.Tensor, x: Any = None, y: Any = None, do
                 [0.0585, 0.0965, 0.0585]])
     """
     _check_centre("gaussian_kernel", x, y)
+    distance = _distance(size, c, x, y, domain)
+    return torch.exp(-distance / 2) / (2 * torch.pi * torch.linalg.det(c).sqrt()[..., None, None])
+
+
+def _distance(size: int, c: torch.Tensor, x: Any, y: Any, domain: float) -> torch.Tensor:
+    """The squared distance of each grid point to the centre, in units of the covariance."""
     grid = torch.linspace(-domain, domain, size, dtype=c.dtype, device=c.device)
     x, y = (torch.as_tensor(centre, dtype=c.dtype, device=c.device)[..., None, None] for centre in (x, y))
     u = torch.stack(torch.broadcast_tensors(grid - x, grid[:, None] - y), dim=-1)
-    distance = torch.einsum("...ijm,...mn,...ijn->...ij", u, torch.linalg.inv(c), u)
-    return torch.exp(-distance / 2) / (2 * torch.pi * torch.linalg.det(c).sqrt()[..., None, None])
+    return torch.einsum("...ijm,...mn,...ijn->...ij", u, torch.linalg.inv(c), u)
 
 
 def _tensor(value: Any) -> torch.Tensor:
@@ -158,6 +164,7 @@ def derive_kernel(kernel: torch.Tensor, angle: Any) -> torch.Tensor:
         tensor([[1., 2., 3.],
                 [1., 2., 3.]])
     """
+    kernel = kernel if kernel.is_floating_point() else kernel.to(torch.get_default_dtype())
     angle = torch.as_tensor(angle, dtype=kernel.dtype, device=kernel.device)[..., None, None]
     along_y, along_x = torch.gradient(kernel, dim=(-2, -1))
     return angle.cos() * along_x + angle.sin() * along_y
@@ -165,15 +172,18 @@ def derive_kernel(kernel: torch.Tensor, angle: Any) -> torch.Tensor:
 
 def _fields(parameters: Sequence[torch.Tensor], size: int, domain: float) -> torch.Tensor:
     """Fields from their parameters, one tensor ``(n,)`` per column of COLUMNS."""
-    scale, angle, ratio, x, y, dx, dy = parameters
+    # PyTorch inverts no matrices in half precision.
+    scale, angle, ratio, x, y, dx, dy = map(wide, parameters)
     covariance = covariance_matrix(ratio, 1 / ratio, angle) * scale[:, None, None]
-    fields = gaussian_kernel(size, covariance, x, y, domain)
+    distance = _distance(size, covariance, x, y, domain)
+    # Relative to the nearest point, which may be so far away that its density is zero.
+    fields = torch.exp((distance.detach().amin((-2, -1), keepdim=True) - distance) / 2)
     fields = fields / fields.sum((-2, -1), keepdim=True)
     for order, direction in ((dx, angle), (dy, angle + torch.pi / 2)):
         for taken in range(int(order.max()) if len(order) else 0):
             derived = derive_kernel(fields, direction) * calculate_normalization(1, scale)[:, None, None]
             fields = torch.where((taken < order)[:, None, None], derived, fields)
-    return fields
+    return fields.to(parameters[0].dtype)
 
 
 def spatial_receptive_field(

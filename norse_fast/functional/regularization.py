@@ -26,13 +26,14 @@ def spike_accumulator(z: torch.Tensor, _: Any, state: torch.Tensor | None = None
         state: number of spikes so far, or None.
 
     Returns:
-        The number of spikes, a 0-dim tensor.
+        The number of spikes, a 0-dim tensor; in float32 for half precision, which cannot count far.
 
     Example:
         >>> spike_accumulator(torch.tensor([0.0, 1.0, 1.0]), None, torch.tensor(3.0))
         tensor(5.)
     """
-    return z.sum() if state is None else state + z.sum()
+    count = z.sum(dtype=torch.float32 if z.dtype in (torch.float16, torch.bfloat16) else None)
+    return count if state is None else state + count
 
 
 def voltage_accumulator(z: torch.Tensor, s: Any, state: torch.Tensor | None = None) -> torch.Tensor:

@@ -200,8 +200,22 @@ class STDPParameters:
         return self.bounding_func(w + (self.A_plus(w) * plus - self.A_minus(w) * minus))
 
 
-def _decay(state: STDPState, z_pre: torch.Tensor, z_post: torch.Tensor, p: STDPParameters, dt: float) -> None:
+def _decay(
+    state: STDPState, z_pre: torch.Tensor, z_post: torch.Tensor, p: STDPParameters, dt: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Move the traces on; the spikes in a dtype of which there are products with traces."""
+    z_pre = z_pre.to(torch.promote_types(z_pre.dtype, state.t_pre.dtype))
+    z_post = z_post.to(torch.promote_types(z_post.dtype, state.t_post.dtype))
     state.decay(z_pre, z_post, p.tau_pre_inv, p.tau_post_inv, p.a_pre, p.a_post, dt)
+    return z_pre, z_post
+
+
+def _check_batches(z_pre: torch.Tensor, z_post: torch.Tensor) -> None:
+    if z_pre.shape[0] != z_post.shape[0]:
+        raise ValueError(
+            f"z_post: got a batch of {z_post.shape[0]}, expected {z_pre.shape[0]}, that of z_pre; pass spikes of the "
+            "same samples."
+        )
 
 
 def stdp_step_linear(
@@ -240,7 +254,8 @@ def stdp_step_linear(
             f"w: got shape {tuple(w.shape)}, expected (post, pre) for z_post of shape (B, post) and z_pre of shape (B, pre), "
             f"which are {tuple(z_post.shape)} and {tuple(z_pre.shape)}; transpose the weights or add a batch dimension."
         )
-    _decay(state_stdp, z_pre, z_post, p_stdp, dt)
+    _check_batches(z_pre, z_post)
+    z_pre, z_post = _decay(state_stdp, z_pre, z_post, p_stdp, dt)
     plus = torch.einsum("bi,bj->ij", z_post, state_stdp.t_pre)
     minus = torch.einsum("bi,bj->ij", state_stdp.t_post, z_pre)
     return p_stdp._move(w, plus, minus), state_stdp
@@ -286,13 +301,16 @@ def stdp_step_conv2d(
             f"w: got shape {tuple(w.shape)}, expected (D, C, kh, kw) for z_post of shape (B, D, H', W') and z_pre of shape "
             f"(B, C, H, W), which are {tuple(z_post.shape)} and {tuple(z_pre.shape)}; pass the weights of the convolution."
         )
-    _decay(state_stdp, z_pre, z_post, p_stdp, dt)
-    before = patches(z_pre)
-    if before.shape[2] != z_post.shape[2:].numel():
+    _check_batches(z_pre, z_post)
+    # Without data: for the shape alone.
+    pictures, kernels = (torch.empty(x.shape, device="meta") for x in (z_pre, w))
+    convolved = torch.nn.functional.conv2d(pictures, kernels, None, p_stdp.stride, p_stdp.padding, p_stdp.dilation)
+    if convolved.shape != z_post.shape:
         raise ValueError(
-            f"z_post: got shape {tuple(z_post.shape)}, expected {before.shape[2]} positions, which weights of shape "
-            f"{tuple(w.shape)} have on an input of shape {tuple(z_pre.shape)}; check stride, padding and dilation of p_stdp."
+            f"z_post: got shape {tuple(z_post.shape)}, expected {tuple(convolved.shape)}, which weights of shape "
+            f"{tuple(w.shape)} make of z_pre of shape {tuple(z_pre.shape)}; check stride, padding and dilation of p_stdp."
         )
+    z_pre, z_post = _decay(state_stdp, z_pre, z_post, p_stdp, dt)
     plus = torch.einsum("bik,bjk->ij", z_post.flatten(2), patches(state_stdp.t_pre))
-    minus = torch.einsum("bik,bjk->ij", state_stdp.t_post.flatten(2), before)
+    minus = torch.einsum("bik,bjk->ij", state_stdp.t_post.flatten(2), patches(z_pre))
     return p_stdp._move(w, plus.view_as(w), minus.view_as(w)), state_stdp

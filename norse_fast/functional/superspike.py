@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from ._surrogate import Surrogate
+from ._surrogate import Surrogate, wide
 from .heaviside import heaviside as heaviside
 
 __all__ = ["SuperSpike", "super_fn"]
@@ -29,11 +29,12 @@ class SuperSpike(Surrogate):
     @classmethod
     def chain(cls, gradient: torch.Tensor, x: torch.Tensor, k: Any, *given: Any) -> torch.Tensor:
         """The surrogate gradient, by a division as in the reference."""
-        return gradient / (k * x.abs() + 1.0).pow(2)
+        return (wide(gradient) / (k * wide(x).abs() + 1.0).pow(2)).to(x.dtype)
 
     @staticmethod
     def by_k(x: torch.Tensor, k: Any) -> torch.Tensor:
         """The derivative of :math:`x / (k |x| + 1)` by :math:`k`."""
+        x = wide(x)
         return -x * x.abs() / (k * x.abs() + 1.0).pow(2)
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from ._surrogate import Derivative, Given, Method, Surrogate
+from ._surrogate import Derivative, Given, Method, Surrogate, wide
 from .heaviside import heaviside
 from .superspike import SuperSpike
 from .superspike import super_fn as super_fn
@@ -104,19 +104,27 @@ def _function(name: str, doc: str, derivative: Any, by_k: Any = None, value: Any
         "__module__": __name__,
         "derivative": staticmethod(_precise(derivative)),
     }
-    for key, function in (("by_k", by_k), ("value", value)):
-        if function is not None:
-            namespace[key] = staticmethod(_precise(function))
+    if value is not None:
+        namespace["value"] = staticmethod(_precise(value))
+    if by_k is not None:
+        namespace["by_k"] = staticmethod(_in_float32(by_k))  # it is summed
     return type(name, (Surrogate,), namespace)
 
 
-def _precise(function: Callable[[torch.Tensor, Any], torch.Tensor]) -> Callable[[torch.Tensor, Any], torch.Tensor]:
-    """With the steepness in the precision of the distances; the powers of a 0-dim tensor would have its own."""
+def _in_float32(function: Callable[[torch.Tensor, Any], torch.Tensor]) -> Callable[[torch.Tensor, Any], torch.Tensor]:
+    """With the steepness in the precision of the distances, float32 at least; a 0-dim tensor's powers would have its own."""
 
     def of_same_precision(x: torch.Tensor, k: Any) -> torch.Tensor:
+        x = wide(x)
         return function(x, k.to(torch.promote_types(k.dtype, x.dtype)) if isinstance(k, torch.Tensor) else k)
 
     return of_same_precision
+
+
+def _precise(function: Callable[[torch.Tensor, Any], torch.Tensor]) -> Callable[[torch.Tensor, Any], torch.Tensor]:
+    """The same, with a result in the dtype of the distances."""
+    precise = _in_float32(function)
+    return lambda x, k: precise(x, k).to(x.dtype)
 
 
 def _circ(x: torch.Tensor, k: Any) -> torch.Tensor:
@@ -170,7 +178,7 @@ CircDist: type[Surrogate] = _function(
     "CircDist",
     r"""Stochastic spikes: :math:`P(z = 1) = \frac12 + \frac12 x / \sqrt{x^2 + k^2}`, backward as :class:`HeaviCirc`.""",
     _circ,
-    value=lambda x, k: torch.bernoulli(0.5 + 0.5 * x / torch.sqrt(x * x + k * k)),
+    value=lambda x, k: torch.bernoulli(0.5 + 0.5 * x / torch.hypot(x, torch.as_tensor(k).to(x))),
 )
 Triangle: type[Surrogate] = _function(
     "Triangle",

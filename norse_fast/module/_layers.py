@@ -434,8 +434,19 @@ def plan(module: nn.Module) -> list[Layer]:
                 layer.over_time, layer.why = None, why
     for index in range(len(layers) - 1, 0, -1):
         before, layer = layers[index - 1 : index + 1]
-        if layer.over_time is None and before.over_time is not None and works_in_place(layer.module):
-            before.over_time, before.why = None, f"layer {layer.name} changes its output in place"
+        if not works_in_place(layer.module):
+            continue
+        first = _changed_by(layers, index)
+        remembered = _may_remember_output(layers[first])
+        if remembered and layer.over_time is not None:
+            layer.over_time, layer.why = (
+                None,
+                f"changes the output of layer {layers[first].name}, which may be its state",
+            )
+        if layer.over_time is None:
+            for changed in layers[first:index] if remembered else [before]:
+                if changed.over_time is not None:
+                    changed.over_time, changed.why = None, f"layer {layer.name} changes its output in place"
     # What the model is given may be spikes.
     spikes = True
     for layer in layers:
@@ -443,6 +454,32 @@ def plan(module: nn.Module) -> list[Layer]:
             layer.call = over_spikes(layer.module)
         spikes = may_return_spikes(layer.module, spikes)
     return layers
+
+
+#: They may return what they are given, or a view of it.
+_ALIASES = (
+    nn.Identity,
+    nn.Flatten,
+    nn.Unflatten,
+    nn.Dropout,
+    nn.Dropout1d,
+    nn.Dropout2d,
+    nn.Dropout3d,
+    nn.AlphaDropout,
+)
+
+
+def _changed_by(layers: list[Layer], index: int) -> int:
+    """The layer whose output one changes that works in place: the one before, if that makes an output of its own."""
+    for first in range(index - 1, 0, -1):
+        if not isinstance(layers[first].module, _ALIASES) and not works_in_place(layers[first].module):
+            return first
+    return 0
+
+
+def _may_remember_output(layer: Layer) -> bool:
+    """Whether the output of a step may be a part of the state, so that who changes it changes the next step."""
+    return isinstance(layer.module, SNNRecurrentCell) or (layer.stateful and layer.over_time is None)
 
 
 def _is_compiled(module: nn.Module) -> bool:

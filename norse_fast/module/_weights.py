@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from typing import Any, cast
 
 import torch
@@ -13,11 +14,23 @@ from .._kernels.autograd import in_transform
 from .._kernels.recurrent import RECURRENT
 from ._parameters import Parameters
 
-__all__ = ["Weights", "check_weight"]
+__all__ = ["Weights", "as_size", "check_weight"]
 
 
 def _initial_weights(hidden_size: int, columns: int) -> torch.Tensor:
     return torch.randn(hidden_size, columns) * math.sqrt(2.0 / max(hidden_size, 1))
+
+
+def as_size(name: str, value: Any) -> int:
+    """A number of neurons or inputs.
+
+    Raises:
+        TypeError: it is no whole number.
+    """
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name}: got {value!r}, expected a whole number; convert it with int().") from None
 
 
 class Weights(Parameters):
@@ -33,17 +46,18 @@ class Weights(Parameters):
         recurrent_weights: torch.Tensor | None,
         autapses: bool,
     ) -> None:
+        input_size, hidden_size = as_size("input_size", input_size), as_size("hidden_size", hidden_size)
         # Plain tensors, as in the reference: neither in the state_dict nor moved.
         self.input_size: torch.Tensor = constant(input_size)
         self.hidden_size: torch.Tensor = constant(hidden_size)
         self.autapses = autapses
         # Input weights first: the same seed then gives the same weights as the reference.
         if input_weights is None:
-            input_weights = torch.nn.Parameter(_initial_weights(int(hidden_size), int(input_size)))
+            input_weights = torch.nn.Parameter(_initial_weights(hidden_size, input_size))
         if recurrent_weights is None:
-            recurrent_weights = torch.nn.Parameter(_initial_weights(int(hidden_size), int(hidden_size)))
-        check_weight("input_weights", input_weights, (int(hidden_size), int(input_size)))
-        check_weight("recurrent_weights", recurrent_weights, (int(hidden_size), int(hidden_size)))
+            recurrent_weights = torch.nn.Parameter(_initial_weights(hidden_size, hidden_size))
+        check_weight("input_weights", input_weights, (hidden_size, input_size))
+        check_weight("recurrent_weights", recurrent_weights, (hidden_size, hidden_size))
         self.input_weights = input_weights
         self.recurrent_weights = recurrent_weights
         if not autapses:

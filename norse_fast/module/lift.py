@@ -66,6 +66,10 @@ class Lift(torch.nn.Module):
 
     def __init__(self, module: torch.nn.Module) -> None:
         super().__init__()
+        if not isinstance(module, torch.nn.Module):
+            raise TypeError(
+                f"module: got {type(module).__name__}, expected a torch.nn.Module; pass an instance of one."
+            )
         self.lifted_module = module
 
     @property

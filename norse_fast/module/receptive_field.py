@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.utils import _pytree
 
 from .._constants import constant
 from ..functional.leaky_integrator_box import LIBoxParameters
@@ -212,6 +213,7 @@ class _CombinedReceptiveField2d(_SpatialReceptiveField2d):
     ) -> None:
         super().__init__(in_channels, size, aggregate, domain, kwargs)
         check_centres(x, y)
+        scales = scales if scales.is_floating_point() else scales.to(torch.get_default_dtype())
         self.optimize_log = optimize_log
         values = [v.to(scales) for v in (scales, angles, ratios, x, y)]
         pairs = as_pairs(derivatives, scales)
@@ -345,7 +347,9 @@ class TemporalReceptiveField(torch.nn.Module):
             time_constants = rates.view(-1, *[1] * len(shape)).repeat(1, shape[0], *[1] * (len(shape) - 1))
         self.ps: torch.nn.Parameter = torch.nn.Parameter(time_constants)
         self.activation_state_map = activation_state_map
-        self.neurons: torch.nn.Module = activation(p=activation_state_map(self.ps), dt=dt)
+        # Without history, which cannot be copied: each call makes them of the rates.
+        p = _pytree.tree_map_only(torch.Tensor, lambda t: t if t.is_leaf else t.detach(), activation_state_map(self.ps))
+        self.neurons: torch.nn.Module = activation(p=p, dt=dt)
         self.rf_dimension: int = len(shape)
         self.n_scales: int = len(time_constants)
 
@@ -360,9 +364,12 @@ class TemporalReceptiveField(torch.nn.Module):
             The neurons' output, ``(..., K, *shape)``, and the new state.
         """
         batch = x.dim() - self.rf_dimension
-        # The present rates: `ps` may have been replaced.
-        self.neurons.p = self.activation_state_map(self.ps)
-        return self.neurons(x.unsqueeze(batch).expand(*x.shape[:batch], self.n_scales, *x.shape[batch:]), state)
+        # The present rates: `ps` may have been replaced. What is left behind would belong to this call's graph.
+        before, self.neurons.p = self.neurons.p, self.activation_state_map(self.ps)
+        result: tuple[torch.Tensor, Any]
+        result = self.neurons(x.unsqueeze(batch).expand(*x.shape[:batch], self.n_scales, *x.shape[batch:]), state)
+        self.neurons.p = before
+        return result
 
     if TYPE_CHECKING:
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.utils import _pytree
 
 from ..functional.regularization import Accumulator, regularize_step, spike_accumulator
 
@@ -38,6 +39,10 @@ class RegularizationCell(torch.nn.Module):
         self.accumulator = accumulator
         self.initial = state
         self.state: Any = state
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy has no part in the history.
+        return {**self.__dict__, "state": _pytree.tree_map_only(torch.Tensor, torch.Tensor.detach, self.state)}
 
     def reset(self) -> None:
         """Start again from the accumulation that the constructor was given."""

@@ -135,6 +135,7 @@ class SNNCell(Parameters, Stateful[State]):
             The output and the new state.
         """
         if state is None:
+            check_tensor("input_tensor", input_tensor)
             state = self.state_fallback(input_tensor)
         activation, options = self._step_for(input_tensor), self.reset_options
         if options:

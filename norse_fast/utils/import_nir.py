@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -143,11 +144,8 @@ def _conv(module: type[torch.nn.Conv1d] | type[torch.nn.Conv2d]) -> Callable[[An
 
 
 def _sum_pool(node: Any) -> torch.nn.Module:
-    sizes = _sizes(node.kernel_size), _sizes(node.stride)
-    padding = _sizes(node.padding)
-    if any(padding):
-        return torch.nn.AvgPool2d(*sizes, padding, divisor_override=1)
-    return torch.nn.LPPool2d(1, *sizes)
+    # Not LPPool2d, which gives windows without a spike no gradient.
+    return torch.nn.AvgPool2d(_sizes(node.kernel_size), _sizes(node.stride), _sizes(node.padding), divisor_override=1)
 
 
 def _avg_pool(node: Any) -> torch.nn.Module:
@@ -284,10 +282,46 @@ def from_nir(
         raise ValueError(
             f"node: got a graph with {_names(unknown)}, expected only {_names(node_map)}; replace them by those."
         )
+    if isinstance(node, nir.NIRGraph):
+        node = _connected(nir, node)
     module: torch.nn.Module = nirtorch.nir_to_torch(node, node_map)
     if isinstance(node, nir.NIRGraph):
         _finish(nir, module, node)
     return module
+
+
+def _connected(nir: Any, graph: Any) -> Any:
+    """The graph without nodes on which its output does not depend: nirtorch would look for their place without end."""
+
+    def reached(kind: type, edges: list[tuple[str, str]]) -> set[str]:
+        found = {name for name, node in graph.nodes.items() if isinstance(node, kind)}
+        while more := {target for source, target in edges if source in found} - found:
+            found |= more
+        return found
+
+    for kind in (nir.Input, nir.Output):
+        ends = [name for name, node in graph.nodes.items() if isinstance(node, kind)]
+        if len(ends) > 1:
+            raise ValueError(
+                f"node: got a graph with {', '.join(map(repr, ends))}, expected one {kind.__name__}; nir adds another for "
+                "a node that lacks an edge. Add the missing edges or remove the node."
+            )
+    forward, backward = list(graph.edges), [(target, source) for source, target in graph.edges]
+    kept = reached(nir.Output, backward)
+    lost = kept - reached(nir.Input, forward)
+    # Of a graph without input nirtorch says so.
+    if lost and any(isinstance(node, nir.Input) for node in graph.nodes.values()):
+        raise ValueError(
+            f"node: got a graph in which nothing leads from the input to {', '.join(map(repr, sorted(lost)))}, expected only "
+            "nodes that the input reaches; add the missing edges."
+        )
+    nodes = {
+        name: _connected(nir, node) if isinstance(node, nir.NIRGraph) else node
+        for name, node in graph.nodes.items()
+        if name in kept or isinstance(node, nir.Input)
+    }
+    edges = [edge for edge in forward if nodes.keys() >= set(edge)]
+    return nir.NIRGraph(nodes, edges, metadata=graph.metadata, type_check=False)
 
 
 def _finish(nir: Any, module: Any, graph: Any) -> None:
@@ -296,6 +330,13 @@ def _finish(nir: Any, module: Any, graph: Any) -> None:
     for call in module.graph.nodes:
         if call.target is torch.zeros:
             call.args = ((),)
+        elif call.op == "output":
+            *outputs, state = call.args[0]
+            with module.graph.inserting_before(call):
+                total = functools.reduce(
+                    lambda one, other: module.graph.call_function(torch.add, (one, other)), outputs
+                )
+            call.args = ((total, state),)
     module.recompile()
     # Tracing the module would lose its recurrent edges: to_nir takes the modules of these nodes, and these edges.
     ends = (nir.Input, nir.Output)

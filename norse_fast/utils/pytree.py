@@ -272,11 +272,16 @@ class StateTuple(metaclass=MultipleInheritanceNamedTupleMeta):
                 f"other: got {type(other).__name__}, expected {type(self).__name__}, as the tuple itself is."
             )
 
+        def dims_of(*fields: Any) -> builtins.int:
+            return max([0, *(x.dim() for x in fields if isinstance(x, torch.Tensor))])
+
+        # One number may stand for all samples and neurons, as in an initial state, where another field has their shape.
+        most = dims_of(*_pytree.tree_leaves((self, other)))
+
         def choose(own: Any, others: Any) -> Any:
-            if not isinstance(own, (torch.Tensor, int, float)):
+            if not isinstance(own, (torch.Tensor, builtins.int, builtins.float)):
                 return own
-            tensors = [x for x in (own, others) if isinstance(x, torch.Tensor)]
-            dims = max([mask.dim(), *(x.dim() for x in tensors)])
+            dims = dims_of(own, others) or most
             return torch.where(mask.reshape(*mask.shape, *(1,) * (dims - mask.dim())), own, others)
 
         return _pytree.tree_map(choose, self, other)
