@@ -307,3 +307,30 @@ def test_cells_name_an_input_that_is_no_tensor(model: Model):
 def test_lift_names_what_is_no_module():
     with pytest.raises(TypeError, match=r"module: got str, expected a torch\.nn\.Module"):
         nf.Lift("a")
+
+
+STATES = {
+    "number": (lambda: nf.SequentialState(nf.LIF())(X, 3), TypeError, "state: got int, expected a list of 1 states"),
+    "that of a layer": (
+        lambda: nf.RecurrentSequential(nf.LIFCell())(X, STATE),
+        TypeError,
+        "state: got LIFFeedForwardState, expected a RecurrentSequentialState",
+    ),
+    "sparse weights": (
+        lambda: nf.LIFRecurrent(3, 4, recurrent_weights=torch.eye(4).to_sparse()),
+        TypeError,
+        r"recurrent_weights: got a tensor of layout torch\.sparse_coo, expected a dense one",
+    ),
+    "potentials of too many neurons": (
+        lambda: nf.LIF(nf.LIFParameters(v_leak=torch.ones(7)))(torch.ones(5, 2, 3)),
+        ValueError,
+        r"p: got shape \(7,\), expected one that broadcasts to \(2, 3\), the neurons, in the initial state",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", STATES)
+def test_states_and_weights_of_another_kind(name: str):
+    call, error, message = STATES[name]
+    with pytest.raises(error, match=message):
+        call()

@@ -9,6 +9,7 @@ import torch
 
 from .._constants import constant
 from .._kernels.autograd import in_transform
+from .._kernels.checks import check_broadcast
 
 Initial = TypeVar("Initial", bound=Callable[..., Any])
 
@@ -75,6 +76,10 @@ def filled(
     if dtype is None:
         dtype = float_dtype(input_tensor)
         dtype = torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
+    if v.dim():
+        check_broadcast(
+            "p", v, torch.Size(shape), "pass one value, or one per neuron", "the neurons, in the initial state"
+        )
     return v.to(input_tensor.device, dtype).expand(shape).clone()
 
 

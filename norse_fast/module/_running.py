@@ -13,8 +13,9 @@ from torch.utils import _pytree as pytree
 
 from .._kernels.recurrent import stack_states
 from ..functional.spike_products import Found, listening, look_like_spikes
-from ._layers import Findings, Layer, children, expand, is_open, plan, run_cell, works_in_place
+from ._layers import Findings, Layer, children, expand, is_open, plan, works_in_place
 from ._parameters import Parameters
+from ._rules import run_cell
 from ._sparse_backward import Called, Follower, reads_bytes
 from ._spikes import is_product
 from .sequential import SequentialState

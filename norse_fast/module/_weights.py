@@ -127,6 +127,8 @@ def _is_plain(tensor: torch.Tensor) -> bool:
 def check_weight(name: str, weight: Any, shape: tuple[int, int]) -> None:
     if not isinstance(weight, torch.Tensor):
         raise TypeError(f"{name}: got {type(weight).__name__}, expected a tensor of shape {shape}.")
+    if weight.layout is not torch.strided:
+        raise TypeError(f"{name}: got a tensor of layout {weight.layout}, expected a dense one; call .to_dense().")
     if tuple(weight.shape) != shape:
         raise ValueError(
             f"{name}: got shape {tuple(weight.shape)}, expected {shape}; its rows are the hidden neurons, its columns what "

@@ -9,17 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..utils.state import _is_module_stateful
-from ._layers import (
-    RULES,
-    RULES_BY_FORWARD,
-    Findings,
-    Obstacle,
-    Rule,
-    concerns_itself,
-    merge_time,
-    no_obstacle,
-    plan,
-)
+from ._layers import Findings, concerns_itself, plan
+from ._rules import RULES, RULES_BY_FORWARD, Obstacle, Rule, merge_time, no_obstacle
 from ._running import run
 from ._sparse_backward import explain
 from ._spikes import COUNTERPARTS, describe, is_product, sums_spikes

@@ -88,6 +88,11 @@ class SequentialState(torch.nn.Sequential):
 
     def _as_states(self, state: Any) -> list[Any]:
         """A new list of the states of all modules."""
+        if not isinstance(state, (list, tuple, type(None))):
+            raise TypeError(
+                f"state: got {type(state).__name__}, expected a list of {len(self)} states, one per module; pass the state "
+                "that the last call returned."
+            )
         states = [None] * len(self) if state is None else list(state)
         if len(states) != len(self):
             raise ValueError(
@@ -108,6 +113,7 @@ class SequentialState(torch.nn.Sequential):
             The output of the last module (or the list of all outputs with ``return_hidden``), and the list of new states.
 
         Raises:
+            TypeError: the states are no list.
             ValueError: the list of states has another length.
         """
         states = self._as_states(state)
@@ -191,10 +197,16 @@ class RecurrentSequential(torch.nn.Module):
             The output, or the list of outputs where ``output_modules`` is a list, and the new state.
 
         Raises:
+            TypeError: the state is that of another module.
             ValueError: the output that is fed back has another shape than the input.
         """
         if state is None:
             state = RecurrentSequentialState()
+        if not isinstance(state, RecurrentSequentialState):
+            raise TypeError(
+                f"state: got {type(state).__name__}, expected a RecurrentSequentialState; pass the state that the last call "
+                "returned."
+            )
         if state.cache is not None:
             if state.cache.shape != x.shape:
                 raise ValueError(

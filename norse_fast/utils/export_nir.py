@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import inspect
-import operator
 import warnings
 from collections.abc import Iterator
 from functools import singledispatch
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 import torch
 
@@ -25,6 +24,7 @@ from ..module.lift import Lift
 from ..module.sequential import RecurrentSequential, SequentialState
 from ..module.snn import SNN, SNNRecurrent
 from ._nir import ORIGIN, attribute, import_nir
+from ._nir_checks import check_calls, check_operations
 from ._nir_shapes import only, spread, with_shapes
 from .import_nir import CubaLIF, Scale
 from .state import _is_module_stateful
@@ -178,10 +178,10 @@ def _convert(module: torch.nn.Module, to: _Target) -> Any:
     arguments = list(inspect.signature(module.forward).parameters.values())[1:]
     unused = {argument.name: None for argument in arguments if argument.default is None}
     if not _is_leaf(module):
-        _check_operations(module, _Tracer().trace(module, concrete_args=unused), stateful)
+        check_operations(module, unused, stateful, _is_leaf)
 
     def convert(leaf: torch.nn.Module) -> Any:
-        _check_calls(leaf)
+        check_calls(leaf, _to_node.registry)
         node = _to_node(leaf, to)
         if isinstance(node, to.nir.NIRGraph):
             # nirtorch expects this name, where graphs have that of their input.
@@ -196,73 +196,6 @@ def _convert(module: torch.nn.Module, to: _Target) -> Any:
         stateful_modules=stateful,
         concrete_args=unused,
     )
-
-
-class _Tracer(torch.fx.Tracer):
-    def is_leaf_module(self, m: torch.nn.Module, module_qualified_name: str) -> bool:
-        return _is_leaf(m)
-
-
-def _check_operations(module: torch.nn.Module, graph: torch.fx.Graph, stateful: set[type]) -> None:
-    """Raise for what nirtorch would leave out: anything but calls of modules, and additions of two of their outputs."""
-    called: set[Any] = set()
-
-    def refuse(got: str, expected: str, advice: str) -> NoReturn:
-        raise ValueError(f"module: got {got} in a {type(module).__name__}, expected {expected}; {advice}.")
-
-    def is_state(node: Any) -> bool:
-        return node.op == "call_function" and node.target is operator.getitem and node.args[1] != 0
-
-    def sources(node: Any) -> list[Any]:
-        """The outputs that an addition, or a choice of the output beside a state, leads to."""
-        through = {operator.add: 2, "add": 2, operator.getitem: 1}.get(node.target, 0)
-        return [source for one in node.args[:through] for source in sources(one)] if through else [node]
-
-    for node in graph.nodes:
-        name = getattr(node.target, "__name__", node.target)
-        if node.op == "call_module":
-            if node.target in called and type(module.get_submodule(node.target)) in stateful:
-                refuse(f"two calls of {name!r} in one step", "one", "a node of NIR has one state; make two modules")
-            called.add(node.target)
-        elif node.op == "get_attr":
-            refuse(
-                f"the tensor {name!r}", "outputs of modules alone", "NIR has no node for it; use a Scale or a Linear"
-            )
-        elif node.target in (operator.add, "add"):
-            if len(node.args) != 2 or node.kwargs or not all(isinstance(one, torch.fx.Node) for one in node.args):
-                refuse("an addition with a number", "two outputs of modules", "NIR adds what edges bring, and no more")
-            if len(set(sources(node))) < len(sources(node)):
-                refuse("one output added twice", "different ones", "NIR has one edge between two nodes; use a Scale")
-        elif node.op in ("call_function", "call_method"):
-            if node.target is not operator.getitem and name != "_assert_is_none":
-                refuse(
-                    f"the operation {name!r}", "calls of modules and additions", "NIR has no node for it; use a module"
-                )
-        elif node.op == "output" and sum(not is_state(one) for one in node.all_input_nodes) > 1:
-            refuse("several outputs", "one", "a graph has one output; return the others from modules of their own")
-
-
-def _check_calls(module: torch.nn.Module) -> None:
-    """Raise if a call of the module does something else than those of the class that its node is written for."""
-    if isinstance(module, torch.fx.GraphModule):
-        return
-    watching = list(module._forward_hooks.values())
-    for hook in module._forward_pre_hooks.values():
-        # Those of PyTorch renew weights; others may do anything.
-        if type(hook).__module__.startswith("torch.nn.utils."):
-            hook(module, ())
-        else:
-            watching.append(hook)
-    known: Any = next(
-        (cls for cls in type(module).__mro__ if cls in _to_node.registry and cls is not object), type(module)
-    )
-    same = "forward" not in vars(module) and type(module).forward is known.forward
-    if watching or not same:
-        got = "a hook on" if same else "another forward in"
-        raise TypeError(
-            f"module: got {got} a {type(module).__name__}, expected one that computes what its class does; NIR knows nothing "
-            "else, so make it a module of its own behind this one, or remove it."
-        )
 
 
 def _reached(module: torch.nn.Module) -> Iterator[torch.nn.Module]:
