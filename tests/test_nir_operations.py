@@ -126,8 +126,9 @@ def test_modules_that_do_something_else(make: Callable[[], nn.Module], got: str,
         nf.to_nir(module, torch.rand(2, 3))
 
 
-def test_subclasses_that_do_the_same():
-    layer = Renamed(3, 3)
+@pytest.mark.parametrize("kind", [Renamed, nf.SpikeLinear])
+def test_subclasses_that_do_the_same(kind: type[nn.Linear]):
+    layer = kind(3, 3)
     np.testing.assert_array_equal(nf.to_nir(layer).weight, layer.weight.detach().numpy())
 
 
