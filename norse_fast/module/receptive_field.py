@@ -348,8 +348,11 @@ class TemporalReceptiveField(torch.nn.Module):
         self.ps: torch.nn.Parameter = torch.nn.Parameter(time_constants)
         self.activation_state_map = activation_state_map
         # Without history, which cannot be copied: each call makes them of the rates.
-        p = _pytree.tree_map_only(torch.Tensor, lambda t: t if t.is_leaf else t.detach(), activation_state_map(self.ps))
-        self.neurons: torch.nn.Module = activation(p=p, dt=dt)
+        present = activation_state_map(self.ps)
+        self._between_calls: Any = _pytree.tree_map_only(
+            torch.Tensor, lambda t: t if t.is_leaf else t.detach(), present
+        )
+        self.neurons: torch.nn.Module = activation(p=self._between_calls, dt=dt)
         self.rf_dimension: int = len(shape)
         self.n_scales: int = len(time_constants)
 
@@ -365,10 +368,10 @@ class TemporalReceptiveField(torch.nn.Module):
         """
         batch = x.dim() - self.rf_dimension
         # The present rates: `ps` may have been replaced. What is left behind would belong to this call's graph.
-        before, self.neurons.p = self.neurons.p, self.activation_state_map(self.ps)
+        self.neurons.p = self.activation_state_map(self.ps)
         result: tuple[torch.Tensor, Any]
         result = self.neurons(x.unsqueeze(batch).expand(*x.shape[:batch], self.n_scales, *x.shape[batch:]), state)
-        self.neurons.p = before
+        self.neurons.p = self._between_calls
         return result
 
     if TYPE_CHECKING:
