@@ -6,7 +6,10 @@ from typing import Any
 
 import torch
 
-__all__ = ["constant"]
+__all__ = ["HALF", "constant"]
+
+#: Dtypes that are only stored: what is computed is float32.
+HALF = (torch.float16, torch.bfloat16)
 
 
 def constant(value: Any, dtype: torch.dtype = torch.float32) -> torch.Tensor:

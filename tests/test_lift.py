@@ -496,29 +496,3 @@ def test_outputs_that_cannot_be_stacked(output: Any, kind: str):
 
     with pytest.raises(TypeError, match=f"got {kind} in the output of layer '1' \\(More\\), expected tensors"):
         nf.Lift(nn.Sequential(nn.Linear(WIDTH, WIDTH), More()))(torch.ones(3, 2, WIDTH))
-
-
-@pytest.mark.parametrize(
-    "behind",
-    [
-        lambda: [nn.Hardtanh(0, 0.5, inplace=True)],
-        lambda: [nn.Flatten(), nn.Hardtanh(0, 0.5, inplace=True)],
-        lambda: [nn.ReLU(inplace=True), nn.Hardtanh(0, 0.5, inplace=True)],
-        lambda: [nn.Identity(), nn.Hardtanh(0, 0.5, inplace=True), nn.Linear(5, 5)],
-        lambda: [nn.Dropout(inplace=True)],
-    ],
-)
-@pytest.mark.parametrize("cell", [nf.LIFRecurrentCell, nf.LSNNRecurrentCell, nf.LIFMCRecurrentCell])
-def test_what_is_changed_in_place_is_fed_back(cell, behind):
-    """In the loop the output of a recurrent cell is a part of its state."""
-    model = nf.SequentialState(cell(5, 5), *behind()).double()
-    x = torch.rand(10, 3, 5, dtype=torch.float64) * 6
-    with torch.no_grad():
-        torch.manual_seed(3)
-        expected, state = [], None
-        for step in x:
-            output, state = model(step, state)
-            expected.append(output.clone())
-        torch.manual_seed(3)
-        assert torch.equal(nf.Lift(model)(x)[0], torch.stack(expected))
-    nf.Lift(nf.SequentialState(cell(5, 5), nn.ReLU(inplace=True), nn.Linear(5, 2)).double())(x)[0].sum().backward()

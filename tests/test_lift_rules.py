@@ -295,3 +295,29 @@ def test_a_step_with_too_few_dimensions_fails_as_in_a_loop(layer: nn.Module):
         loop(layer, x)
     with pytest.raises(expected.type):
         lift(layer, x)
+
+
+@pytest.mark.parametrize(
+    "behind",
+    [
+        lambda: [nn.Hardtanh(0, 0.5, inplace=True)],
+        lambda: [nn.Flatten(), nn.Hardtanh(0, 0.5, inplace=True)],
+        lambda: [nn.ReLU(inplace=True), nn.Hardtanh(0, 0.5, inplace=True)],
+        lambda: [nn.Identity(), nn.Hardtanh(0, 0.5, inplace=True), nn.Linear(5, 5)],
+        lambda: [nn.Dropout(inplace=True)],
+    ],
+)
+@pytest.mark.parametrize("cell", [nf.LIFRecurrentCell, nf.LSNNRecurrentCell, nf.LIFMCRecurrentCell])
+def test_what_is_changed_in_place_is_fed_back(cell, behind):
+    """In the loop the output of a recurrent cell is a part of its state."""
+    model = nf.SequentialState(cell(5, 5), *behind()).double()
+    x = torch.rand(10, 3, 5, dtype=torch.float64) * 6
+    with torch.no_grad():
+        torch.manual_seed(3)
+        expected, state = [], None
+        for step in x:
+            output, state = model(step, state)
+            expected.append(output.clone())
+        torch.manual_seed(3)
+        assert torch.equal(nf.Lift(model)(x)[0], torch.stack(expected))
+    nf.Lift(nf.SequentialState(cell(5, 5), nn.ReLU(inplace=True), nn.Linear(5, 2)).double())(x)[0].sum().backward()

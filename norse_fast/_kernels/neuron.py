@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 import torch
 
-from .._constants import constant
+from .._constants import HALF, constant
 from ..functional._surrogate import Derivative, Method
 from ..functional.parameter import replacement
 from ..functional.threshold import SURROGATES, surrogate_index, threshold
@@ -37,9 +37,8 @@ __all__ = [
     "spike_function",
 ]
 
-_HALF = (torch.float16, torch.bfloat16)
 _PLAIN = (torch.Tensor, torch.nn.Parameter)
-_STORABLE = (torch.float32, torch.float64, *_HALF)
+_STORABLE = (torch.float32, torch.float64, *HALF)
 _READABLE = (*_STORABLE, torch.int64)  # some of the reference's default parameters are integers
 
 # What models without spikes have in its place.
@@ -290,7 +289,7 @@ class Neuron:
                 if not shape:
                     return False
                 shape = shape[1:]
-            if dtype in _HALF:
+            if dtype in HALF:
                 dtype = torch.float32
             for s in state:
                 if s.dtype is not dtype or s.shape != shape or s.device != device:
@@ -397,7 +396,7 @@ class Neuron:
         """What the kernels do, from PyTorch's own operators; with arguments that are prepared."""
         spike = spike_function(surrogate, alpha)
         storage = input.dtype
-        x = input.float() if storage in _HALF else input
+        x = input.float() if storage in HALF else input
         shape = x.shape[1:] if sequence else x.shape
         state = tuple(s.to(x.dtype).expand(shape) for s in state)
         params = tuple(p.to(input.device) for p in params)

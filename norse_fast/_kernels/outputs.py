@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 
+from .._constants import HALF
+
 __all__ = ["BYTES", "NUMBERS", "REDUCED", "Outputs", "finish"]
 
 #: The number under which the kernels know each kind (Output in csrc/core/launch.h); a mean is a sum until it is finished.
@@ -47,7 +49,7 @@ class Outputs:
             output = output.to(torch.get_default_dtype())
         if self.dtype is None:
             self.dtype = output.dtype
-        if output.dtype in (torch.float16, torch.bfloat16):
+        if output.dtype in HALF:
             output = output.float()
         self.kept = [self.kept[0] + output if self.kept and self.kind != "last" else output]
 

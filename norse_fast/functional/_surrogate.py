@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from .._constants import HALF
 from .heaviside import heaviside
 
 __all__ = [
@@ -54,7 +55,7 @@ def derivative_of(derivative: Derivative, u: torch.Tensor, alpha: Any) -> torch.
 
 def wide(x: torch.Tensor) -> torch.Tensor:
     """In float32 at least: powers of half precision overflow, and its sums lose what is small."""
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+    return x.float() if x.dtype in HALF else x
 
 
 def leave_graph_in_transforms() -> None:

@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from .._constants import HALF
+
 __all__ = ["Accumulator", "regularize_step", "spike_accumulator", "voltage_accumulator"]
 
 #: A function of a layer's spikes, its state and what has been accumulated (None at first) that gives the new accumulation.
@@ -32,7 +34,7 @@ def spike_accumulator(z: torch.Tensor, _: Any, state: torch.Tensor | None = None
         >>> spike_accumulator(torch.tensor([0.0, 1.0, 1.0]), None, torch.tensor(3.0))
         tensor(5.)
     """
-    count = z.sum(dtype=torch.float32 if z.dtype in (torch.float16, torch.bfloat16) else None)
+    count = z.sum(dtype=torch.float32 if z.dtype in HALF else None)
     return count if state is None else state + count
 
 

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from .._constants import constant
+from .._constants import HALF, constant
 from .._kernels.autograd import in_transform
 from .._kernels.checks import check_broadcast
 
@@ -75,7 +75,7 @@ def filled(
     v = constant(v, torch.get_default_dtype())
     if dtype is None:
         dtype = float_dtype(input_tensor)
-        dtype = torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
+        dtype = torch.float32 if dtype in HALF else dtype
     if v.dim():
         check_broadcast(
             "p", v, torch.Size(shape), "pass one value, or one per neuron", "the neurons, in the initial state"

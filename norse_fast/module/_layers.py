@@ -151,10 +151,8 @@ def plan(module: nn.Module) -> list[Layer]:
         first = _changed_by(layers, index)
         remembered = _may_remember_output(layers[first])
         if remembered and layer.over_time is not None:
-            layer.over_time, layer.why = (
-                None,
-                f"changes the output of layer {layers[first].name}, which may be its state",
-            )
+            why = f"changes the output of layer {layers[first].name}, which may be its state"
+            layer.over_time, layer.why = None, why
         if layer.over_time is None:
             for changed in layers[first:index] if remembered else [before]:
                 if changed.over_time is not None:
@@ -169,16 +167,7 @@ def plan(module: nn.Module) -> list[Layer]:
 
 
 #: They may return what they are given, or a view of it.
-_ALIASES = (
-    nn.Identity,
-    nn.Flatten,
-    nn.Unflatten,
-    nn.Dropout,
-    nn.Dropout1d,
-    nn.Dropout2d,
-    nn.Dropout3d,
-    nn.AlphaDropout,
-)
+_ALIASES = (nn.Identity, nn.Flatten, nn.Unflatten, nn.modules.dropout._DropoutNd)
 
 
 def _changed_by(layers: list[Layer], index: int) -> int:

@@ -279,7 +279,7 @@ class StateTuple(metaclass=MultipleInheritanceNamedTupleMeta):
         most = dims_of(*_pytree.tree_leaves((self, other)))
 
         def choose(own: Any, others: Any) -> Any:
-            if not isinstance(own, (torch.Tensor, builtins.int, builtins.float)):
+            if not isinstance(own, (torch.Tensor, int, float)):
                 return own
             dims = dims_of(own, others) or most
             return torch.where(mask.reshape(*mask.shape, *(1,) * (dims - mask.dim())), own, others)
