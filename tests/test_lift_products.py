@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 import norse_fast as nf
 from norse_fast.benchmark.train import round_weights
-from norse_fast.module import _layers, _running, _sparse_backward
+from norse_fast.module import _rules, _running, _sparse_backward
 
 pytestmark = pytest.mark.usefixtures("products_of_any_size")
 
@@ -361,13 +361,13 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[torch.dtype]:
     types: list[torch.dtype] = []
 
     def run_cell(cell, x, state, kind="all"):
-        y, state = _layers.run_cell(cell, x, state, kind)
+        y, state = _rules.run_cell(cell, x, state, kind)
         types.append(y.dtype)
         return y, state
 
     monkeypatch.setattr(_running, "run_cell", run_cell)
-    rule = _layers.RULES_BY_FORWARD[nf.LIFCell.forward]
-    monkeypatch.setitem(_layers.RULES_BY_FORWARD, nf.LIFCell.forward, rule._replace(over_time=run_cell))
+    rule = _rules.RULES_BY_FORWARD[nf.LIFCell.forward]
+    monkeypatch.setitem(_rules.RULES_BY_FORWARD, nf.LIFCell.forward, rule._replace(over_time=run_cell))
     return types
 
 
