@@ -52,34 +52,37 @@ def test_autograd_is_in_cpp():
     assert nf.backends()["autograd"] == ("Python" if os.environ.get("NORSE_FAST_PYTHON_AUTOGRAD") == "1" else "C++")
 
 
-#: What this machine would not choose by itself: a variable, its value, and what pytest's header then says.
+#: Files whose tests depend on the kernels, and on the autograd node.
+OF_KERNELS = ("golden", "exact", "dtypes", "gradients", "outputs", "recurrent", "spike_products", "spike_windows")
+OF_NODE = ("golden", "gradients", "outputs", "errors", "recurrent")
+#: Tests in them that depend on neither, and take long.
+ON_NEITHER = "not opcheck and not compil and not memory"
+#: What this machine would not choose by itself: a variable, its value, pytest's header then, and the files concerned.
 LESSER = [
-    *(("NORSE_FAST_CPU_CAPABILITY", capability, f"cpu {capability}") for capability in capabilities()[:-1]),
-    ("NORSE_FAST_PYTHON_AUTOGRAD", "1", "autograd Python"),
+    *(("NORSE_FAST_CPU_CAPABILITY", name, f"cpu {name}", OF_KERNELS) for name in capabilities()[:-1]),
+    ("NORSE_FAST_PYTHON_AUTOGRAD", "1", "autograd Python", OF_NODE),
 ]
-REPEATED = ("golden", "exact", "dtypes", "gradients", "outputs", "errors", "recurrent", "spike_windows")
 
 
 @pytest.fixture(scope="module")
 def repeated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tuple[subprocess.Popen[str], Path]]]:
     """Runs of some tests with each lesser choice, side by side because they take minutes, and what they print."""
     here, folder = Path(__file__).parent, tmp_path_factory.mktemp("repeated")
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-p",
-        "no:cacheprovider",
-        *(f"{here}/test_{name}.py" for name in REPEATED),
-    ]
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-k", ON_NEITHER]
     runs = {}
-    for variable, value, header in LESSER:
+    for variable, value, header, names in LESSER:
+        files = [f"{here}/test_{name}.py" for name in names]
         printed = folder / header
         with printed.open("w") as output:
             # Threads that wait must leave the cores to the other runs.
             environment = {**os.environ, variable: value, "OMP_WAIT_POLICY": "passive"}
             run = subprocess.Popen(
-                command, env=environment, cwd=here.parent, stdout=output, stderr=subprocess.STDOUT, text=True
+                [*command, *files],
+                env=environment,
+                cwd=here.parent,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                text=True,
             )
         runs[header] = run, printed
     yield runs
@@ -88,7 +91,7 @@ def repeated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tup
         run.wait()
 
 
-@pytest.mark.parametrize("header", [header for *_, header in LESSER])
+@pytest.mark.parametrize("header", [header for _, _, header, _ in LESSER])
 def test_lesser_choices(repeated, header: str):
     """Golden vectors, exactness, gradients and errors again, with what this machine would not choose by itself."""
     run, printed = repeated[header]

@@ -11,6 +11,7 @@ import norse_fast as nf
 from norse_fast._kernels.outputs import NUMBERS
 
 from .models import FEED_FORWARD, Model, fields, model_id, random_params, random_state
+from .opcheck import opcheck
 
 OPTIONS = [(sequence, per_neuron) for sequence in (True, False) for per_neuron in (True, False)]
 
@@ -34,7 +35,7 @@ def forward_arguments(
 def test_opcheck_forward(model: Model, sequence: bool, per_neuron: bool, dtype: torch.dtype, generator):
     for checkpoint, record in [(False, False), (True, True)]:
         arguments = forward_arguments(model, generator, sequence, per_neuron, dtype, checkpoint, record)
-        torch.library.opcheck(model.neuron.forward_op, arguments)
+        opcheck(model.neuron.forward_op, arguments, traced=record and per_neuron and dtype is torch.float32)
 
 
 @pytest.mark.parametrize(("sequence", "per_neuron"), OPTIONS)
@@ -42,10 +43,12 @@ def test_opcheck_forward(model: Model, sequence: bool, per_neuron: bool, dtype: 
 def test_opcheck_backward(model: Model, sequence: bool, per_neuron: bool, generator):
     arguments = forward_arguments(model, generator, sequence, per_neuron, checkpoint=True)
     for wanted in [(True, True), (False, True), (True, False)]:
-        check_backward(model, arguments, sequence, *wanted)
+        check_backward(model, arguments, sequence, *wanted, traced=sequence and per_neuron)
 
 
-def check_backward(model: Model, arguments, sequence: bool, want_input: bool, want_params: bool, kind: int = 0):
+def check_backward(
+    model: Model, arguments, sequence: bool, want_input: bool, want_params: bool, kind: int = 0, traced: bool = False
+):
     states = len(model.neuron.state)
     output, *rest = model.neuron.forward_op(*arguments)
     head = (
@@ -60,14 +63,14 @@ def check_backward(model: Model, arguments, sequence: bool, want_input: bool, wa
         0.001,
         sequence,
     )
-    torch.library.opcheck(model.neuron.backward_op, (*head, want_input, want_params, [], 0))
+    opcheck(model.neuron.backward_op, (*head, want_input, want_params, [], 0), traced)
     if want_input and want_params and model.spikes:
         *_, distances = model.neuron.backward_op(*head, False, False, [], 1)
         derivatives = [torch.full_like(u, 1e-3) for u in distances]
         with pytest.raises(RuntimeError, match="no derivatives are taken"):
             model.neuron.backward_op(*head, False, False, derivatives, 1)
-        torch.library.opcheck(model.neuron.backward_op, (*head, False, False, [], 1))
-        torch.library.opcheck(model.neuron.backward_op, (*head, True, True, derivatives, 2))
+        opcheck(model.neuron.backward_op, (*head, False, False, [], 1), traced)
+        opcheck(model.neuron.backward_op, (*head, True, True, derivatives, 2), traced)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
@@ -76,8 +79,9 @@ def check_backward(model: Model, arguments, sequence: bool, want_input: bool, wa
 def test_opcheck_of_outputs(kind: int, sequence: bool, dtype: torch.dtype, generator):
     model = FEED_FORWARD[0]
     arguments = forward_arguments(model, generator, sequence, False, dtype, checkpoint=True, output=kind)
-    torch.library.opcheck(model.neuron.forward_op, arguments)
-    check_backward(model, arguments, sequence, True, True, kind)
+    traced = dtype is torch.float32
+    opcheck(model.neuron.forward_op, arguments, traced)
+    check_backward(model, arguments, sequence, True, True, kind, traced)
 
 
 def compiled(function):

@@ -17,6 +17,7 @@ from norse_fast._kernels.ops import RECURRENT_SEGMENT
 from norse_fast._kernels.recurrent import RECURRENT, Recurrent
 
 from .models import FEED_FORWARD, MODELS, Model, fields, model_id, random_params
+from .opcheck import opcheck
 from .test_operators import compiled
 
 LAYERS = [model for model in MODELS if model.kind == "rec"]
@@ -308,20 +309,20 @@ def test_opcheck(model: Model, generator):
     values = [v.detach() for v in values]
     z = next(v for k, v in fields(state).items() if k.split(".")[-1] == "z").detach()
     problem = (x.detach(), weights[0].detach(), z, *values, weights[1].detach(), *params)
-    torch.library.opcheck(neuron.recurrent_forward_op, (*problem, 0.001, True, True))
+    opcheck(neuron.recurrent_forward_op, (*problem, 0.001, True, True))
     output, *rest = neuron.recurrent_forward_op(*problem, 0.001, True, False)
     checkpoints = rest[len(values)]
     for want_params in (False, True):
         wanted = (want_params, True, not want_params, True, want_params)
         head = (torch.ones_like(output), None, *[None] * len(values), [], 0, 0.001)
         head = (*problem, alpha, output, checkpoints, *head)
-        torch.library.opcheck(neuron.recurrent_backward_op, (*head, *wanted, [], 0))
+        opcheck(neuron.recurrent_backward_op, (*head, *wanted, [], 0), traced=want_params)
     distances = neuron.recurrent_backward_op(*head, *[False] * 5, [], 1)[-1]
-    torch.library.opcheck(neuron.recurrent_backward_op, (*head, *[False] * 5, [], 1))
+    opcheck(neuron.recurrent_backward_op, (*head, *[False] * 5, [], 1), traced=False)
     derivatives = [torch.full_like(u, 0.1) for u in distances]  # as large ones, they would make gradients infinite
-    torch.library.opcheck(neuron.recurrent_backward_op, (*head, *wanted, derivatives, 2))
-    torch.library.opcheck(torch.ops.norse_fast.spike_product.default, (output[0], output[1]))
-    torch.library.opcheck(torch.ops.norse_fast.product.default, (output[0].t().contiguous(), output[1]))
+    opcheck(neuron.recurrent_backward_op, (*head, *wanted, derivatives, 2))
+    opcheck(torch.ops.norse_fast.spike_product.default, (output[0], output[1]))
+    opcheck(torch.ops.norse_fast.product.default, (output[0].t().contiguous(), output[1]))
 
 
 @needs_kernels

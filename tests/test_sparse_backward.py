@@ -18,6 +18,7 @@ from norse_fast.functional.threshold import SURROGATES
 from norse_fast.functional.threshold import threshold as spike
 
 from .models import FEED_FORWARD, Model, model_id
+from .opcheck import opcheck
 from .test_operators import forward_arguments
 
 pytestmark = pytest.mark.usefixtures("products_of_any_size")
@@ -394,13 +395,13 @@ def test_a_threshold_out_of_range(threshold: float):
 def test_opcheck(generator):
     active = torch.rand(6, 75, generator=generator) < 0.3
     bits = bits_of(active)
-    torch.library.opcheck(OPS.active_linear, (bits, 75, torch.randn(6, 9), torch.randn(9, 75)))
+    opcheck(OPS.active_linear, (bits, 75, torch.randn(6, 9), torch.randn(9, 75)))
     how = ([1, 1], [0, 0], [1, 1])
     images = (bits, [5, 5], torch.randn(6, 4, 3, 3), torch.randn(4, 3, 3, 3), *how)
-    torch.library.opcheck(OPS.active_conv2d, images)
-    torch.library.opcheck(OPS.spike_max_pool2d_active, (bits, bits, 3, [5, 5], [2, 2], [2, 2], [0, 0], [1, 1]))
+    opcheck(OPS.active_conv2d, images)
+    opcheck(OPS.spike_max_pool2d_active, (bits, bits, 3, [5, 5], [2, 2], [2, 2], [0, 0], [1, 1]))
     arguments = forward_arguments(SPIKING[0], generator, True, True)[:-5]
-    torch.library.opcheck(OPS.lif_activity, (*arguments, torch.tensor(1.0), 8, 0.0, 0.001, True))
+    opcheck(OPS.lif_activity, (*arguments, torch.tensor(1.0), 8, 0.0, 0.001, True))
 
 
 @pytest.mark.parametrize(
