@@ -9,7 +9,7 @@ from norse_fast._kernels.extension import kernels_disabled
 
 from .models import FEED_FORWARD, Model, fields, model_id, random_params, random_state
 
-STEPS = (1, 2, 31, 32, 33, 1000)
+STEPS = (1, 2, 31, 32, 33, 450)
 WIDTHS = (1, 7, 1023, 1024, 1025, 5000)
 
 

@@ -52,9 +52,9 @@ def test_autograd_is_in_cpp():
     assert nf.backends()["autograd"] == ("Python" if os.environ.get("NORSE_FAST_PYTHON_AUTOGRAD") == "1" else "C++")
 
 
-#: Files whose tests depend on the kernels, and on the autograd node.
+#: Files whose tests depend on the kernels; and those on the autograd node, which test_node.py compares bit for bit.
 OF_KERNELS = ("golden", "exact", "dtypes", "gradients", "outputs", "recurrent", "spike_products", "spike_windows")
-OF_NODE = ("golden", "gradients", "outputs", "errors", "recurrent")
+OF_NODE = ("errors", "outputs", "recurrent")
 #: Tests in them that depend on neither, and take long.
 ON_NEITHER = "not opcheck and not compil and not memory"
 #: What this machine would not choose by itself: a variable, its value, pytest's header then, and the files concerned.

@@ -242,7 +242,7 @@ def _networks(arguments: argparse.Namespace, console: Console) -> dict[str, Any]
             checks.append(check)
             times += network_times
             profiles += network_profiles
-            memory += run_network_memory(name, arguments.threads, arguments.quick)
+            memory += run_network_memory(name, arguments.threads, arguments.quick, measure)
             progress.advance(task)
     return {"effort": effort._asdict(), "checks": checks, "times": times, "profiles": profiles, "memory": memory}
 
@@ -299,7 +299,7 @@ def _recurrent(arguments: argparse.Namespace, console: Console) -> dict[str, Any
                     add(measure(run_recurrent_long, case("long", model, long_size), RECURRENT_RATE, few))
                 for memory_size in (size, *long):
                     case_ = case("memory", model, memory_size)
-                    results["memory"] += run_recurrent_memory(case_, RECURRENT_RATE, arguments.threads)
+                    results["memory"] += run_recurrent_memory(case_, RECURRENT_RATE, arguments.threads, measure)
                 progress.advance(task)
             for other in sizes:
                 add(measure(run_recurrent, case("sizes", models[0], other), RECURRENT_RATE, few))

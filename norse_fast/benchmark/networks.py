@@ -298,7 +298,9 @@ def _measure_peak(name: str, contender: str, threads: int, quick: bool) -> int |
     return peak()
 
 
-def run_network_memory(name: str, threads: int, quick: bool = False) -> list[dict[str, Any]]:
+def run_network_memory(
+    name: str, threads: int, quick: bool = False, measure: Callable[..., Any] = alone
+) -> list[dict[str, Any]]:
     """Bytes that training takes with sums over spikes and without.
 
     Counted are those that autograd keeps from the forward to the backward pass, without input, output and weights, and
@@ -308,11 +310,12 @@ def run_network_memory(name: str, threads: int, quick: bool = False) -> list[dic
         name: a name of ``NETWORKS``.
         threads: threads of PyTorch on the CPU.
         quick: with a few steps and samples only.
+        measure: calls a function with arguments, in a process of its own unless the figure is of no interest.
     """
     network = _network(name, quick)
     model, rows = network.build(norse_fast), []
     for contender in (FAST_DENSE, FAST):
         kept = count_saved_bytes(_runs({contender: model})[contender], _input(network), model.parameters())
-        peak = alone(_measure_peak, name, contender, threads, quick)
+        peak = measure(_measure_peak, name, contender, threads, quick)
         rows.append({"network": name, "contender": contender, "kept_bytes": kept, "peak_bytes": peak})
     return rows

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -195,7 +195,9 @@ def _measure_peak(contender: str, case: Case, arrays: list[Any], threads: int) -
     return None if found is None else found - output.nbytes - x.grad.nbytes - sum(w.nbytes for w in weights)
 
 
-def run_recurrent_memory(case: Case, rate: float, threads: int) -> Iterator[dict[str, Any]]:
+def run_recurrent_memory(
+    case: Case, rate: float, threads: int, measure: Callable[..., Any] = alone
+) -> Iterator[dict[str, Any]]:
     """Bytes per neuron-step of training, beyond input, output, weights and their gradients.
 
     Counted are those that autograd keeps from the forward to the backward pass, and measured, in a process of its own, the
@@ -205,6 +207,7 @@ def run_recurrent_memory(case: Case, rate: float, threads: int) -> Iterator[dict
         case: the layer, of size ``(T, B, inputs, N)``.
         rate: share of the neurons that spike in a step.
         threads: threads of PyTorch on the CPU.
+        measure: calls a function with arguments, in a process of its own unless the figure is of no interest.
     """
     x = draw_input(case)
     weights = calibrate(case, x, rate)
@@ -213,7 +216,7 @@ def run_recurrent_memory(case: Case, rate: float, threads: int) -> Iterator[dict
         contender = _build(name, case, weights)
         saved = count_saved_bytes(contender.run, x, contender.weights)
         arrays = [weight.cpu().numpy() for weight in weights]
-        peak = alone(_measure_peak, name, case, arrays, threads)
+        peak = measure(_measure_peak, name, case, arrays, threads)
         yield {
             **case._asdict(),
             "rate": rate,
