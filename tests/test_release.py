@@ -290,9 +290,8 @@ def test_stages_are_named_as_they_go(tmp_path: Path):
     assert re.findall(r"^stage '?(.*?)'?$", script, re.MULTILINE) == [
         "environment",
         "install and build",
-        "lint and types",
+        "lint, types and docs",
         "sources and wheel",
-        "docs",
         "sanitizers",
         "tests",
     ]
