@@ -53,7 +53,7 @@ def test_autograd_is_in_cpp():
 
 
 #: Files whose tests depend on the kernels; and those on the autograd node, which test_node.py compares bit for bit.
-OF_KERNELS = ("golden", "exact", "dtypes", "gradients", "outputs", "recurrent", "spike_products", "spike_windows")
+OF_KERNELS = ("exact", "dtypes", "gradients", "outputs", "recurrent", "spike_products", "spike_windows")
 OF_NODE = ("errors", "outputs", "recurrent")
 #: Tests in them that depend on neither, and take long.
 ON_NEITHER = "not opcheck and not compil and not memory"
@@ -93,7 +93,7 @@ def repeated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tup
 
 @pytest.mark.parametrize("header", [header for _, _, header, _ in LESSER])
 def test_lesser_choices(repeated, header: str):
-    """Golden vectors, exactness, gradients and errors again, with what this machine would not choose by itself."""
+    """Exactness, gradients and errors again, with what this machine would not choose by itself."""
     run, printed = repeated[header]
     assert run.wait() == 0, printed.read_text()[-5000:]
     assert header in printed.read_text()

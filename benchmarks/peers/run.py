@@ -197,10 +197,9 @@ def plan(quick: bool) -> list[Callable[[], tuple[dict[str, Any], dict[str, np.nd
 
 
 def write(results: dict[str, Any], folder: Path) -> None:
-    """Writes the results so far, and their picture."""
+    """Writes the results so far, lest what comes after should fail."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "peers.json").write_text(json.dumps(results, indent=1) + "\n")
-    draw(results, folder / "peers.png")
 
 
 def main(argv: Sequence[str]) -> None:
@@ -237,6 +236,7 @@ def main(argv: Sequence[str]) -> None:
         for contender in contenders.values():
             contender.close()
     write(results, arguments.output)
+    draw(results, arguments.output / "peers.png")
     console.print(peers_table(results))
     console.print(f"Results are in {arguments.output}.")
 
