@@ -654,3 +654,15 @@ def test_complex_inputs_are_refused():
     x = torch.ones(2, 3, dtype=torch.complex64)
     with pytest.raises(TypeError, match=r"input_tensor: got dtype torch\.complex64, expected a real one"):
         nf.delay_sequence(x, nf.DelayState(torch.zeros(1, 3)), torch.tensor(1.0))
+
+
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors:UserWarning")
+@pytest.mark.parametrize(("inputs", "outputs"), [(0, 3), (3, 0)])
+def test_no_width(inputs: int, outputs: int):
+    torch.manual_seed(0)
+    for layer in (nf.DelayedLinear(inputs, outputs, 2), nf.DelayedLinearCell(inputs, outputs, 2)):
+        x = torch.rand(5, 2, inputs, requires_grad=True)
+        y, _ = layer(x)
+        assert torch.equal(y, layer.bias.expand(5, 2, outputs))
+        y.sum().backward()
+        assert x.grad.shape == x.shape

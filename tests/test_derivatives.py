@@ -6,10 +6,12 @@ All of them must be those of the same call in plain PyTorch.
 from __future__ import annotations
 
 import contextlib
+import copy
 
 import pytest
 import torch
 from torch.autograd import forward_ad
+from torch.utils.checkpoint import checkpoint
 
 import norse_fast as nf
 from norse_fast._kernels.extension import kernels_disabled
@@ -278,3 +280,27 @@ def test_derivatives_of_a_backward_pass_whose_forward_pass_is_over():
 
     assert_equal_derivatives(pulled)
     assert_equal_derivatives(of_a_batch)
+
+
+@pytest.mark.parametrize("layer", [nf.LI(), nf.LIF(), nf.LIFRecurrent(4, 4)], ids=lambda layer: type(layer).__name__)
+@pytest.mark.parametrize("hooks", ["checkpoint", "save_on_cpu"])
+def test_derivatives_of_derivatives_within_hooks_of_saved_tensors(layer, hooks, generator):
+    """Which torch.func does not stand."""
+    layer = copy.deepcopy(layer).double()
+    x = (9 * torch.rand(8, 2, 4, generator=generator, dtype=torch.float64)).requires_grad_()
+
+    def penalty(x):
+        y, _ = layer(x)
+        return torch.autograd.grad(y.pow(2).sum(), x, create_graph=True)[0]
+
+    def run():
+        if hooks == "checkpoint":
+            first = checkpoint(penalty, x, use_reentrant=False)
+        else:
+            with torch.autograd.graph.save_on_cpu():
+                first = penalty(x)
+        return torch.autograd.grad(first.pow(2).sum(), x)[0]
+
+    actual, expected = both(run)
+    assert expected.any()
+    torch.testing.assert_close(actual, expected)

@@ -487,3 +487,31 @@ def test_temporal_fields_keep_no_history():
 
     torch.func.grad(loss)(dict(layer.named_parameters()))
     assert torch.equal(copy.deepcopy(layer)(x)[0], expected)
+
+
+def test_temporal_field_called_within_a_call(generator):
+    """As another thread may call it at any moment: each call has the parameters of its own."""
+    field = nf.TemporalReceptiveField((2,), 3, activation_state_map=lambda r: nf.LIBoxParameters(tau_mem_inv=r * 1))
+    with torch.no_grad():
+        field.ps.mul_(0.5)
+    x = torch.rand(5, 2, generator=generator)
+    expected, _ = field(x)
+    depth = []
+
+    def call_again(*_):
+        if not depth:
+            depth.append(0)
+            assert torch.equal(field(x)[0], expected)
+
+    field.neurons.register_forward_pre_hook(call_again)
+    actual, _ = field(x)
+    assert depth
+    assert torch.equal(actual, expected)
+    assert torch.autograd.grad(actual.sum(), field.ps)[0].any()
+
+
+def test_temporal_field_after_a_call_that_failed():
+    field = nf.TemporalReceptiveField((2,), 3, activation_state_map=lambda r: nf.LIBoxParameters(tau_mem_inv=r * 1))
+    with pytest.raises((RuntimeError, ValueError)):
+        field(torch.rand(5, 7))
+    assert torch.equal(copy.deepcopy(field)(torch.ones(5, 2))[0], field(torch.ones(5, 2))[0])

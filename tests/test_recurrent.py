@@ -507,3 +507,29 @@ def test_vectors_of_weights_are_for_one_sample():
         nf.lif_step(torch.rand(5), nf.LIFState(*torch.zeros(3, 3)), torch.rand(4), torch.rand(3), nf.LIFParameters())
     with pytest.raises(TypeError, match="state: got NoneType"):
         nf.lif_step(torch.rand(4), None, torch.rand(4), torch.rand(3), nf.LIFParameters())
+
+
+@pytest.mark.parametrize("model", [m for m in LAYERS if m.layer and m.cell], ids=model_id)
+def test_layers_and_cells_agree_under_autocast(model: Model, generator):
+    """A recurrent current that one of them rounded to 16 bits would move spikes."""
+    torch.manual_seed(0)
+    layer = model.layer(16, 40)
+    cell = model.cell(16, 40)
+    cell.load_state_dict(layer.state_dict())
+    x = 12 * torch.rand(60, 3, 16, generator=generator)
+    with torch.autocast("cpu", torch.bfloat16):
+        z, last = layer(x)
+        with kernels_disabled():
+            expected, expected_last = layer(x)
+        state, steps = None, []
+        for frame in x:
+            step, state = cell(frame, state)
+            steps.append(step)
+    assert z.any()
+    for actual, final in ((expected, expected_last), (torch.stack(steps), state)):
+        assert actual.dtype == z.dtype
+        if layer_of(model).neuron.name in ("lif", "refrac_lif", "lsnn"):
+            assert torch.equal(actual, z)
+        assert (actual != z).float().mean() < 1e-3
+        for a, b in zip(fields(final).values(), fields(last).values()):
+            assert a.dtype == b.dtype

@@ -13,7 +13,7 @@ from torch.nn.functional import conv2d, max_pool2d
 from torch.nn.grad import conv2d_input
 
 import norse_fast as nf
-from norse_fast._kernels.sparse_backward import MOST_ACTIVE, MOST_ACTIVE_OF_IMAGES
+from norse_fast._kernels.sparse_backward import MOST_ACTIVE, MOST_ACTIVE_OF_IMAGES, _lost
 from norse_fast.functional.threshold import SURROGATES
 from norse_fast.functional.threshold import threshold as spike
 
@@ -458,3 +458,17 @@ def test_images_that_are_cut_anew_between_two_pools(between: torch.nn.Module):
             nf.Lift(model)(x)[0].sum().backward()
         gradients.append(model[0].weight.grad.clone())
     torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-5)
+
+
+def test_where_the_default_device_holds_no_data(generator):
+    model = nf.SequentialState(nf.LIF(nf.LIFParameters(alpha=torch.tensor(50.0))), nf.SpikeLinear(128, 128))
+    x = (9 * torch.rand(10, 4, 128, generator=generator)).requires_grad_()
+
+    def run():
+        with nf.sparse_backward(0.001):
+            return torch.autograd.grad(model(x)[0].sum(), x)[0]
+
+    expected = run()
+    _lost.cache_clear()
+    with torch.device("meta"):
+        assert torch.equal(run(), expected)

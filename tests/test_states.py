@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import pickle
 from typing import Any
@@ -148,3 +149,14 @@ def test_the_initial_state_of_some_samples(neurons: int):
     state = start._replace(v=torch.tensor(0.9)).where(~done, start)
     assert torch.equal(state.v.expand(4, neurons), torch.where(done[:, None], 0.0, 0.9).expand(4, neurons))
     assert cell(x, state)[1].v.shape == (4, neurons)
+
+
+def test_a_shallow_copy_starts_from_its_own_parameters():
+    cell = nf.LIFCell()
+    copied = copy.copy(cell)
+    copied.p = copied.p._replace(v_leak=torch.tensor(0.5))
+    assert copied.state_fallback(torch.ones(2)).v.unique() == 0.5
+    assert cell.state_fallback(torch.ones(2)).v.unique() == 0
+    own = nf.LIFCell()
+    own.state_fallback = cell.initial_state
+    assert copy.copy(own).state_fallback == cell.initial_state

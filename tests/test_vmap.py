@@ -273,3 +273,30 @@ def test_transforms_within_torch_compile(monkeypatch):
     torch._dynamo.reset()
     # What is compiled may be transformed.
     assert torch.equal(vmap(grad(torch.compile(loss, backend="aot_eager")))(x), expected)
+
+
+@pytest.mark.usefixtures("products_of_any_size")
+@pytest.mark.parametrize(
+    ("module", "shape"),
+    [
+        (lambda: nf.SpikeLinear(30, 20), (50, 30)),
+        (lambda: nf.SpikeConv2d(2, 20, 3), (5, 2, 9, 9)),
+        (lambda: nf.SpikeMaxPool2d(2), (4, 2, 8, 8)),
+        (lambda: nf.Lift(torch.nn.Linear(30, 20)), (7, 5, 30)),
+    ],
+)
+@pytest.mark.parametrize("batched", [vmap, "is_grads_batched"])
+def test_backward_of_products_of_spikes(module, shape, batched, generator):
+    """Of many gradients at once, as of a Jacobian."""
+    module = module()
+    x = (torch.rand(shape, generator=generator) < 0.2).float().requires_grad_()
+    y = module(x)[0] if isinstance(module, nf.Lift) else module(x)
+    leaves = [x, *module.parameters()]
+    seeds = torch.randn(SIZE, *y.shape, generator=generator)
+    expected = [torch.autograd.grad(y, leaves, seed, retain_graph=True) for seed in seeds]
+    if batched is vmap:
+        actual = vmap(lambda seed: torch.autograd.grad(y, leaves, seed, retain_graph=True))(seeds)
+    else:
+        actual = torch.autograd.grad(y, leaves, seeds, is_grads_batched=True)
+    for a, e in zip(actual, zip(*expected), strict=True):
+        torch.testing.assert_close(a, torch.stack(e))

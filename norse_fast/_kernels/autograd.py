@@ -157,8 +157,24 @@ def pull_back(
             outputs = run(*values)
         return tuple(outputs[k] for k in given)
 
-    pull: Callable[..., Any] = torch.func.vjp(run_with, *(operands[k] for k in places))[1]
-    found = dict(zip(places, pull(tuple(grads[k] for k in given))))
+    seeds = tuple(grads[k] for k in given)
+    if torch.is_grad_enabled() and not in_transform() and not any(_is_legacy_batch(g) for g in seeds):
+        # Where torch.func would refuse to work: within hooks of saved tensors, as those of torch.utils.checkpoint. Of views,
+        # as one operand may be made of another.
+        views = [operands[k].view_as(operands[k]) for k in places]
+        outputs = run_with(*views)
+        reached = [n for n, y in enumerate(outputs) if y.requires_grad]
+        pulled = (
+            torch.autograd.grad(
+                [outputs[n] for n in reached], views, [seeds[n] for n in reached], create_graph=True, allow_unused=True
+            )
+            if reached
+            else (None,) * len(views)
+        )
+    else:
+        pull: Callable[..., Any] = torch.func.vjp(run_with, *(operands[k] for k in places))[1]
+        pulled = pull(seeds)
+    found = dict(zip(places, pulled))
     return tuple(found.get(k) for k in range(len(operands)))
 
 

@@ -22,7 +22,7 @@ from .neuron import Neuron, descend, spike_function
 from .ops import KEEP, KEEP_COMPILED, RECURRENT_SEGMENT
 from .reset import Reset, Variants
 from .segments import differentiate_in_segments, has_part_of_python, outside_of_graphs, reduce_to
-from .weights import check_weights, project, reject_state
+from .weights import check_weights, project, project_spikes, reject_state
 
 __all__ = ["RECURRENT", "Recurrent", "stack_states"]
 
@@ -301,7 +301,7 @@ class Recurrent:
 
         outputs, states = [], []
         for projected in (x if input_weights is None else project(input_weights, x)).unbind(0):
-            z, values = self._advance(projected, project(recurrent_weights, z), values, step)
+            z, values = self._advance(projected, project_spikes(recurrent_weights, z), values, step)
             outputs.append(z)
             states.append(values)
         trace = [torch.stack(s) for s in zip(*states)] if record else []
@@ -322,7 +322,8 @@ class Recurrent:
         self, projected: torch.Tensor, state: Any, recurrent_weights: torch.Tensor, p: Any, dt: float
     ) -> tuple[torch.Tensor, Any]:
         z, values = self._read_state(state)
-        recurrent = project(recurrent_weights, z.to(recurrent_weights.dtype))
+        recurrent = project_spikes(recurrent_weights, z.to(recurrent_weights.dtype))
+        projected = projected.to(recurrent.dtype)  # under autocast of another
 
         def step(x: torch.Tensor, values: Any) -> Any:
             z, packed = self.neuron(x, self.neuron.pack(*values), p, dt)

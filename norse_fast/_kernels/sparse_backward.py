@@ -99,7 +99,7 @@ class Active:
 def _lost(method: str, alpha: float, share: float) -> float:
     """The part of the integral over [-1, 1] of a surrogate derivative that lies where it is below a share of its largest."""
     with torch.enable_grad():
-        u = torch.linspace(-1, 1, 4001, dtype=torch.float64, requires_grad=True)
+        u = torch.linspace(-1, 1, 4001, dtype=torch.float64, device="cpu", requires_grad=True)
         derivative = torch.autograd.grad(threshold(u, method, alpha).sum(), u)[0].abs()
     total = float(derivative.sum())
     return float(derivative[derivative <= share * derivative.max()].sum()) / total if total > 0 else 0.0
@@ -118,8 +118,8 @@ def reason_against(method: Method, alpha: Any, share: float) -> str | None:
         return f"the derivative of {method!r} is zero nowhere"
     if method == "heaviside":
         return "there is no gradient"
-    values = alpha.detach().double().flatten() if isinstance(alpha, torch.Tensor) else torch.tensor([float(alpha)])
-    lost = max((_lost(method, float(a), share) for a in values.unique()), default=0.0)
+    values = alpha.detach().double().flatten().unique().tolist() if isinstance(alpha, torch.Tensor) else [float(alpha)]
+    lost = max((_lost(method, a, share) for a in values), default=0.0)
     if lost > MOST_LOST:
         return f"threshold {share:g} would drop {lost:.0%} of the derivative of {method!r}"
     return None

@@ -40,14 +40,21 @@ class _Link(torch.autograd.Function):
 
 
 class _Values(torch.autograd.Function):
-    """The spikes again, from their bits, for derivatives of derivatives."""
+    """The spikes again, from their bits, for derivatives of derivatives and for transforms of backward."""
+
+    generate_vmap_rule = True
 
     @staticmethod
     def forward(
-        ctx: Any, link: torch.Tensor | None, bits: torch.Tensor, shape: Sequence[int], like: torch.Tensor
+        link: torch.Tensor | None, bits: torch.Tensor, shape: Sequence[int], dtype: torch.dtype
     ) -> torch.Tensor:
+        like = torch.empty((), dtype=dtype, device=bits.device)
         values: torch.Tensor = torch.ops.norse_fast.spike_values(bits, math.prod(shape[1:]), like)
         return values.view(shape)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        pass
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> Any:
@@ -84,7 +91,7 @@ class SumLinear(torch.autograd.Function):
             grad_x = gradient @ weight
         grad_bias = gradient.sum(0) if want_bias else None
         if want_weight and more:
-            grad_weight = gradient.mT @ _Values.apply(link, bits, (bits.shape[0], ctx.columns), gradient)
+            grad_weight = gradient.mT @ _Values.apply(link, bits, (bits.shape[0], ctx.columns), gradient.dtype)
         elif want_weight:
             grad_weight = torch.ops.norse_fast.spike_outer(bits, ctx.columns, gradient, ctx.density)
         return grad_x, grad_weight, grad_bias, None, None, None, None
@@ -120,7 +127,7 @@ class SumConv2d(torch.autograd.Function):
         elif want_x:
             grad_x = torch.ops.norse_fast.conv2d_input(ctx.shape[2:], weight, gradient, *ctx.how)
         if want_weight and more:
-            values = _Values.apply(link, bits, ctx.shape, weight)
+            values = _Values.apply(link, bits, ctx.shape, weight.dtype)
             grad_weight = conv2d_weight(values, weight.shape, gradient, *ctx.how)
         elif want_weight:
             channels, *size = ctx.shape[1:]
@@ -151,10 +158,11 @@ class SumMaxPool2d(torch.autograd.Function):
         link, like, bits = ctx.saved_tensors
         channels, *size = ctx.shape[1:]
         if wants_more((gradient,)):
-            values = _Values.apply(link, bits, ctx.shape, like)
+            values = _Values.apply(link, bits, ctx.shape, like.dtype)
             _, indices = torch.nn.functional.max_pool2d(values, *ctx.how, return_indices=True)
-            shape = (*gradient.shape[:2], size[0] * size[1])
-            spread = gradient.new_zeros(shape).scatter_add(2, indices.flatten(2), gradient.flatten(2))
+            planes = gradient.shape[:2]  # not flatten: gradients may be batched
+            spread = gradient.new_zeros(*planes, size[0] * size[1])
+            spread = spread.scatter_add(2, indices.reshape(*planes, -1), gradient.reshape(*planes, -1))
             return spread.view(ctx.shape), None, None, None, None
         spread = torch.ops.norse_fast.spike_max_pool2d_backward(bits, channels, size, gradient, *ctx.how)
         return spread, None, None, None, None

@@ -11,7 +11,7 @@ from .autograd import tracked
 from .checks import as_dense, check_broadcast, check_real
 from .neuron import descend
 
-__all__ = ["check_weights", "project", "reject_state"]
+__all__ = ["check_weights", "project", "project_spikes", "reject_state"]
 
 
 def project(weights: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
@@ -26,6 +26,14 @@ def project(weights: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     if x.is_sparse:
         return torch.sparse.mm(_as_sparse_matrix(x), weights.t()).reshape(*x.shape[:-1], weights.shape[0])
     return torch.nn.functional.linear(as_dense(x), weights)
+
+
+def project_spikes(weights: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+    """What arrives through recurrent weights, in their own dtype under autocast too: so do the kernels add it up."""
+    if not torch.is_autocast_enabled(z.device.type):
+        return project(weights, z)
+    with torch.autocast(z.device.type, enabled=False):
+        return project(weights, z)
 
 
 def _as_sparse_matrix(x: torch.Tensor) -> torch.Tensor:

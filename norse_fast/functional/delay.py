@@ -153,8 +153,8 @@ def delayed_linear_sequence(
     steps, *batch, inputs = input_tensor.shape
     longest = x.shape[0] - steps
     kernel = _kernel(weight, delays, longest)
-    if math.prod(batch) == 0:
-        # Of the right shape: PyTorch convolves no image without columns.
+    if 0 in (*batch, *weight.shape):
+        # Of the right shape: PyTorch convolves no image without columns, and none without channels.
         return torch.nn.functional.linear(x[-steps:], kernel.sum(-1), bias), new_state
     image = x.reshape(1, longest + steps, math.prod(batch), inputs).permute(0, 3, 1, 2)
     y = torch.nn.functional.conv2d(image, kernel[..., None], bias)

@@ -6,6 +6,7 @@ import gc
 import inspect
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from types import MethodType
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from .._kernels.reset import check_reset
 from ..functional.parameter import replacement
 from ..functional.threshold import by_alpha, surrogate_index
 
-__all__ = ["Parameters", "as_tensors", "checked", "described"]
+__all__ = ["Parameters", "as_tensors", "checked", "described", "start_by_itself"]
 
 
 def described(value: Any) -> str:
@@ -190,6 +191,12 @@ class Parameters(torch.nn.Module):
             del self.__dict__["_given"]
         super().__setattr__(name, value)
 
+    def __copy__(self) -> Any:
+        copied = type(self).__new__(type(self))
+        copied.__dict__.update(self.__dict__)
+        start_by_itself(copied, self)
+        return copied
+
     def given_parameters(self) -> Iterator[tuple[str, Any]]:
         """By name, the fields of the parameters that are not learned, as they were given."""
         p = self.__dict__["_given"][0] if "_given" in self.__dict__ else self.__dict__.get("p")
@@ -206,6 +213,13 @@ class Parameters(torch.nn.Module):
         for name, path in learned.items():
             p = _replaced(p, path, getattr(self, name))
         return p
+
+
+def start_by_itself(copied: torch.nn.Module, original: torch.nn.Module) -> None:
+    """Let a shallow copy make the initial state of its own parameters, where the original does of its own."""
+    fallback = vars(original).get("state_fallback")
+    if isinstance(fallback, MethodType) and fallback.__self__ is original:
+        copied.__dict__["state_fallback"] = MethodType(fallback.__func__, copied)
 
 
 def _as_parameter(value: Any) -> torch.nn.Parameter:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from ..functional.receptive_field import (
     with_centres,
 )
 from ..functional.receptive_field import spatial_parameters as spatial_parameters
+from ._parameters import start_by_itself
 from .leaky_integrator_box import LIBoxCell
 from .snn import SNNCell as SNNCell
 
@@ -348,11 +350,10 @@ class TemporalReceptiveField(torch.nn.Module):
         self.ps: torch.nn.Parameter = torch.nn.Parameter(time_constants)
         self.activation_state_map = activation_state_map
         # Without history, which cannot be copied: each call makes them of the rates.
-        present = activation_state_map(self.ps)
-        self._between_calls: Any = _pytree.tree_map_only(
-            torch.Tensor, lambda t: t if t.is_leaf else t.detach(), present
+        present = _pytree.tree_map_only(
+            torch.Tensor, lambda t: t if t.is_leaf else t.detach(), activation_state_map(self.ps)
         )
-        self.neurons: torch.nn.Module = activation(p=self._between_calls, dt=dt)
+        self.neurons: torch.nn.Module = activation(p=present, dt=dt)
         self.rf_dimension: int = len(shape)
         self.n_scales: int = len(time_constants)
 
@@ -367,11 +368,12 @@ class TemporalReceptiveField(torch.nn.Module):
             The neurons' output, ``(..., K, *shape)``, and the new state.
         """
         batch = x.dim() - self.rf_dimension
-        # The present rates: `ps` may have been replaced. What is left behind would belong to this call's graph.
-        self.neurons.p = self.activation_state_map(self.ps)
+        # Of the present rates, as `ps` may have been replaced; and for this call alone, as others may run beside it.
+        neurons = copy.copy(self.neurons)
+        start_by_itself(neurons, self.neurons)
+        neurons.p = self.activation_state_map(self.ps)
         result: tuple[torch.Tensor, Any]
-        result = self.neurons(x.unsqueeze(batch).expand(*x.shape[:batch], self.n_scales, *x.shape[batch:]), state)
-        self.neurons.p = self._between_calls
+        result = neurons(x.unsqueeze(batch).expand(*x.shape[:batch], self.n_scales, *x.shape[batch:]), state)
         return result
 
     if TYPE_CHECKING:

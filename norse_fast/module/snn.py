@@ -324,11 +324,12 @@ class SNNRecurrentCell(Weights, Stateful[State]):
         Raises:
             ValueError: the input has another width.
         """
-        check_weights(input_tensor, state, self.input_weights)
+        input_weights = self.input_weights  # once, as reading what is parametrized computes it
+        check_weights(input_tensor, state, input_weights)
         if state is None:
             state = self.state_fallback(input_tensor)
         activation = self._step_for(input_tensor)
-        weights = (self.input_weights, self.masked_weights())
+        weights = (input_weights, self.masked_weights())
         return activation(input_tensor, state, *weights, self.p, self.dt, **self.reset_options)
 
 
@@ -406,10 +407,11 @@ class SNNRecurrent(Weights, Stateful[State]):
             ValueError: the input has another width, or no time step.
         """
         _check_time(input_tensor)
-        check_weights(input_tensor, state, self.input_weights)
+        input_weights = self.input_weights  # once, as reading what is parametrized computes it
+        check_weights(input_tensor, state, input_weights)
         if state is None:
             state = self.state_fallback(input_tensor)
-        weights = (self.input_weights, self.masked_weights())
+        weights = (input_weights, self.masked_weights())
         activation = self._step_for(input_tensor)
         options = self.reset_options
         layer = find_fused(RECURRENT, activation, options)
