@@ -372,8 +372,8 @@ class TemporalReceptiveField(torch.nn.Module):
         neurons = copy.copy(self.neurons)
         start_by_itself(neurons, self.neurons)
         neurons.p = self.activation_state_map(self.ps)
-        result: tuple[torch.Tensor, Any]
-        result = neurons(x.unsqueeze(batch).expand(*x.shape[:batch], self.n_scales, *x.shape[batch:]), state)
+        every_scale = x.unsqueeze(batch).expand(*x.shape[:batch], self.n_scales, *x.shape[batch:])
+        result: tuple[torch.Tensor, Any] = neurons(every_scale, state)
         return result
 
     if TYPE_CHECKING:
