@@ -26,11 +26,15 @@ def run_without(package: str, *arguments: str, folder: Path) -> subprocess.Compl
     )
 
 
+def assert_sentence(line: str, package: str, fix: str) -> None:
+    assert f"got no package '{package}" in line  # or a module of it
+    assert fix in line
+
+
 def assert_one_sentence(done: subprocess.CompletedProcess[str], package: str, fix: str) -> None:
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
-    assert f"got no package '{package}" in line  # or a module of it
-    assert fix in line
+    assert_sentence(line, package, fix)
     assert not done.stdout
 
 
@@ -54,10 +58,26 @@ def test_help_needs_nothing(tmp_path: Path):
     assert "--quick" in done.stdout
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in EXAMPLES.glob("*.py") if path.stem != "common"))
-def test_examples(name: str, tmp_path: Path):
-    done = run_without("matplotlib", str(EXAMPLES / f"{name}.py"), folder=tmp_path)
-    assert_one_sentence(done, "matplotlib", "pip install '.[examples]'")
+def test_examples(tmp_path: Path):
+    """All in one process, which imports torch once."""
+    names = sorted(path.stem for path in EXAMPLES.glob("*.py") if path.stem != "common")
+    code = f"""
+import runpy, sys
+sys.path.insert(0, {str(EXAMPLES)!r})
+for name in {names}:
+    sys.argv = [name]
+    try:
+        runpy.run_path({str(EXAMPLES)!r} + f"/{{name}}.py", run_name="__main__")
+    except SystemExit as error:
+        print(error.code, file=sys.stderr)
+"""
+    done = run_without("matplotlib", "-c", code, folder=tmp_path)
+    assert done.returncode == 0
+    lines = done.stderr.splitlines()
+    assert len(lines) == len(names)
+    for line in lines:
+        assert_sentence(line, "matplotlib", "pip install '.[examples]'")
+    assert not done.stdout
 
 
 @pytest.mark.parametrize(

@@ -119,10 +119,9 @@ def use_little_stack(size: int) -> None:
 
 
 @pytest.mark.parametrize("threads", ["1", "2"])
-@pytest.mark.parametrize("kib", [512, 128])
-def test_little_stack(kib: int, threads: str):
-    """In the thread that calls, and in those that help it."""
-    printed = alone(f"use_little_stack({kib} * 1024)", OMP_STACKSIZE=f"{kib}K", OMP_NUM_THREADS=threads)
+def test_little_stack(threads: str):
+    """128 KiB, which musl gives, in the thread that calls and in those that help it."""
+    printed = alone("use_little_stack(128 * 1024)", OMP_STACKSIZE="128K", OMP_NUM_THREADS=threads)
     assert int(printed) == len(list(every_module())) * 2 * len(SURROGATES) > 400
 
 
@@ -333,7 +332,10 @@ def fail(k: int) -> int:
 
 
 def fail_each(call: Callable[[], list[torch.Tensor]]) -> int:
-    """Let every allocation of a call fail, one after the other, until it ends well; return how many there are."""
+    """Let every allocation of a call fail, one after the other; return how many there are.
+
+    Each call comes after one that failed, and the last of them, which ends well, has the same results as the first.
+    """
     expected = call()
     for k in itertools.count(1):
         fail(k)
@@ -350,7 +352,6 @@ def fail_each(call: Callable[[], list[torch.Tensor]]) -> int:
         found = re.search(r"could not allocate (\d+) bytes", message)
         assert found, f"allocation {k}: {message}"
         assert int(found[1]) > 0
-        assert_equal(call(), expected)
     raise AssertionError
 
 

@@ -89,20 +89,21 @@ def compiled(function):
     return torch.compile(function, fullgraph=True, backend="aot_eager")
 
 
-@pytest.mark.parametrize("per_neuron", [False, True])
+@pytest.mark.parametrize("plain", [True, False])
 @pytest.mark.parametrize("model", [m for m in FEED_FORWARD if m.layer], ids=model_id)
-def test_layers_compile_without_graph_break(model: Model, per_neuron: bool, generator):
-    layer = model.layer(random_params(model, (5,), torch.float32, generator)) if per_neuron else model.layer()
-    for state in (None, random_state(model, (2, 5), torch.float32, generator)):
-        x = (3 * torch.rand(40, 2, 5, generator=generator)).requires_grad_()
-        output, final = layer(x, state)
-        fused, fused_final = compiled(layer)(x, state)
-        assert torch.equal(output, fused)
-        for name, value in fields(final).items():
-            assert torch.equal(value, fields(fused_final)[name])
-        gradient = torch.randn(x.shape, generator=generator)
-        expected = torch.autograd.grad(output, x, gradient)[0]
-        assert torch.equal(torch.autograd.grad(fused, x, gradient)[0], expected)
+def test_layers_compile_without_graph_break(model: Model, plain: bool, generator):
+    """With nothing given, and with parameters for each neuron and a state."""
+    layer = model.layer() if plain else model.layer(random_params(model, (5,), torch.float32, generator))
+    state = None if plain else random_state(model, (2, 5), torch.float32, generator)
+    x = (3 * torch.rand(40, 2, 5, generator=generator)).requires_grad_()
+    output, final = layer(x, state)
+    fused, fused_final = compiled(layer)(x, state)
+    assert torch.equal(output, fused)
+    for name, value in fields(final).items():
+        assert torch.equal(value, fields(fused_final)[name])
+    gradient = torch.randn(x.shape, generator=generator)
+    expected = torch.autograd.grad(output, x, gradient)[0]
+    assert torch.equal(torch.autograd.grad(fused, x, gradient)[0], expected)
 
 
 @pytest.mark.parametrize("model", [m for m in FEED_FORWARD if m.cell], ids=model_id)
