@@ -525,6 +525,41 @@ def test_delays_of_a_wrong_shape():
         nf.DelayedLinear(N, 2, D, delays=[1.0, 2.0])
 
 
+@pytest.mark.parametrize("steps", [D - 1, D + 1])
+def test_states_of_another_length_are_refused(steps):
+    """They would stand for other delays."""
+    x, state = torch.ones(T, B, N), nf.DelayState(torch.zeros(steps, B, N))
+    for make in (nf.Delay, nf.DelayCell):
+        with pytest.raises(ValueError, match=rf"state\.inputs: got {steps} steps, expected max_delay={D}"):
+            make(1.0, D)(x, state)
+    for make in (nf.DelayedLinear, nf.DelayedLinearCell):
+        with pytest.raises(ValueError, match=rf"state\.inputs: got {steps} steps, expected max_delay={D}"):
+            make(N, 2, D)(x, state)
+
+
+@pytest.mark.parametrize(
+    ("delays", "message"),
+    [
+        (5.0, "delays: got 5, expected at most max_delay=3"),
+        (-1.0, "got -1, expected 0 or more"),
+        (2.5, "got fractions"),
+    ],
+)
+def test_checkpoints_hold_delays_that_the_constructor_would_take(delays, message):
+    for module in (nf.Delay(3), nf.DelayedLinear(2, 2, 3, delays=3, learnable=False)):
+        state = module.state_dict()
+        with pytest.raises(RuntimeError, match=message):
+            module.load_state_dict({**state, "delays": torch.full_like(state["delays"], delays, dtype=torch.float32)})
+        assert torch.equal(module.delays, state["delays"])
+        module.load_state_dict({**state, "delays": torch.full_like(state["delays"], 2.0, dtype=torch.float32)})
+        assert (module.delays == 2).all()
+    # Learned ones act as if within the bounds.
+    learned = nf.Delay(3.0, learnable=True)
+    learned.load_state_dict({"delays": torch.tensor(5.0)})
+    x = torch.arange(1.0, 7.0).view(6, 1)
+    assert torch.equal(learned(x)[0], nf.Delay(3)(x)[0])
+
+
 def test_wrong_inputs_and_states():
     layer, weights = nf.Delay(1.0, D), nf.DelayedLinear(N, 2, D)
     x = torch.ones(T, B, N)

@@ -308,3 +308,61 @@ def test_what_is_no_real_tensor_is_named(got: str, value: object):
     for call in (lambda x: encode.constant_current_lif_encode(x, 3), lambda x: encode.population_encode(x, 3)):
         with pytest.raises(TypeError, match=f"input: got {got}, expected"):
             call(value)
+
+
+@pytest.mark.parametrize("encoder", [nf.PoissonEncoder(6), nf.SignedPoissonEncoder(6), nf.PoissonEncoderStep()])
+def test_compiled_random_encoders_take_changing_batches(encoder):
+    torch._dynamo.reset()
+    compiled = torch.compile(encoder, backend="aot_eager", dynamic=None)
+    for batch in (4, 6, 7):
+        torch.manual_seed(1)
+        spikes = compiled(torch.full((batch, 3), 0.5))
+        torch.manual_seed(1)
+        assert torch.equal(spikes, encoder(torch.full((batch, 3), 0.5)))
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.* is deprecated:DeprecationWarning")
+def test_a_population_without_a_scale_is_no_constant():
+    """Of a trace, of a function of batches, or of a tensor without values."""
+    small, large = torch.rand(4, 3), 5 * torch.rand(4, 3)
+
+    def function(x: torch.Tensor) -> torch.Tensor:
+        return encode.population_encode(x, 6)
+
+    assert torch.equal(torch.jit.trace(function, small, check_trace=False)(large), function(large))
+    assert function(large.to("meta")).shape == (4, 3, 6)
+    assert torch.equal(torch.func.vmap(function)(large), torch.stack([function(row) for row in large]))
+
+
+@pytest.mark.parametrize(
+    "sigma", [0, 0.0, 3, torch.tensor(0), torch.tensor(3, dtype=torch.uint8), torch.tensor(20).byte()]
+)
+def test_rates_of_any_width(sigma):
+    distance = torch.tensor([1.0, 4.0])
+    wide = float(sigma)
+    expected = torch.exp(-distance / (2 * wide**2)) if wide else torch.zeros(2)
+    for d in (distance, distance.byte(), distance.double()):
+        torch.testing.assert_close(encode.gaussian_rbf(d, sigma), expected, check_dtype=False)
+
+
+@pytest.mark.parametrize("v_reset", [0.0, 0.2])
+def test_spikes_come_in_the_dtype_of_the_current_whatever_the_parameters(v_reset):
+    p = nf.LIFParameters(
+        v_th=torch.full((3,), 0.5).double(), tau_mem_inv=torch.full((3,), 100.0).double(), v_reset=v_reset
+    )
+    assert encode.constant_current_lif_encode(torch.full((3,), 9.0), 4, p).dtype == torch.float32
+
+
+def test_constant_current_needs_no_parameters_of_a_synapse():
+    current = torch.tensor([2.0, 8.0, 16.0])
+    expected = encode.constant_current_lif_encode(current, 5)
+    assert torch.equal(encode.constant_current_lif_encode(current, 5, nf.LIFBoxParameters()), expected)
+
+
+def test_latency_codes_of_batches_and_of_nothing(generator):
+    spikes = (torch.rand(5, 6, 3, generator=generator) < 0.4).float()
+    expected = encode.spike_latency_encode(spikes)
+    assert torch.equal(torch.func.vmap(encode.spike_latency_encode, 1, 1)(spikes), expected)
+    assert encode.spike_latency_encode(spikes[:0]).shape == (0, 6, 3)
+    with pytest.raises(IndexError):
+        encode.spike_latency_encode(torch.tensor(1.0))

@@ -106,6 +106,10 @@ def test_reset_allows_another_backward():
     assert start(torch.ones(2), None)[1] == 7
     start.reset()
     assert start(torch.ones(2), None)[1] == 7
+    in_place = nf.RegularizationCell(lambda z, s, state: state.add_(z.sum()), torch.zeros(()))
+    for _ in range(2):
+        assert in_place(torch.ones(3), None)[1] == 3
+        in_place.reset()
 
 
 CONVOLUTIONS = {
@@ -292,3 +296,9 @@ def test_exp_filter_of_integers(dtype: torch.dtype):
         assert filtered.dtype == torch.float32
         assert torch.equal(filtered, parameter * old.float() + new.float())
     assert exp_filter_step(old.double(), new, 1).dtype == torch.float64
+    # Integers of few bits wrap around where they are multiplied.
+    large = torch.tensor([100, 0, 100], dtype=dtype)
+    for kind in (torch.float16, torch.float32, torch.float64):
+        filtered = exp_filter_step(large, torch.full((3,), 0.5, dtype=kind), torch.tensor(3))
+        assert filtered.dtype == kind
+        assert torch.equal(filtered, 3 * large.to(kind) + 0.5)

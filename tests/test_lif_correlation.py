@@ -37,6 +37,20 @@ def test_batch_elements_are_independent():
 def test_spikes_must_fit_the_sensors():
     with pytest.raises(ValueError, match=r"state.post_pre: got shape \(1, 3, 2\), expected \(1, 2, 3\)"):
         nf.correlation_sensor_step(torch.zeros(1, 2), torch.zeros(1, 3), sensors(1, 3, 2))
+    for pre, post in ((1, 4), (4, 1)):
+        with pytest.raises(ValueError, match=rf"z_pre has shape \({pre}, 2\) and z_post \({post}, 3\)"):
+            nf.correlation_sensor_step(torch.zeros(pre, 2), torch.zeros(post, 3), sensors(1, 2, 3))
+
+
+def test_sparse_input_is_that_of_dense_one():
+    cell, weights = nf.LIFCorrelation(3, 2), (torch.full((2, 3), 9.0), torch.zeros(2, 2))
+    x = torch.tensor([[1.0, 0.0, 1.0]])
+    z, state = cell(x.to_sparse(), *weights)
+    expected, expected_state = cell(x, *weights)
+    assert torch.equal(z, expected)
+    assert torch.equal(
+        state.input_correlation_state.correlation_trace, expected_state.input_correlation_state.correlation_trace
+    )
 
 
 def test_update_changes_weights_and_resets_traces_every_few_steps():

@@ -457,6 +457,16 @@ def test_whole_numbers_as_scales():
         assert torch.equal(fields.rf_parameters[:, 1:3], torch.tensor([[0.5, 1.5]]).expand(2, 2))
     kernel = torch.arange(9).view(3, 3)
     torch.testing.assert_close(rf.derive_kernel(kernel, math.pi / 2), rf.derive_kernel(kernel.float(), math.pi / 2))
+    # Where all are whole, the fields are not.
+    rows = rf.spatial_parameters(*(torch.tensor([n]) for n in (2, 0, 1)), 1, *(torch.tensor([n]) for n in (0, 1)))
+    assert rows.dtype == torch.float32
+    for whole in (rows.long(), rows.to(torch.uint8), rows.long()[:, [0, 1, 2, 5, 6]][:1]):
+        fields = rf.spatial_receptive_fields_with_derivatives(whole, 5)
+        assert torch.equal(fields, rf.spatial_receptive_fields_with_derivatives(whole.float(), 5))
+        assert fields.any()
+        for learn in (True, False):
+            layer = nf.SpatialReceptiveField2d(1, 5, whole, domain=1, optimize_fields=learn)
+            assert torch.equal(layer.weights.detach()[:, 0], fields)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -470,6 +480,12 @@ def test_learned_fields_in_half_precision(dtype: torch.dtype):
     assert found.dtype == dtype
     torch.testing.assert_close(found.float(), expected, rtol=0.05, atol=0.02)
     found.sum().backward()
+
+
+def test_temporal_field_of_sparse_input(generator):
+    layer = nf.TemporalReceptiveField((4,), 2)
+    x = (torch.rand(3, 4, generator=generator) < 0.5).float()
+    assert torch.equal(layer(x.to_sparse())[0], layer(x)[0])
 
 
 def test_temporal_fields_keep_no_history():

@@ -67,6 +67,22 @@ def test_late_times_are_exact_in_every_dtype(dtype: torch.dtype):
         assert half.grad[4999] == -1
 
 
+@pytest.mark.parametrize("default", [torch.float16, torch.bfloat16])
+def test_late_times_are_exact_whatever_the_default_dtype(default: torch.dtype):
+    before = torch.get_default_dtype()
+    spikes = torch.zeros(3000, 1, dtype=default)
+    spikes[2501] = 1
+    spikes.requires_grad_()
+    torch.set_default_dtype(default)
+    try:
+        times = [ToSpikeTimes.apply(z, 1) for z in (spikes, spikes.detach().bool())]
+    finally:
+        torch.set_default_dtype(before)
+    times[0].sum().backward()
+    assert [t.item() for t in times] == [2501, 2501]
+    assert spikes.grad.nonzero().tolist() == [[2501, 0]]
+
+
 def test_device_and_bare_time():
     assert ToSpikeTimes.apply(torch.ones(3, 2, device="meta"), 2).shape == (2, 2)
     assert ToSpikeTimes.apply(torch.tensor([0.0, 1.0, 1.0]), 2).tolist() == [1, 2]

@@ -101,7 +101,8 @@ def correlation_sensor_step(
     """
     # Booleans cannot be subtracted.
     pre, post = (x.to(state.post_pre.dtype) for x in (z_pre.unsqueeze(-1), z_post.unsqueeze(-2)))
-    if pre.shape[:-1] != state.post_pre.shape[:-1] or post.shape[-1] != state.post_pre.shape[-1]:
+    batch, sources, targets = state.post_pre.shape[:-2], *state.post_pre.shape[-2:]
+    if pre.shape != (*batch, sources, 1) or post.shape != (*batch, 1, targets):
         raise ValueError(
             f"state.post_pre: got shape {tuple(state.post_pre.shape)}, expected "
             f"{(*z_pre.shape, z_post.shape[-1])}, because z_pre has shape {tuple(z_pre.shape)} and z_post "

@@ -98,10 +98,10 @@ def constant_current_lif_encode(
             )
         return torch.stack(spikes)
     # A synapse that neither decays nor gets input holds its current.
-    given: Any = p
+    held = {name: getattr(p, name) for name in ("tau_mem_inv", "v_leak", "v_th", "v_reset", "method", "alpha")}
     silence = current.new_zeros(()).expand(seq_length, *current.shape)
     state = LIFFeedForwardState(v=torch.zeros_like(current), i=current)
-    return lif_feed_forward_integral(silence, state, given._replace(tau_syn_inv=_NO_DECAY), dt)[0]
+    return lif_feed_forward_integral(silence, state, LIFParameters(_NO_DECAY, **held), dt)[0].to(current.dtype)
 
 
 def gaussian_rbf(tensor: torch.Tensor, sigma: float | torch.Tensor = 1) -> torch.Tensor:
@@ -120,7 +120,9 @@ def gaussian_rbf(tensor: torch.Tensor, sigma: float | torch.Tensor = 1) -> torch
         >>> gaussian_rbf(torch.tensor([0.0, 1.0]))
         tensor([1.0000, 0.6065])
     """
-    return torch.exp(tensor / (-2 * sigma**2))
+    if isinstance(sigma, torch.Tensor):
+        sigma = _floating(sigma)
+    return torch.exp(-_floating(tensor) / (2 * sigma**2))
 
 
 def euclidean_distance(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
@@ -179,14 +181,15 @@ def population_encode(
     x = _floating(input_values)
     if scale is None or not (scale.any() if isinstance(scale, torch.Tensor) else scale):
         scale = x.max()
-    end: Any = scale
     if isinstance(scale, torch.Tensor):
         scale = scale.to(x)
-        end = scale.item() if scale.numel() == 1 else 1
-    centres = torch.linspace(0, end, out_features, device=x.device, dtype=x.dtype)
-    if isinstance(scale, torch.Tensor) and scale.numel() != 1:
+    if isinstance(scale, torch.Tensor) and scale.dim() and scale.numel() != 1:
         scale = scale.unsqueeze(-1)
-        centres = scale * centres
+        centres = scale * torch.linspace(0, 1, out_features, device=x.device, dtype=x.dtype)
+    else:
+        # A tensor, because a number would be a constant of traces.
+        end = scale.detach().reshape(()) if isinstance(scale, torch.Tensor) else scale
+        centres = torch.linspace(0, end, out_features, device=x.device, dtype=x.dtype)
     shape = (*x.shape, out_features)
     return kernel(distance_function(x.unsqueeze(-1).expand(shape), centres.expand(shape)) * scale)
 
@@ -195,7 +198,9 @@ def _poisson(
     input_values: torch.Tensor, shape: tuple[int, ...], f_max: float, dt: float, generator: torch.Generator | None
 ) -> torch.Tensor:
     values = _floating(input_values)
-    draws = torch.rand(shape, dtype=torch.float32, device=values.device, generator=generator)
+    # torch.compile takes changing sizes only where no generator is named.
+    source = {} if generator is None else {"generator": generator}
+    draws = torch.rand(shape, dtype=torch.float32, device=values.device, **source)
     return (draws < dt * f_max * values).to(values.dtype)
 
 
@@ -320,11 +325,13 @@ def signed_poisson_encode_step(
 def _spiked_before(spikes: torch.Tensor) -> torch.Tensor:
     """Whether each neuron has spiked before each step."""
     now = spikes != 0
-    before = torch.zeros_like(now)
+    if now.dim() and not len(now):
+        return now
+    before = [torch.zeros_like(now[0])]
     # Step by step is faster than sums or minima over time, which run against the layout of memory.
-    for t in range(1, len(now)):
-        torch.logical_or(before[t - 1], now[t - 1], out=before[t])
-    return before
+    for frame in now[:-1]:
+        before.append(before[-1] | frame)
+    return torch.stack(before)
 
 
 def spike_latency_lif_encode(

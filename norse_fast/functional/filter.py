@@ -28,7 +28,9 @@ def exp_filter_step(old_value: torch.Tensor, new_value: torch.Tensor, parameter:
         >>> exp_filter_step(torch.tensor([1.0, 2.0]), torch.tensor([0.0, 1.0]), 0.5)
         tensor([0.5000, 2.0000])
     """
-    dtype = torch.result_type(old_value, new_value)
-    if not (dtype.is_floating_point or dtype.is_complex):
-        old_value = old_value.to(torch.get_default_dtype())
+    if not (old_value.is_floating_point() or old_value.is_complex()):
+        # Before the product, in which integers would wrap around.
+        dtype = torch.result_type(old_value, new_value)
+        known = dtype.is_floating_point or dtype.is_complex
+        old_value = old_value.to(dtype if known else torch.get_default_dtype())
     return parameter * old_value + new_value

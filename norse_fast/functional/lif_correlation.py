@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from .._kernels.checks import as_dense
 from ..utils.pytree import StateTuple
 from .correlation_sensor import CorrelationSensorParameters, CorrelationSensorState, correlation_sensor_step
 from .lif import LIFParameters, LIFState, lif_step
@@ -94,6 +95,7 @@ def lif_correlation_step(
         >>> z, state.input_correlation_state.correlation_trace.sum()
         (tensor([[1., 1.]]), tensor(4.))
     """
+    input_tensor = as_dense(input_tensor)  # the sensors see it too
     z, lif_state = lif_step(input_tensor, state.lif_state, input_weights, recurrent_weights, p.lif_parameters, dt)
     inputs = correlation_sensor_step(input_tensor, z, state.input_correlation_state, p.input_correlation_parameters, dt)
     recurrent = correlation_sensor_step(

@@ -92,6 +92,10 @@ def _distance(size: int, c: torch.Tensor, x: Any, y: Any, domain: float) -> torc
     return torch.einsum("...ijm,...mn,...ijn->...ij", u, torch.linalg.inv(c), u)
 
 
+def _floating(values: torch.Tensor) -> torch.Tensor:
+    return values if values.is_floating_point() else values.to(torch.get_default_dtype())
+
+
 def _tensor(value: Any) -> torch.Tensor:
     return constant(value, torch.get_default_dtype())
 
@@ -164,7 +168,7 @@ def derive_kernel(kernel: torch.Tensor, angle: Any) -> torch.Tensor:
         tensor([[1., 2., 3.],
                 [1., 2., 3.]])
     """
-    kernel = kernel if kernel.is_floating_point() else kernel.to(torch.get_default_dtype())
+    kernel = _floating(kernel)
     angle = torch.as_tensor(angle, dtype=kernel.dtype, device=kernel.device)[..., None, None]
     along_y, along_x = torch.gradient(kernel, dim=(-2, -1))
     return angle.cos() * along_x + angle.sin() * along_y
@@ -317,7 +321,7 @@ def spatial_parameters(
     check_centres(x, y)
     values = [v.to(scales.device) for v in (scales, angles, ratios, x, y)]
     rows = combine(values, include_replicas)
-    columns = torch.stack([v[index] for v, index in zip(values, rows.unbind(1))], 1)
+    columns = _floating(torch.stack([v[index] for v, index in zip(values, rows.unbind(1))], 1))
     return assemble(columns, as_pairs(derivatives, columns))
 
 
@@ -341,6 +345,7 @@ def with_centres(name: str, parameters: torch.Tensor) -> torch.Tensor:
     Raises:
         ValueError: the argument has other columns.
     """
+    parameters = _floating(parameters)
     if parameters.dim() == 2 and parameters.shape[1] == len(COLUMNS) - 2:
         if parameters[:, 3:].any():
             warnings.warn(

@@ -22,8 +22,8 @@ class ToSpikeTimes(torch.autograd.Function):
     - ``spike_count``: how many spikes of each neuron, a number or a 0-dim tensor,
 
     and gives a tensor of shape ``(min(spike_count, T), ...)``, in the input's dtype if that is float32 or float64, else in
-    the default dtype. The gradient of a spike is minus the gradient of its time, since more drive means an earlier spike;
-    everything else gets none, and silent neurons neither.
+    the default dtype, but at least in float32. The gradient of a spike is minus the gradient of its time, since more drive
+    means an earlier spike; everything else gets none, and silent neurons neither.
 
     Raises:
         ValueError: the input has no time dimension, or ``spike_count`` is negative.
@@ -52,7 +52,7 @@ class ToSpikeTimes(torch.autograd.Function):
         exact = spike_input.dtype in (torch.float32, torch.float64)
         steps = torch.arange(
             spike_input.shape[0],
-            dtype=spike_input.dtype if exact else torch.get_default_dtype(),
+            dtype=spike_input.dtype if exact else torch.promote_types(torch.get_default_dtype(), torch.float32),
             device=spike_input.device,
         )
         steps = steps.view(-1, *[1] * (spike_input.dim() - 1))

@@ -70,9 +70,10 @@ class _ConvNet(torch.nn.Module):
             z, s0 = self.lif0(self.conv1(frame), s0)
             z, s1 = self.lif1(_GAIN * self.conv2(max_pool2d(z, 2)), s1)
             z, s2 = self.lif2(self.fc1(max_pool2d(z, 2).flatten(1)), s2)
-            v, so = self.out(z, so)
+            # Spikes stay as they are; as in Norse, silent neurons of this layer get no gradient.
+            v, so = self.out(torch.relu(z), so)
             voltages.append(v.to(self.dtype))
-        return torch.stack(voltages)
+        return torch.stack(voltages) if voltages else x.new_zeros((0, x.shape[1], _CLASSES), dtype=self.dtype)
 
 
 class ConvNet(_ConvNet):

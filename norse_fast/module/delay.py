@@ -66,7 +66,31 @@ class _Delayed(Stateful[DelayState]):
 
     def _remembered(self, x: torch.Tensor, state: DelayState | None, dtype: torch.dtype | None = None) -> DelayState:
         """The state, or for inputs over time the one before the first step."""
-        return DelayState(inputs=zeros((self.max_delay, *x.shape[1:]), x, dtype)) if state is None else state
+        if state is None:
+            return DelayState(inputs=zeros((self.max_delay, *x.shape[1:]), x, dtype))
+        inputs = getattr(state, "inputs", None)
+        if isinstance(inputs, torch.Tensor) and inputs.dim() and 0 < len(inputs) != self.max_delay:
+            raise ValueError(
+                f"state.inputs: got {len(inputs)} steps, expected max_delay={self.max_delay}, since older inputs would be "
+                "missing; pass a state of this module, or None."
+            )
+        return state
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        """As of any module, but only delays that the constructor would take; learned ones act as if within its limits."""
+        delays = state_dict.get(f"{prefix}delays")
+        if "delays" in self._buffers and isinstance(delays, torch.Tensor) and not delays.is_meta:
+            try:
+                _checked(delays, self.max_delay)
+                if not (self.delays.is_floating_point() or torch.equal(delays, delays.round())):
+                    raise ValueError(
+                        "delays: got fractions, expected whole numbers, because this module was made with integers; make "
+                        "it with floating point delays."
+                    )
+            except (TypeError, ValueError) as error:
+                args[-1].append(f"{prefix}{error}")
+                return
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 class _Delay(_Delayed):

@@ -38,7 +38,7 @@ class RegularizationCell(torch.nn.Module):
         super().__init__()
         self.accumulator = accumulator
         self.initial = state
-        self.state: Any = state
+        self.reset()
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy has no part in the history.
@@ -46,7 +46,8 @@ class RegularizationCell(torch.nn.Module):
 
     def reset(self) -> None:
         """Start again from the accumulation that the constructor was given."""
-        self.state = self.initial
+        # A copy, because an accumulator may add in place.
+        self.state: Any = _pytree.tree_map_only(torch.Tensor, torch.clone, self.initial)
 
     def forward(self, z: torch.Tensor, s: Any) -> tuple[torch.Tensor, Any]:
         """Accumulate one step.

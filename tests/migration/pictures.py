@@ -10,6 +10,9 @@ for kind in (ConvNet, ConvNet4):
     torch.manual_seed(3)
     # The surrogate whose steepness means the same in all releases.
     model = kind(method="tanh")
+    # So wide that silent neurons would have a gradient too.
+    for lif in (model.lif0, model.lif1, model.lif2):
+        lif.p = lif.p._replace(alpha=torch.tensor(1.0))
     with torch.no_grad():
         model.conv1.weight.mul_(4)
         model.conv2.weight.mul_(2)
