@@ -200,7 +200,8 @@ def test_outputs_that_nobody_asks_for_are_freed():
 def test_large_outputs_are_computed_a_few_steps_at_a_time(training: bool, monkeypatch):
     monkeypatch.setattr("norse_fast.module._running._LARGEST_OUTPUT", 3 * 2 * 8 * 36 * 8)
     steps: list[int] = []
-    monkeypatch.setattr(nn.Conv2d, "forward", spy(nn.Conv2d.forward, lambda module, x: steps.append(x.shape[0])))
+    watched = spy(nn.functional.conv2d, lambda x, *_: steps.append(x.shape[0]))
+    monkeypatch.setattr(nn.functional, "conv2d", watched)
     model = nf.SequentialState(
         nn.Conv2d(1, 8, 3, padding=1),
         nf.LIFCell(),

@@ -220,6 +220,12 @@ def replaced() -> nn.Module:
     return layer
 
 
+def helper_replaced() -> nn.Module:
+    layer = nn.Conv2d(2, 4, 3)
+    layer._conv_forward = lambda x, weight, bias: nn.functional.conv2d(x, weight / weight.std(), bias)  # type: ignore
+    return nn.Sequential(nn.Unflatten(-1, (2, 5, 7)), layer)
+
+
 def compiled() -> nn.Module:
     layer = nn.Linear(70, 9)
     layer.compile(backend="eager")
@@ -230,6 +236,7 @@ OTHERS = {
     "subclass": lambda: Doubled(70, 9),
     "hook": hooked,
     "forward replaced": replaced,
+    "helper replaced": helper_replaced,
     "parametrized": lambda: nn.utils.parametrizations.weight_norm(nn.Linear(70, 9)),
     "compiled": compiled,
 }

@@ -209,6 +209,10 @@ def test_modules_that_are_watched_or_replaced_are_stepped():
         nf.DelayCell(2),
         nf.SequentialState(nf.LIFCell()),
         nn.Sequential(nn.Identity()),
+        nn.Linear(WIDTH, WIDTH),
+        nn.LayerNorm(WIDTH),
+        nn.ReLU(),
+        nf.SpikeLinear(WIDTH, WIDTH),
     ],
     ids=lambda module: type(module).__name__,
 )
@@ -321,3 +325,89 @@ def test_what_is_changed_in_place_is_fed_back(cell, behind):
         torch.manual_seed(3)
         assert torch.equal(nf.Lift(model)(x)[0], torch.stack(expected))
     nf.Lift(nf.SequentialState(cell(5, 5), nn.ReLU(inplace=True), nn.Linear(5, 2)).double())(x)[0].sum().backward()
+
+
+class Scaling(nn.Module):
+    """Changes its input in place, and does not say so."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.mul_(-0.5)
+
+
+class Remembering(nn.Module):
+    """Keeps its last output, which it returns, without a state."""
+
+    last = torch.zeros(())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.last = 0.9 * self.last + x
+        return self.last
+
+
+@pytest.mark.parametrize("grad", [True, False])
+@pytest.mark.parametrize("hidden", [True, False])
+@pytest.mark.parametrize("between", [[], [nn.Flatten()]])
+def test_changes_in_place_that_others_would_see_are_an_error(hidden: bool, grad: bool, between: list[nn.Module]):
+    """What a recurrent cell feeds back, or what the model returns too."""
+    first = nn.Linear(WIDTH, WIDTH) if hidden else nf.LIFRecurrentCell(WIDTH, WIDTH)
+    model = nf.SequentialState(first, *between, Scaling(), return_hidden=hidden)
+    message = r"lifted_module: got a layer '[12]' \(Scaling\) that changes its input in place"
+    with torch.set_grad_enabled(grad), pytest.raises(RuntimeError, match=message):
+        nf.Lift(model)(torch.ones(3, 2, WIDTH))
+
+
+@pytest.mark.parametrize("grad", [True, False])
+def test_what_a_module_remembers_may_be_changed_in_place(grad: bool):
+    x = 4 * torch.randn(9, 3, WIDTH)
+    with torch.set_grad_enabled(grad):
+        model = nf.SequentialState(Remembering(), nn.ReLU(inplace=True), nn.Linear(WIDTH, 2))
+        model.eval()
+        model[0].last = torch.zeros(())
+        expected = torch.stack([model(frame)[0] for frame in x])
+        model[0].last = torch.zeros(())
+        torch.testing.assert_close(nf.Lift(model)(x)[0], expected)
+
+
+@pytest.mark.parametrize("alias", [nn.Flatten(), nn.Identity(), nn.Unflatten(1, (4, 1))], ids=str)
+@pytest.mark.parametrize("last", [nn.Dropout(0.5, inplace=True), nn.RReLU(inplace=True)], ids=str)
+def test_random_changes_in_place_behind_a_view(alias: nn.Module, last: nn.Module):
+    assert_same(nf.SequentialState(nn.Linear(WIDTH, WIDTH), alias, last).double(), torch.randn(5, 2, WIDTH).double())
+
+
+@pytest.mark.parametrize("what", ["weights", "plain weights", "dt", "slope"])
+def test_changes_of_what_is_not_registered_are_an_error(what: str):
+    """As plasticity would make of weights that are plain tensors, and hooks of numbers."""
+    plain = torch.zeros(WIDTH, WIDTH)
+    weights = nn.Parameter(plain) if what == "weights" else plain
+    cell = nf.LIFRecurrentCell(WIDTH, WIDTH, recurrent_weights=weights)
+    activation = nn.LeakyReLU(0.1)
+
+    class Plasticity(nn.Module):
+        def forward(self, z: torch.Tensor) -> torch.Tensor:
+            if what == "dt":
+                cell.dt *= 1.5
+            elif what == "slope":
+                activation.negative_slope *= 2
+            else:
+                weights.add_(1.0)
+            return z
+
+    model = nf.SequentialState(cell, Plasticity(), activation)
+    with torch.no_grad(), pytest.raises(RuntimeError, match=r"got weights [02]\.\w+ that changed during the steps"):
+        nf.Lift(model)(torch.rand(5, 2, WIDTH))
+
+
+def test_an_embedding_that_changes_weights_of_others_is_an_error():
+    embedding, readout = nn.Embedding(6, WIDTH, max_norm=1.0), nn.Linear(WIDTH, 6, bias=False)
+    readout.weight = embedding.weight
+    with pytest.raises(RuntimeError, match=r"got weights 1\.weight that changed"):
+        nf.Lift(nn.Sequential(embedding, readout))(torch.tensor([[0, 1], [2, 3], [4, 5]]))
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.* is deprecated:DeprecationWarning")
+def test_modules_of_torchscript():
+    linear = nn.Linear(WIDTH, WIDTH)
+    model, x = nf.SequentialState(torch.jit.script(linear), nf.LIFCell()), torch.rand(3, 2, WIDTH)
+    expected, _ = nf.Lift(nf.SequentialState(linear, nf.LIFCell()))(x)
+    assert torch.equal(nf.Lift(model)(x)[0], expected)
+    assert torch.equal(loop(model, x)[0], expected)

@@ -509,8 +509,19 @@ def test_vectors_of_weights_are_for_one_sample():
         nf.lif_step(torch.rand(4), None, torch.rand(4), torch.rand(3), nf.LIFParameters())
 
 
+@pytest.mark.parametrize(
+    ("weights_in", "input_in", "autocast"),
+    [
+        (torch.float32, torch.float32, True),
+        (torch.float32, torch.bfloat16, True),
+        (torch.bfloat16, torch.bfloat16, False),
+        (torch.float16, torch.float16, False),
+    ],
+)
 @pytest.mark.parametrize("model", [m for m in LAYERS if m.layer and m.cell], ids=model_id)
-def test_layers_and_cells_agree_under_autocast(model: Model, generator):
+def test_layers_and_cells_agree_in_16_bits(
+    model: Model, weights_in: torch.dtype, input_in: torch.dtype, autocast: bool, generator
+):
     """A recurrent current that one of them rounded to 16 bits would move spikes."""
     torch.manual_seed(0)
     layer = model.layer(16, 40)
@@ -520,8 +531,9 @@ def test_layers_and_cells_agree_under_autocast(model: Model, generator):
     weights["recurrent_weights"] = 3 * torch.randn(layer.recurrent_weights.shape, generator=generator)
     layer.load_state_dict({name: w.mul(16).round().div(16) for name, w in weights.items()}, strict=False)
     cell.load_state_dict(layer.state_dict())
-    x = torch.randint(0, 3, (60, 3, 16), generator=generator).float()
-    with torch.autocast("cpu", torch.bfloat16):
+    layer, cell = layer.to(weights_in), cell.to(weights_in)
+    x = torch.randint(0, 3, (60, 3, 16), generator=generator).to(input_in)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=autocast):
         z, last = layer(x)
         with kernels_disabled():
             expected, expected_last = layer(x)
@@ -530,6 +542,7 @@ def test_layers_and_cells_agree_under_autocast(model: Model, generator):
             step, state = cell(frame, state)
             steps.append(step)
     assert z.any()
+    assert z.dtype == input_in
     for actual, final in ((expected, expected_last), (torch.stack(steps), state)):
         assert actual.dtype == z.dtype
         if model.exact:

@@ -13,7 +13,8 @@ from typing import Any, Literal, NamedTuple, cast
 import torch
 from torch.utils import _pytree as pytree
 
-from ..functional._surrogate import Derivative, in_batch_of
+from .._constants import HALF
+from ..functional._surrogate import Derivative, in_batch_of, wide
 from ..functional.threshold import by_alpha
 from .autograd import beyond_kernels, pull_back, tracked, wants_more
 from .checks import as_dt
@@ -196,7 +197,22 @@ class Recurrent:
     ) -> tuple[torch.Tensor, Any]:
         """Run one step, from the input before its projection."""
         input_weights, recurrent_weights = self._check_weights(input, state, input_weights, recurrent_weights)
-        return self._step(project(input_weights, input), state, recurrent_weights, p, dt)
+        projected = project(input_weights, input)
+        # As the kernels do, which add up in float32 at least.
+        weights = wide(recurrent_weights)
+        z, values = self._read_state(state)
+        recurrent = project_spikes(weights, z.to(weights.dtype))
+        projected = projected.to(recurrent.dtype)  # of half precision, or under autocast of another
+
+        def step(x: torch.Tensor, values: Any) -> Any:
+            z, packed = self.neuron(x, self.neuron.pack(*values), p, dt)
+            return z, self.neuron.read_state(packed)
+
+        z, values = self._advance(projected, recurrent, values, step)
+        storage = input.dtype if input.is_floating_point() else input_weights.dtype
+        z = z.to(storage) if storage in HALF else z
+        z = z.to_sparse() if self.sparse else z
+        return z, self.pack(z, *values)
 
     def __call__(
         self,
@@ -317,21 +333,6 @@ class Recurrent:
         except AttributeError:
             reject_state(state, f"the fields {', '.join((self.spikes, *self.neuron.state))}")
         return z, values
-
-    def _step(
-        self, projected: torch.Tensor, state: Any, recurrent_weights: torch.Tensor, p: Any, dt: float
-    ) -> tuple[torch.Tensor, Any]:
-        z, values = self._read_state(state)
-        recurrent = project_spikes(recurrent_weights, z.to(recurrent_weights.dtype))
-        projected = projected.to(recurrent.dtype)  # under autocast of another
-
-        def step(x: torch.Tensor, values: Any) -> Any:
-            z, packed = self.neuron(x, self.neuron.pack(*values), p, dt)
-            return z, self.neuron.read_state(packed)
-
-        z, values = self._advance(projected, recurrent, values, step)
-        z = z.to_sparse() if self.sparse else z
-        return z, self.pack(z, *values)
 
     def _advance(
         self,

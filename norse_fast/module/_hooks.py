@@ -28,7 +28,8 @@ _CALL = nn.Module.__call__
 
 def is_replaced(module: nn.Module) -> bool:
     """Whether a call of the instance does something else than the forward of its class."""
-    return "forward" in module.__dict__ or type(module).__call__ is not _CALL
+    own = module.__dict__
+    return "forward" in own or "_conv_forward" in own or type(module).__call__ is not _CALL
 
 
 def starts_as_usual(module: nn.Module) -> bool:

@@ -33,6 +33,7 @@ __all__ = [
     "concerns_itself",
     "expand",
     "is_open",
+    "is_state",
     "plan",
     "works_in_place",
 ]
@@ -71,10 +72,15 @@ class Layer:
         return self.module, kind if self.call is None else COUNTERPARTS[kind]
 
 
+# As they were imported: whoever replaces one in its class wants to see the calls.
+_FORWARDS = {kind: kind.forward for kind in RULES}
+
+
 def _find_rule(module: nn.Module) -> Rule | None:
-    if type(module) in RULES:
-        return RULES[type(module)]
-    return RULES_BY_FORWARD.get(type(module).forward)
+    kind: type[Any] = type(module)
+    if kind in RULES:
+        return RULES[kind] if kind.forward is _FORWARDS.get(kind, kind.forward) else None
+    return RULES_BY_FORWARD.get(getattr(kind, "forward", None))
 
 
 def _find_obstacle(module: nn.Module, rule: Rule | None) -> Obstacle | None:
@@ -85,6 +91,8 @@ def _find_obstacle(module: nn.Module, rule: Rule | None) -> Obstacle | None:
             return Obstacle("its forward was replaced")
         if "parametrizations" in part._modules:
             return Obstacle("a parametrization computes its weights at each step")
+    if rule is None and type(module) in RULES:
+        return Obstacle("its forward was replaced")
     if rule is None:
         return Obstacle("not known; see norse_fast.register_stateless")
     return rule.obstacle(module)
@@ -154,7 +162,7 @@ def plan(module: nn.Module) -> list[Layer]:
             why = f"changes the output of layer {layers[first].name}, which may be its state"
             layer.over_time, layer.why = None, why
         if layer.over_time is None:
-            for changed in layers[first:index] if remembered else [before]:
+            for changed in layers[first:index] if remembered or isinstance(before.module, _ALIASES) else [before]:
                 if changed.over_time is not None:
                     changed.over_time, changed.why = None, f"layer {layer.name} changes its output in place"
     # What the model is given may be spikes.
@@ -180,7 +188,10 @@ def _changed_by(layers: list[Layer], index: int) -> int:
 
 def _may_remember_output(layer: Layer) -> bool:
     """Whether the output of a step may be a part of the state, so that who changes it changes the next step."""
-    return isinstance(layer.module, SNNRecurrentCell) or (layer.stateful and layer.over_time is None)
+    if layer.over_time is None:
+        # Those of PyTorch that return a tensor alone keep none.
+        return layer.stateful or not type(layer.module).__module__.startswith("torch.nn.")
+    return isinstance(layer.module, SNNRecurrentCell)
 
 
 def _is_compiled(module: nn.Module) -> bool:
@@ -189,6 +200,11 @@ def _is_compiled(module: nn.Module) -> bool:
 
 def works_in_place(module: nn.Module) -> bool:
     return any(getattr(part, "inplace", False) for part in module.modules())
+
+
+def is_state(layers: list[Layer], index: int) -> bool:
+    """Whether the output of a layer may be a part of its state, or of one before it."""
+    return _may_remember_output(layers[_changed_by(layers, index + 1)])
 
 
 def _hidden(module: nn.Module) -> Obstacle:

@@ -143,7 +143,8 @@ def _first_dimensions(module: Any) -> Obstacle | None:
 
 def _batch_dependent_embedding(module: Any) -> Obstacle | None:
     if module.max_norm is not None or module.scale_grad_by_freq:
-        return Obstacle("max_norm or scale_grad_by_freq depend on the batch", alone=True)
+        # With max_norm a step changes the weights, which others may share.
+        return Obstacle("max_norm or scale_grad_by_freq depend on the batch", alone=module.max_norm is None)
     return None
 
 

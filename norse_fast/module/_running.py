@@ -13,7 +13,7 @@ from torch.utils import _pytree as pytree
 
 from .._kernels.recurrent import stack_states
 from ..functional.spike_products import Found, listening, look_like_spikes
-from ._layers import Findings, Layer, children, expand, is_open, plan, works_in_place
+from ._layers import Findings, Layer, children, expand, is_open, is_state, plan, works_in_place
 from ._parameters import Parameters
 from ._rules import run_cell
 from ._sparse_backward import Called, Follower, reads_bytes
@@ -137,7 +137,8 @@ def _run_layers(
         elif isinstance(x, torch.Tensor) and x.layout is torch.strided:
             result = _run_over_time(layers, x, states, index, follower, hidden_ends, found)
         if result is NotImplemented:
-            outputs = _run_steps(layers, x, states, range(index, end + 1), hidden_ends)
+            seen = index - 1 in hidden_ends or (index > 0 and is_state(layers, index - 1))
+            outputs = _run_steps(layers, x, states, range(index, end + 1), hidden_ends, seen)
             result = outputs[end]
             hidden.update(outputs)
             _check_weights_unchanged(weights, layers, layers[end].name)
@@ -188,20 +189,30 @@ def _later(layers: list[Layer], index: int, hidden_ends: list[int]) -> Iterator[
 
 
 def _run_steps(
-    layers: list[Layer], x: Any, states: list[Any], indices: range, hidden_ends: list[int]
+    layers: list[Layer], x: Any, states: list[Any], indices: range, hidden_ends: list[int], seen: bool
 ) -> dict[int, Any]:
-    """Run layers step by step; returns the output of the last, and of those that are asked for."""
+    """Run layers step by step; returns the output of the last, and of those that are asked for.
+
+    Where the input is ``seen`` by others, the first layer may not change it.
+    """
     outputs: dict[int, list[Any]] = {index: [] for index in indices if index in hidden_ends or index == indices[-1]}
     # An unknown module may return what it keeps, and change that in the next step.
     may_change = not all(layers[index].alone for index in indices)
     for frame in _frames(x, layers[indices[0]]):
         made = {}
         for index in indices:
-            layer = layers[index]
+            layer, given = layers[index], frame
+            before = _version(given) if seen and index == indices[0] else 0
             if layer.stateful:
                 frame, states[index] = layer.module(frame, states[index])
             else:
                 frame = layer.module(frame)
+            if before != (_version(given) if seen and index == indices[0] else 0):
+                raise RuntimeError(
+                    f"lifted_module: got a layer {layer.name!r} ({type(layer.module).__name__}) that changes its input in "
+                    f"place, expected it to stay, because it is a state or an output of layer {layers[index - 1].name!r}, "
+                    "which runs over all time steps at once; change a copy, or call the module in a loop over time instead."
+                )
             if index in outputs:
                 _check_tensors(frame, layer)
                 made[index] = frame
@@ -209,6 +220,12 @@ def _run_steps(
         for index, output in made.items():
             outputs[index].append(pytree.tree_map(torch.clone, output) if may_change else output)
     return {index: stack_states(frames) for index, frames in outputs.items()}
+
+
+def _version(x: Any) -> int:
+    """What changes with a tensor that is changed in place."""
+    known = isinstance(x, torch.Tensor) and not x.is_inference() and not torch.compiler.is_compiling()
+    return x._version if known else 0
 
 
 def _check_tensors(output: Any, layer: Layer) -> None:
@@ -270,6 +287,9 @@ def _weights(layers: list[Layer]) -> dict[str, Any]:
         for path, part in module.named_modules(prefix=prefix):
             if isinstance(part, Parameters):
                 found |= {f"{path}.p.{name}": _present(value) for name, value in part.given_parameters()}
+            # Tensors that are not registered, and numbers such as dt.
+            own = {name: value for name, value in vars(part).items() if isinstance(value, (torch.Tensor, int, float))}
+            found |= {f"{path}.{name}" if path else name: (_present(value),) for name, value in own.items()}
     return found
 
 

@@ -34,6 +34,7 @@ COUNTERPARTS: dict[type[nn.Module], type[nn.Module]] = {
 }
 # As they were imported: whoever replaces them wants to see the calls.
 _FORWARDS = {kind: kind.forward for kind in COUNTERPARTS}
+_CONV_FORWARD = nn.Conv2d._conv_forward
 #: Neurons and encoders whose outputs are no ones and zeros.
 GRADED = (LI, LICell, LIBox, LIBoxCell, LILinearCell, SignedPoissonEncoder, SignedPoissonEncoderStep)
 # Modules of PyTorch behind which spikes are still spikes; and these too, but for training.
@@ -47,6 +48,8 @@ def sums_spikes(part: Any) -> bool:
     if kind not in COUNTERPARTS or "forward" in vars(part) or kind.forward is not _FORWARDS[kind]:
         return False
     if isinstance(part, nn.Conv2d):
+        if "_conv_forward" in vars(part) or nn.Conv2d._conv_forward is not _CONV_FORWARD:
+            return False
         return part.groups == 1 and part.padding_mode == "zeros" and not isinstance(part.padding, str)
     return not (isinstance(part, nn.MaxPool2d) and (part.return_indices or part.ceil_mode))
 

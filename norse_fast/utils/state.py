@@ -29,7 +29,8 @@ def _is_module_stateful(module: torch.nn.Module) -> bool:
         (False, True)
     """
     # torch.compile wraps a module in another, whose forward takes anything.
-    module = module._modules.get("_orig_mod") or module
+    modules: Any = module._modules  # of TorchScript's no dictionary
+    module = (modules.get("_orig_mod") if isinstance(modules, dict) else None) or module
     if isinstance(module, torch.nn.RNNBase):
         return True
     if hasattr(type(module), "is_stateful"):
