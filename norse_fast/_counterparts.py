@@ -17,6 +17,7 @@ from .module.lif_correlation import LIFCorrelation
 from .module.lift import Lift
 from .module.sequential import SequentialState
 from .module.snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell
+from .utils.pytree import StateTuple
 
 __all__ = [
     "ENCODERS",
@@ -154,7 +155,7 @@ def _converted(value: Any, notes: list[str] | None) -> Any:
     if _is_ignored_alpha(value):
         if notes is not None:
             notes.append(f"alpha is 1, not {value.alpha}, as Norse ignores it and computes with 1")
-        fields["alpha"] = _UNIT_ALPHA
+        fields["alpha"] = _UNIT_ALPHA.clone()  # which a user may change in place
     if "delta_T" in fields and notes is not None:
         notes.append("exp may differ from that of PyTorch in the last place")
     return (counterpart(type(value), functional) or type(value))(**fields)
@@ -163,11 +164,14 @@ def _converted(value: Any, notes: list[str] | None) -> Any:
 def read_parameters(value: Any) -> Any:
     """Parameters with the tuples of Norse in them replaced by those with which norse_fast computes what Norse does.
 
-    Other tuples stay what they are, so that an ``alpha`` in one of norse_fast counts.
+    Tuples of a user's own are converted as well, as they are by ``accelerate``; those of norse_fast stay what they are, so
+    that an ``alpha`` in one of them counts.
     """
-    if counterpart(type(value), functional) is not None:
-        return _converted(value, None)
-    return type(value)(*map(read_parameters, value)) if hasattr(value, "_fields") else value
+    if not hasattr(value, "_fields"):
+        return value
+    if isinstance(value, StateTuple):
+        return type(value)(*map(read_parameters, value))
+    return _converted(value, None)
 
 
 def _is_ignored_alpha(p: Any) -> bool:

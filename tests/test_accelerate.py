@@ -9,7 +9,8 @@ import pickle
 import subprocess
 import sys
 import types
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -269,6 +270,44 @@ def test_parts_of_parameters_that_are_assigned_later():
     assert cell.p.lif.alpha == 100
     cell.p = own = types.SimpleNamespace(lif=cell.p.lif, rho_reset=cell.p.rho_reset)
     assert cell.p is own
+
+
+class OwnParameters(norse.LIFParameters):
+    """Of Norse's fields, and so of what Norse makes of them."""
+
+
+class Similar(NamedTuple):
+    tau_syn_inv: torch.Tensor = torch.tensor(200.0)
+    tau_mem_inv: torch.Tensor = torch.tensor(100.0)
+    v_leak: torch.Tensor = torch.tensor(0.0)
+    v_th: torch.Tensor = torch.tensor(1.0)
+    v_reset: torch.Tensor = torch.tensor(0.0)
+    method: str = "super"
+    alpha: torch.Tensor = torch.tensor(100.0)
+
+
+@pytest.mark.parametrize("kind", [OwnParameters, Similar])
+def test_tuples_of_ones_own_mean_the_same_when_they_are_assigned_later(kind: Callable[[], Any]):
+    x = torch.full((1, 4), 5.0, requires_grad=True)
+
+    def gradient(cell: torch.nn.Module) -> torch.Tensor:
+        state, total = None, torch.zeros(1, 4)
+        for _ in range(6):
+            z, state = cell(x, state)
+            total = total + z
+        return torch.autograd.grad(total.sum(), x)[0]
+
+    expected = gradient(norse.LIFCell(kind()))
+    assert expected.any()
+    for cell in (nf.accelerate(norse.LIFCell(kind()), report=None), nf.accelerate(norse.LIFCell(), report=None)):
+        cell.p = kind()
+        torch.testing.assert_close(gradient(cell), expected)
+
+
+def test_a_steepness_changed_in_place_is_that_of_one_module():
+    first, second = (nf.accelerate(norse.LIFCell(), report=None) for _ in range(2))
+    first.p.alpha.fill_(50.0)
+    assert second.p.alpha == nf.accelerate(norse.LIFCell(), report=None).p.alpha == 1
 
 
 def test_twice_changes_nothing():

@@ -98,10 +98,10 @@ def constant_current_lif_encode(
             )
         return torch.stack(spikes)
     # A synapse that neither decays nor gets input holds its current.
-    held = {name: getattr(p, name) for name in ("tau_mem_inv", "v_leak", "v_th", "v_reset", "method", "alpha")}
+    others = {name: getattr(p, name) for name in ("tau_mem_inv", "v_leak", "v_th", "v_reset", "method", "alpha")}
     silence = current.new_zeros(()).expand(seq_length, *current.shape)
     state = LIFFeedForwardState(v=torch.zeros_like(current), i=current)
-    return lif_feed_forward_integral(silence, state, LIFParameters(_NO_DECAY, **held), dt)[0].to(current.dtype)
+    return lif_feed_forward_integral(silence, state, LIFParameters(_NO_DECAY, **others), dt)[0].to(current.dtype)
 
 
 def gaussian_rbf(tensor: torch.Tensor, sigma: float | torch.Tensor = 1) -> torch.Tensor:
@@ -199,7 +199,7 @@ def _poisson(
 ) -> torch.Tensor:
     values = _floating(input_values)
     # torch.compile takes changing sizes only where no generator is named.
-    source = {} if generator is None else {"generator": generator}
+    source: dict[str, Any] = {} if generator is None else {"generator": generator}
     draws = torch.rand(shape, dtype=torch.float32, device=values.device, **source)
     return (draws < dt * f_max * values).to(values.dtype)
 

@@ -80,7 +80,8 @@ def _find_rule(module: nn.Module) -> Rule | None:
     kind: type[Any] = type(module)
     if kind in RULES:
         return RULES[kind] if kind.forward is _FORWARDS.get(kind, kind.forward) else None
-    return RULES_BY_FORWARD.get(getattr(kind, "forward", None))
+    forward: Any = getattr(kind, "forward", None)  # which those of TorchScript lack
+    return RULES_BY_FORWARD.get(forward)
 
 
 def _find_obstacle(module: nn.Module, rule: Rule | None) -> Obstacle | None:

@@ -33,6 +33,16 @@ def check_operations(
     def refuse(got: str, expected: str, advice: str) -> NoReturn:
         raise ValueError(f"module: got {got} in a {type(module).__name__}, expected {expected}; {advice}.")
 
+    def leads_to_states(node: Any) -> bool:
+        """Whether all that becomes of an argument are states of modules."""
+        return all(
+            (user.op == "call_module" and node not in user.args[:1])
+            or (user.target is operator.getitem and leads_to_states(user))
+            or user.op == "output"
+            or getattr(user.target, "__name__", "") == "_assert_is_none"
+            for user in node.users
+        )
+
     def is_state(node: Any) -> bool:
         return node.op == "call_function" and node.target is operator.getitem and node.args[1] != 0
 
@@ -41,6 +51,10 @@ def check_operations(
         through = {operator.add: 2, "add": 2, operator.getitem: 1}.get(node.target, 0)
         return [source for one in node.args[:through] for source in sources(one)] if through else [node]
 
+    arguments = [node for node in graph.nodes if node.op == "placeholder"]
+    for argument in arguments[1:]:
+        if not leads_to_states(argument):
+            refuse(f"the input {argument.target!r} too", "one input", "NIR has one; make the others a part of it")
     for node in graph.nodes:
         name = getattr(node.target, "__name__", node.target)
         if node.op == "call_module":
@@ -67,9 +81,7 @@ def check_operations(
 
 def check_calls(module: torch.nn.Module, written: Mapping[Any, Any]) -> None:
     """Raise if a call of the module does something else than its class, or the one of ``written`` that that is."""
-    if isinstance(module, torch.fx.GraphModule):
-        return
-    watching = list(module._forward_hooks.values())
+    watching: list[Any] = list(module._forward_hooks.values())
     for hook in module._forward_pre_hooks.values():
         # Those of PyTorch renew weights; others may do anything.
         if type(hook).__module__.startswith("torch.nn.utils."):
@@ -77,6 +89,8 @@ def check_calls(module: torch.nn.Module, written: Mapping[Any, Any]) -> None:
         else:
             watching.append(hook)
     known: Any = next((cls for cls in type(module).__mro__ if cls in written and cls is not object), type(module))
+    if isinstance(module, torch.fx.GraphModule):
+        known = type(module)  # each has a class of its own
     # Those for spikes, which derive from PyTorch's layers, compute the same.
     forward = type(module).forward
     same = "forward" not in vars(module) and (forward is known.forward or forward.__module__.startswith("norse_fast."))

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["only", "spread", "with_shapes"]
+__all__ = ["only", "receiving", "spread", "with_shapes"]
 
 
 def with_shapes(nir: Any, graph: Any, shape: tuple[int, ...] | None) -> Any:
@@ -20,7 +20,7 @@ def with_shapes(nir: Any, graph: Any, shape: tuple[int, ...] | None) -> Any:
         changed = False
         for source, target in graph.edges:
             sent = only(nodes[source].output_type)
-            received = nodes[target] if sent is None else _receiving(nir, nodes[target], sent)
+            received = nodes[target] if sent is None else receiving(nir, nodes[target], sent)
             changed |= received is not nodes[target]
             nodes[target] = received
     return nir.NIRGraph(nodes, graph.edges, metadata=graph.metadata, type_check=False)
@@ -32,7 +32,7 @@ def only(types: Any) -> tuple[int, ...] | None:
     return None if shape is None else tuple(int(size) for size in shape)
 
 
-def _receiving(nir: Any, node: Any, shape: tuple[int, ...]) -> Any:
+def receiving(nir: Any, node: Any, shape: tuple[int, ...]) -> Any:
     """A node with input of a shape: the same one if that tells nothing new."""
     if isinstance(node, (nir.CubaLI, nir.CubaLIF, nir.Delay, nir.IF, nir.LI, nir.LIF, nir.Scale)):
         fields = {f.name: getattr(node, f.name) for f in dataclasses.fields(node) if f.init and f.name != "metadata"}

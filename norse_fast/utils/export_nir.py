@@ -25,7 +25,7 @@ from ..module.sequential import RecurrentSequential, SequentialState
 from ..module.snn import SNN, SNNRecurrent
 from ._nir import ORIGIN, attribute, import_nir
 from ._nir_checks import check_calls, check_operations
-from ._nir_shapes import only, spread, with_shapes
+from ._nir_shapes import only, receiving, spread, with_shapes
 from .import_nir import CubaLIF, Scale
 from .state import _is_module_stateful
 
@@ -94,11 +94,13 @@ def to_nir(
     if model_name != "norse":
         warnings.warn("model_name: NIR graphs have no name; it is ignored.", DeprecationWarning, stacklevel=2)
     _check_factor(module, time_scaling_factor, dt)
-    graph = _convert(module, _Target(nir, nirtorch, time_scaling_factor))
-    if not isinstance(graph, nir.NIRGraph):
-        return graph
+    _check_dt(module)
+    graph = _convert(module, _Target(nir, nirtorch, time_scaling_factor, _leading(module)))
     shape = None if sample_data is None else _step_shape(module, sample_data)
+    if not isinstance(graph, nir.NIRGraph):
+        return graph if shape is None else receiving(nir, graph, shape)
     graph = with_shapes(nir, graph, shape)
+    _keep_order(nir, graph)
     if type_check:
         try:
             graph.infer_types()
@@ -136,6 +138,29 @@ def _check_factor(module: torch.nn.Module, factor: Any, dt: Any) -> None:
         )
 
 
+def _keep_order(nir: Any, graph: Any) -> None:
+    """Note the order of the nodes, which says what arrives a step later, and which files do not keep."""
+    graph.metadata[ORIGIN] = "\n".join(graph.nodes)
+    for node in graph.nodes.values():
+        if isinstance(node, nir.NIRGraph):
+            _keep_order(nir, node)
+
+
+def _check_dt(module: torch.nn.Module) -> None:
+    """Warn where one dt cannot give back what a model computes."""
+    found = {
+        float(dt)
+        for part in module.modules()
+        if isinstance(dt := getattr(part, "dt", None), (int, float)) and not isinstance(part, (IAF, IAFCell))
+    }
+    if len(found) > 1:
+        warnings.warn(
+            f"module: got modules with dt {' and '.join(map(repr, sorted(found)))}, which a graph does not keep, expected "
+            "one; from_nir runs them all with its own dt.",
+            stacklevel=3,
+        )
+
+
 class _Target(NamedTuple):
     """What modules are written with.
 
@@ -143,15 +168,21 @@ class _Target(NamedTuple):
         nir: the package nir.
         nirtorch: the package nirtorch.
         factor: is multiplied with all time constants.
+        leading: how many dimensions come before those of a sample: time, for layers over it, and the batch.
     """
 
     nir: Any
     nirtorch: Any
     factor: float
+    leading: int
+
+
+def _leading(module: torch.nn.Module) -> int:
+    return 2 if any(isinstance(m, (Delay, Lift, SNN, SNNRecurrent)) for m in module.modules()) else 1
 
 
 def _step_shape(module: torch.nn.Module, sample_data: torch.Tensor) -> tuple[int, ...]:
-    leading = 2 if any(isinstance(m, (Delay, Lift, SNN, SNNRecurrent)) for m in module.modules()) else 1
+    leading = _leading(module)
     if sample_data.dim() <= leading:
         raise ValueError(
             f"sample_data: got shape {tuple(sample_data.shape)}, expected {'(T, B, ...)' if leading == 2 else '(B, ...)'}; "
@@ -178,17 +209,20 @@ def _convert(module: torch.nn.Module, to: _Target) -> Any:
     arguments = list(inspect.signature(module.forward).parameters.values())[1:]
     unused = {argument.name: None for argument in arguments if argument.default is None}
     if not _is_leaf(module):
+        check_calls(module, _to_node.registry)
         check_operations(module, unused, stateful, _is_leaf)
 
     def convert(leaf: torch.nn.Module) -> Any:
         check_calls(leaf, _to_node.registry)
         node = _to_node(leaf, to)
-        if isinstance(node, to.nir.NIRGraph):
-            # nirtorch expects this name, where graphs have that of their input.
-            node.input_type = {"input": only(node.input_type)}
+        # nirtorch expects this name, where graphs have that of their input; and the same for all that take one output, of
+        # which some may not be known yet.
+        types.append((node, {"input": only(node.input_type)}))
+        node.input_type = {"input": None}
         return node
 
-    return to.nirtorch.torch_to_nir(
+    types: list[tuple[Any, Any]] = []
+    graph = to.nirtorch.torch_to_nir(
         module,
         {type(m): convert for m in leaves},
         default_dict=None,
@@ -196,6 +230,15 @@ def _convert(module: torch.nn.Module, to: _Target) -> Any:
         stateful_modules=stateful,
         concrete_args=unused,
     )
+    for node, kind in types:
+        node.input_type = kind
+    if isinstance(graph, to.nir.NIRGraph):
+        for name, node in graph.nodes.items():
+            if isinstance(node, to.nir.Input) and only(node.input_type) is None:
+                taken = (only(graph.nodes[target].input_type) for source, target in graph.edges if source == name)
+                node.input_type = node.output_type = {"input": next((shape for shape in taken if shape), None)}
+                graph.input_type = {"input": only(node.input_type)}
+    return graph
 
 
 def _reached(module: torch.nn.Module) -> Iterator[torch.nn.Module]:
@@ -320,6 +363,12 @@ def _delay(module: Any, to: _Target) -> Any:
 def _cuba_lif(module: CubaLIF, to: _Target) -> Any:
     synapse: Any = module.synapse.p
     p: Any = module.lif.p
+    for part in (module.synapse, module.lif):
+        check_calls(part, _to_node.registry)
+    leak = _tensor(synapse.v_leak)
+    if leak.any() or module.synapse.dt != module.lif.dt:
+        got = "a synapse with v_leak other than 0" if leak.any() else "another dt in the synapse than in the neurons"
+        raise ValueError(f"module: got a CubaLIF with {got}, expected none; a node of NIR has no place for it.")
     shared = {
         "tau_syn": to.factor * _time_constant(synapse.tau_mem_inv),
         "tau_mem": to.factor * _time_constant(p.tau_mem_inv),
@@ -355,7 +404,7 @@ def _lif_recurrent(module: Any, to: _Target) -> Any:
 
 @_to_node.register
 def _lift(module: Lift, to: _Target) -> Any:
-    return _convert(module.lifted_module, to)
+    return _convert(module.lifted_module, to._replace(leading=1))
 
 
 @_to_node.register
@@ -366,10 +415,17 @@ def _recurrent_sequential(module: RecurrentSequential, to: _Target) -> Any:
             "output."
         )
     sequence: Any = module.module
+    check_calls(sequence, _to_node.registry)
     layers = list(sequence)
     graph = _convert(SequentialState(*layers[: range(len(layers))[module.output_modules] + 1]), to)
     firsts = [target for source, target in graph.edges if isinstance(graph.nodes[source], to.nir.Input)]
     lasts = [source for source, target in graph.edges if isinstance(graph.nodes[target], to.nir.Output)]
+    order = list(graph.nodes)
+    if early := next((last for last in lasts for first in firsts if order.index(last) < order.index(first)), None):
+        raise ValueError(
+            f"module: got a RecurrentSequential whose output {early!r} comes before another module that takes the input, "
+            "expected all outputs after those; only connections back to an earlier node of a graph arrive one step later."
+        )
     graph.edges += [(last, first) for last in lasts for first in firsts]
     return graph
 
@@ -426,9 +482,13 @@ def _pairs(*sizes: Any) -> list[Any]:
 
 @_to_node.register
 def _flatten(module: torch.nn.Flatten, to: _Target) -> Any:
-    if module.start_dim == 0:
-        raise ValueError("module: got a Flatten with start_dim=0, expected another; NIR does not count the batch.")
-    start, end = (dim - (dim > 0) for dim in (module.start_dim, module.end_dim))
+    if 0 <= module.start_dim < to.leading:
+        before = "dimension is the batch" if to.leading == 1 else "dimensions are time and the batch"
+        raise ValueError(
+            f"module: got a Flatten with start_dim={module.start_dim}, expected another, because the first {before}; NIR "
+            "does not count them."
+        )
+    start, end = (dim - to.leading * (dim > 0) for dim in (module.start_dim, module.end_dim))
     return to.nir.Flatten(None, start, end, metadata={ORIGIN: "Flatten"})
 
 

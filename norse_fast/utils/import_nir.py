@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import builtins
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -175,7 +176,8 @@ def _delay(node: Any, dt: float) -> torch.nn.Module:
 def _from_cell(node: Any, dt: float) -> bool:
     """Whether a node was written from a LIFCell or LICell with this dt: another dt would scale the input otherwise."""
     tau_syn = torch.as_tensor(node.tau_syn).double()
-    return node.metadata.get(ORIGIN) in CELLS and torch.allclose(torch.as_tensor(node.w_in) * dt, tau_syn)
+    same = torch.allclose(torch.as_tensor(node.w_in).double() * dt, tau_syn, rtol=1e-5, atol=0)
+    return node.metadata.get(ORIGIN) in CELLS and same
 
 
 def _node_map(nir: Any, reset_method: ResetMethod, dt: float) -> dict[type, Callable[[Any], torch.nn.Module]]:
@@ -243,7 +245,9 @@ def from_nir(
 ) -> torch.nn.Module:
     r"""A module that computes a NIR graph, one time step at a call.
 
-    Connections back to an earlier node, and from a node to itself, arrive one step later. LIF, LI and CubaLIF nodes
+    Connections back to an earlier node, and from a node to itself, arrive one step later. The order of the nodes is that in
+    which the edges name them, because files keep no other; of a graph that :func:`~norse_fast.utils.export_nir.to_nir`
+    wrote, it is that of the model. LIF, LI and CubaLIF nodes
     become cells with :math:`\tau^{-1} = 1/\tau` in float32; those that :func:`~norse_fast.utils.export_nir.to_nir` wrote
     become the cells that they were. Surrogate gradients are no part of NIR and get their defaults.
 
@@ -255,11 +259,11 @@ def from_nir(
 
     Returns:
         For a graph a module that takes the input of a step, for example ``(B, N)``, and a state, or None for the initial
-        one, and returns the output and the new state, which is the old one changed in place. For a single node its module.
+        one, and returns the output and the new state. For a single node its module.
 
     Raises:
         ModuleNotFoundError: nir or nirtorch is not installed.
-        ValueError: the graph contains a node that has no counterpart.
+        ValueError: the graph contains a node that has no counterpart, or ``dt`` is not positive.
 
     Source: J. E. Pedersen et al., *Neuromorphic intermediate representation: A unified instruction set for interoperable
     brain-inspired computing*, Nature Communications, 2024.
@@ -274,6 +278,10 @@ def from_nir(
         torch.Size([1, 2])
     """
     nir, nirtorch = import_nir("from_nir")
+    if not 0 < dt < float("inf"):
+        raise ValueError(
+            f"dt: got {dt!r}, expected a positive number, the length of a time step; the default is 0.001."
+        )
     if isinstance(node, (str, Path)):
         node = nir.read(node, type_check=False)
     node_map = _node_map(nir, reset_method, dt)
@@ -315,13 +323,46 @@ def _connected(nir: Any, graph: Any) -> Any:
             f"node: got a graph in which nothing leads from the input to {', '.join(map(repr, sorted(lost)))}, expected only "
             "nodes that the input reaches; add the missing edges."
         )
-    nodes = {
-        name: _connected(nir, node) if isinstance(node, nir.NIRGraph) else node
-        for name, node in graph.nodes.items()
-        if name in kept or isinstance(node, nir.Input)
-    }
-    edges = [edge for edge in forward if nodes.keys() >= set(edge)]
+    nodes: dict[str, Any] = {}
+    names: dict[str, str] = {}
+    for name in _ordered(graph):
+        node = graph.nodes[name]
+        if name in kept or isinstance(node, nir.Input):
+            names[name] = _free_name(name, nodes)
+            nodes[names[name]] = _connected(nir, node) if isinstance(node, nir.NIRGraph) else node
+    edges = [(names[source], names[target]) for source, target in forward if names.keys() >= {source, target}]
     return nir.NIRGraph(nodes, edges, metadata=graph.metadata, type_check=False)
+
+
+def _ordered(graph: Any) -> list[str]:
+    """The names of all nodes, in the order of the model, or in that in which the edges name them: files sort nodes."""
+    written = graph.metadata.get(ORIGIN)
+    order = written.split("\n") if isinstance(written, str) else [name for edge in graph.edges for name in edge]
+    first = {name: place for place, name in reversed(list(enumerate(order)))}
+    return sorted(graph.nodes, key=lambda name: first.get(name, len(order)))
+
+
+#: What modules of graphs have as attributes, or their code as names.
+_TAKEN = {*dir(torch.fx.GraphModule(torch.nn.Module(), torch.fx.Graph())), *dir(builtins), "self", "state", "is_none"}
+_TAKEN = {name.lower() for name in _TAKEN} - {"input"}
+
+
+def _free_name(name: str, taken: Iterable[str]) -> str:
+    """A name for the module of a node, of which there is no other, as nirtorch knows dots and underscores apart no more."""
+    used, free = {attribute(other) for other in taken}, attribute(name)
+    if free in _TAKEN:
+        free = f"nir_node_{free}"
+    while free in used:
+        free += "_"
+    return name if attribute(name) == free else free
+
+
+def _own_state(initial: Any, given: Any) -> Any:
+    """The state into which a step writes: not the one that was given, from which it may be computed again."""
+    if isinstance(given, torch.fx.Proxy):
+        # Modules of graphs are traced again when they are read from a pickle.
+        return given.tracer.create_proxy("call_function", _own_state, (initial, given), {})
+    return initial if given is None else dict(given)
 
 
 def _finish(nir: Any, module: Any, graph: Any) -> None:
@@ -330,6 +371,10 @@ def _finish(nir: Any, module: Any, graph: Any) -> None:
     for call in module.graph.nodes:
         if call.target is torch.zeros:
             call.args = ((),)
+        elif call.name == "initialized_state":
+            is_none, *states = call.args
+            call.target, call.args = _own_state, tuple(states)
+            module.graph.erase_node(is_none)
         elif call.op == "output":
             *outputs, state = call.args[0]
             with module.graph.inserting_before(call):
