@@ -411,3 +411,15 @@ def test_modules_of_torchscript():
     expected, _ = nf.Lift(nf.SequentialState(linear, nf.LIFCell()))(x)
     assert torch.equal(nf.Lift(model)(x)[0], expected)
     assert torch.equal(loop(model, x)[0], expected)
+
+
+def test_shapes_that_differ_from_step_to_step_are_told():
+    class Crop(nn.Module):
+        size = 0
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.size += 1
+            return x[..., : self.size]
+
+    with pytest.raises(RuntimeError, match=r"layer '0' \(Crop\) that cannot be stacked, of shapes \(2, 1\), \(2, 2\)"):
+        nf.Lift(nn.Sequential(Crop(), nn.ReLU()))(torch.ones(2, 2, 4))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import pickle
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -175,12 +176,12 @@ def test_what_a_root_does_besides_is_refused(change, place: str):
 
 
 class TwoInputs(nn.Module):
-    def __init__(self, both: bool) -> None:
+    def __init__(self, call: Callable[[nn.Module, torch.Tensor], torch.Tensor]) -> None:
         super().__init__()
-        self.a, self.b, self.both = nn.Linear(3, 3), nn.Linear(3, 3), both
+        self.a, self.b, self.call = nn.Linear(3, 3), nn.Linear(3, 3), call
 
     def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        return self.a(x) + (self.b(y) if self.both else y)
+        return self.a(x) + self.call(self.b, y)
 
 
 class StateGiven(nn.Module):
@@ -192,10 +193,10 @@ class StateGiven(nn.Module):
         return self.neuron(x, state)
 
 
-@pytest.mark.parametrize("both", [True, False])
-def test_a_second_input_is_refused(both: bool):
+@pytest.mark.parametrize("call", [lambda b, y: y, lambda b, y: b(y), lambda b, y: b(input=y)])
+def test_a_second_input_is_refused(call: Callable[[nn.Module, torch.Tensor], torch.Tensor]):
     with pytest.raises(ValueError, match="got the input 'y' too in a TwoInputs, expected one input"):
-        nf.to_nir(TwoInputs(both))
+        nf.to_nir(TwoInputs(call))
     # A state is none.
     assert len(nf.to_nir(StateGiven(), torch.ones(1, 3)).nodes) == 3
 
@@ -208,6 +209,24 @@ def test_flatten_behind_layers_over_time(last: list[nn.Module]):
     torch.testing.assert_close(run(nf.from_nir(nf.to_nir(cells, x)), x), cells(x)[0].detach())
     with pytest.raises(ValueError, match=r"got a Flatten with start_dim=1, .* time and the batch"):
         nf.to_nir(nf.SequentialState(nf.LIF(), nn.Flatten(1)), x)
+
+
+@pytest.mark.parametrize("output", [True, False])
+def test_sums_do_not_depend_on_the_names_of_nodes(output: bool):
+    """Nor on the process, in which sets of names have an order of their own."""
+    values, found = (1e8, 1.0, -1e8, 0.5), set()
+    one = nir.Linear(np.array([[1.0]], dtype=np.float32))
+    for k in range(12):
+        names = [f"{'abcdefghijkl'[k]}{j}" for j in (3, 1, 4, 2)]
+        branches = {name: nir.Linear(np.array([[v]], dtype=np.float32)) for name, v in zip(names, values)}
+        last = "output" if output else "sum"
+        nodes = {"input": nir.Input(np.array([1])), **branches, "sum": one, "output": nir.Output(np.array([1]))}
+        edges = [("input", name) for name in names] + [(name, last) for name in names]
+        edges += [] if output else [("sum", "output")]
+        if output:
+            del nodes["sum"]
+        found.add(nf.from_nir(nir.NIRGraph(nodes, edges))(torch.ones(1, 1))[0].item())
+    assert found == {0.5}
 
 
 class Skipping(nn.Module):

@@ -191,7 +191,8 @@ def _may_remember_output(layer: Layer) -> bool:
     """Whether the output of a step may be a part of the state, so that who changes it changes the next step."""
     if layer.over_time is None:
         # Those of PyTorch that return a tensor alone keep none.
-        return layer.stateful or not type(layer.module).__module__.startswith("torch.nn.")
+        kinds = {type(part).__module__ for part in layer.module.modules()}
+        return layer.stateful or not all(kind.startswith("torch.nn.") for kind in kinds)
     return isinstance(layer.module, SNNRecurrentCell)
 
 

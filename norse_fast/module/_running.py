@@ -219,7 +219,19 @@ def _run_steps(
         # Not before: a layer may also change in place what the one before it returned.
         for index, output in made.items():
             outputs[index].append(pytree.tree_map(torch.clone, output) if may_change else output)
-    return {index: stack_states(frames) for index, frames in outputs.items()}
+    return {index: _stacked(frames, layers[index]) for index, frames in outputs.items()}
+
+
+def _stacked(frames: list[Any], layer: Layer) -> Any:
+    try:
+        return stack_states(frames)
+    except RuntimeError as error:
+        shapes = {tuple(leaf.shape) for frame in frames for leaf in pytree.tree_leaves(frame)}
+        raise RuntimeError(
+            f"lifted_module: got outputs of layer {layer.name!r} ({type(layer.module).__name__}) that cannot be stacked, of "
+            f"shapes {', '.join(map(str, sorted(shapes)))}, expected one shape at all steps; call the module in a loop over "
+            "time instead."
+        ) from error
 
 
 def _version(x: Any) -> int:

@@ -36,7 +36,7 @@ def check_operations(
     def leads_to_states(node: Any) -> bool:
         """Whether all that becomes of an argument are states of modules."""
         return all(
-            (user.op == "call_module" and node not in user.args[:1])
+            (user.op == "call_module" and node in (*user.args[1:], user.kwargs.get("state")))
             or (user.target is operator.getitem and leads_to_states(user))
             or user.op == "output"
             or getattr(user.target, "__name__", "") == "_assert_is_none"

@@ -365,8 +365,35 @@ def _own_state(initial: Any, given: Any) -> Any:
     return initial if given is None else dict(given)
 
 
+def _sort_sums(module: Any, graph: Any) -> None:
+    """Add up what arrives at a node in the order of its sources: nirtorch takes that of a set, another in each process."""
+    order = {attribute(name): place for place, name in enumerate(graph.nodes)}
+
+    def place(term: Any) -> int:
+        if term.target == "get":
+            source = term.args[1].removesuffix("_prev_output")
+        else:
+            source = term.args[0].target if term.target == "__getitem__" else term.target
+        return order.get(source, -1)  # the input comes first
+
+    for call in module.graph.nodes:
+        if call.op == "output":
+            *outputs, state = call.args[0]
+            call.args = ((*sorted(outputs, key=place), state),)
+        elif call.target is torch.add and all(user.target is not torch.add for user in call.users):
+            sums, terms = [call], [call.args[1]]
+            while sums[-1].args[0].target is torch.add:
+                sums.append(sums[-1].args[0])
+                terms.append(sums[-1].args[1])
+            total, *terms = sorted([sums[-1].args[0], *terms], key=place)
+            for addition, term in zip(reversed(sums), terms):
+                addition.args = (total, term)
+                total = addition
+
+
 def _finish(nir: Any, module: Any, graph: Any) -> None:
     """Make good what nirtorch lacks, in a module and those of the graphs in its graph."""
+    _sort_sums(module, graph)
     # The outputs with which recurrent nodes begin: its shape (1,) fixes the device and widens the dtype.
     for call in module.graph.nodes:
         if call.target is torch.zeros:
