@@ -291,8 +291,11 @@ def long_recurrent_layer_backward() -> Callable[[], object]:
 LONG = [long_layer, long_layer_in_training, long_layer_backward, long_recurrent_layer, long_recurrent_layer_backward]
 
 
-@pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("start", LONG, ids=lambda start: start.__name__)
+@pytest.mark.parametrize(
+    ("start", "threads"),
+    [*((start, 2) for start in LONG), (long_layer, 1), (long_recurrent_layer, 1)],
+    ids=lambda value: getattr(value, "__name__", value),
+)
 def test_interrupt(start: Callable[[], Callable[[], object]], threads: int):
     """Ctrl-C is answered within half a second, or four times that on a busy machine."""
     printed = alone(f"be_interrupted(test_faults.{start.__name__}, 0.3, {threads})")

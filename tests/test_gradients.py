@@ -69,7 +69,7 @@ def set_surrogate(params, method, alpha):
     return params if inner is None else params._replace(**{inner: set_surrogate(getattr(params, inner), method, alpha)})
 
 
-@hypothesis.settings(max_examples=60, deadline=None)
+@hypothesis.settings(max_examples=40, deadline=None)
 @hypothesis.given(data=st.data())
 @pytest.mark.parametrize("model", FEED_FORWARD, ids=model_id)
 def test_everything_at_once(model: Model, data):

@@ -201,8 +201,10 @@ class Recurrent:
         # As the kernels do, which add up in float32 at least.
         weights = wide(recurrent_weights)
         z, values = self._read_state(state)
-        recurrent = project_spikes(weights, z.to(weights.dtype))
-        projected = projected.to(recurrent.dtype)  # of half precision, or under autocast of another
+        # To ask first takes less time than a conversion to the same dtype.
+        recurrent = project_spikes(weights, z if z.dtype == weights.dtype else z.to(weights.dtype))
+        if projected.dtype != recurrent.dtype:  # in half precision, or under autocast
+            projected = projected.to(recurrent.dtype)
 
         def step(x: torch.Tensor, values: Any) -> Any:
             z, packed = self.neuron(x, self.neuron.pack(*values), p, dt)

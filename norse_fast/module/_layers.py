@@ -34,6 +34,7 @@ __all__ = [
     "expand",
     "is_open",
     "is_state",
+    "may_remember_output",
     "plan",
     "works_in_place",
 ]
@@ -158,7 +159,7 @@ def plan(module: nn.Module) -> list[Layer]:
         if not works_in_place(layer.module):
             continue
         first = _changed_by(layers, index)
-        remembered = _may_remember_output(layers[first])
+        remembered = may_remember_output(layers[first])
         if remembered and layer.over_time is not None:
             why = f"changes the output of layer {layers[first].name}, which may be its state"
             layer.over_time, layer.why = None, why
@@ -187,7 +188,7 @@ def _changed_by(layers: list[Layer], index: int) -> int:
     return 0
 
 
-def _may_remember_output(layer: Layer) -> bool:
+def may_remember_output(layer: Layer) -> bool:
     """Whether the output of a step may be a part of the state, so that who changes it changes the next step."""
     if layer.over_time is None:
         # Those of PyTorch that return a tensor alone keep none.
@@ -206,7 +207,7 @@ def works_in_place(module: nn.Module) -> bool:
 
 def is_state(layers: list[Layer], index: int) -> bool:
     """Whether the output of a layer may be a part of its state, or of one before it."""
-    return _may_remember_output(layers[_changed_by(layers, index + 1)])
+    return may_remember_output(layers[_changed_by(layers, index + 1)])
 
 
 def _hidden(module: nn.Module) -> Obstacle:

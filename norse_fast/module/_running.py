@@ -13,7 +13,7 @@ from torch.utils import _pytree as pytree
 
 from .._kernels.recurrent import stack_states
 from ..functional.spike_products import Found, listening, look_like_spikes
-from ._layers import Findings, Layer, children, expand, is_open, is_state, plan, works_in_place
+from ._layers import Findings, Layer, children, expand, is_open, is_state, may_remember_output, plan, works_in_place
 from ._parameters import Parameters
 from ._rules import run_cell
 from ._sparse_backward import Called, Follower, reads_bytes
@@ -197,17 +197,19 @@ def _run_steps(
     """
     outputs: dict[int, list[Any]] = {index: [] for index in indices if index in hidden_ends or index == indices[-1]}
     # An unknown module may return what it keeps, and change that in the next step.
-    may_change = not all(layers[index].alone for index in indices)
+    may_change = any(not layers[index].alone and may_remember_output(layers[index]) for index in indices)
+    watched = seen and not torch.compiler.is_compiling()
     for frame in _frames(x, layers[indices[0]]):
         made = {}
         for index in indices:
             layer, given = layers[index], frame
-            before = _version(given) if seen and index == indices[0] else 0
+            watches = watched and index == indices[0]
+            before = _version(given) if watches else 0
             if layer.stateful:
                 frame, states[index] = layer.module(frame, states[index])
             else:
                 frame = layer.module(frame)
-            if before != (_version(given) if seen and index == indices[0] else 0):
+            if watches and before != _version(given):
                 raise RuntimeError(
                     f"lifted_module: got a layer {layer.name!r} ({type(layer.module).__name__}) that changes its input in "
                     f"place, expected it to stay, because it is a state or an output of layer {layers[index - 1].name!r}, "
@@ -218,7 +220,7 @@ def _run_steps(
                 made[index] = frame
         # Not before: a layer may also change in place what the one before it returned.
         for index, output in made.items():
-            outputs[index].append(pytree.tree_map(torch.clone, output) if may_change else output)
+            outputs[index].append(_copied(output) if may_change else output)
     return {index: _stacked(frames, layers[index]) for index, frames in outputs.items()}
 
 
@@ -236,12 +238,15 @@ def _stacked(frames: list[Any], layer: Layer) -> Any:
 
 def _version(x: Any) -> int:
     """What changes with a tensor that is changed in place."""
-    known = isinstance(x, torch.Tensor) and not x.is_inference() and not torch.compiler.is_compiling()
-    return x._version if known else 0
+    return x._version if isinstance(x, torch.Tensor) and not x.is_inference() else 0
+
+
+def _copied(output: Any) -> Any:
+    return output.clone() if isinstance(output, torch.Tensor) else pytree.tree_map(torch.clone, output)
 
 
 def _check_tensors(output: Any, layer: Layer) -> None:
-    for leaf in pytree.tree_leaves(output):
+    for leaf in () if isinstance(output, torch.Tensor) else pytree.tree_leaves(output):
         if not isinstance(leaf, torch.Tensor):
             raise TypeError(
                 f"lifted_module: got {type(leaf).__name__} in the output of layer {layer.name!r} "
