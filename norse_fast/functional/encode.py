@@ -121,7 +121,7 @@ def gaussian_rbf(tensor: torch.Tensor, sigma: float | torch.Tensor = 1) -> torch
         tensor([1.0000, 0.6065])
     """
     if isinstance(sigma, torch.Tensor):
-        sigma = _floating(sigma)
+        sigma = as_floating("sigma", sigma, torch.get_default_dtype())
     return torch.exp(-_floating(tensor) / (2 * sigma**2))
 
 

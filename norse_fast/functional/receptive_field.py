@@ -23,6 +23,7 @@ from typing import Any
 import torch
 
 from .._constants import constant
+from .._kernels.checks import as_floating
 from ._surrogate import wide
 
 __all__ = [
@@ -93,7 +94,7 @@ def _distance(size: int, c: torch.Tensor, x: Any, y: Any, domain: float) -> torc
 
 
 def _floating(values: torch.Tensor) -> torch.Tensor:
-    return values if values.is_floating_point() else values.to(torch.get_default_dtype())
+    return as_floating("parameters", values, torch.get_default_dtype())
 
 
 def _tensor(value: Any) -> torch.Tensor:

@@ -305,8 +305,9 @@ def _weights(layers: list[Layer]) -> dict[str, Any]:
             if isinstance(part, Parameters):
                 found |= {f"{path}.p.{name}": _present(value) for name, value in part.given_parameters()}
             # Tensors that are not registered, and numbers such as dt.
-            own = {name: value for name, value in vars(part).items() if isinstance(value, (torch.Tensor, int, float))}
-            found |= {f"{path}.{name}" if path else name: (_present(value),) for name, value in own.items()}
+            for name, value in vars(part).items():
+                if isinstance(value, (torch.Tensor, int, float)):
+                    found[f"{path}.{name}" if path else name] = (_present(value),)
     return found
 
 

@@ -95,8 +95,9 @@ def to_nir(
         warnings.warn("model_name: NIR graphs have no name; it is ignored.", DeprecationWarning, stacklevel=2)
     _check_factor(module, time_scaling_factor, dt)
     _check_dt(module)
-    graph = _convert(module, _Target(nir, nirtorch, time_scaling_factor, _leading(module)))
-    shape = None if sample_data is None else _step_shape(module, sample_data)
+    leading = _leading(module)
+    graph = _convert(module, _Target(nir, nirtorch, time_scaling_factor, leading))
+    shape = None if sample_data is None else _step_shape(leading, sample_data)
     if not isinstance(graph, nir.NIRGraph):
         return graph if shape is None else receiving(nir, graph, shape)
     graph = with_shapes(nir, graph, shape)
@@ -181,8 +182,7 @@ def _leading(module: torch.nn.Module) -> int:
     return 2 if any(isinstance(m, (Delay, Lift, SNN, SNNRecurrent)) for m in module.modules()) else 1
 
 
-def _step_shape(module: torch.nn.Module, sample_data: torch.Tensor) -> tuple[int, ...]:
-    leading = _leading(module)
+def _step_shape(leading: int, sample_data: torch.Tensor) -> tuple[int, ...]:
     if sample_data.dim() <= leading:
         raise ValueError(
             f"sample_data: got shape {tuple(sample_data.shape)}, expected {'(T, B, ...)' if leading == 2 else '(B, ...)'}; "

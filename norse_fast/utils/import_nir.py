@@ -338,19 +338,21 @@ def _ordered(graph: Any) -> list[str]:
     """The names of all nodes, in the order of the model, or in that in which the edges name them: files sort nodes."""
     written = graph.metadata.get(ORIGIN)
     order = written.split("\n") if isinstance(written, str) else [name for edge in graph.edges for name in edge]
-    first = {name: place for place, name in reversed(list(enumerate(order)))}
+    first = {name: place for place, name in enumerate(dict.fromkeys(order))}
     return sorted(graph.nodes, key=lambda name: first.get(name, len(order)))
 
 
-#: What modules of graphs have as attributes, or their code as names.
-_TAKEN = {*dir(torch.fx.GraphModule(torch.nn.Module(), torch.fx.Graph())), *dir(builtins), "self", "state", "is_none"}
-_TAKEN = {name.lower() for name in _TAKEN} - {"input"}
+@functools.cache
+def _taken_names() -> set[str]:
+    """What modules of graphs have as attributes, or their code as names."""
+    module = torch.fx.GraphModule(torch.nn.Module(), torch.fx.Graph())
+    return {*dir(module), *dir(builtins), "self", "state", "is_none"} - {"input"}
 
 
 def _free_name(name: str, taken: Iterable[str]) -> str:
     """A name for the module of a node, of which there is no other, as nirtorch knows dots and underscores apart no more."""
     used, free = {attribute(other) for other in taken}, attribute(name)
-    if free in _TAKEN:
+    if free in _taken_names():
         free = f"nir_node_{free}"
     while free in used:
         free += "_"
