@@ -56,8 +56,11 @@ def test_autograd_is_in_cpp():
 #: test_outputs.py with Python's.
 OF_KERNELS = ("exact", "dtypes", "gradients", "outputs", "recurrent", "spike_products", "spike_windows")
 OF_NODE = ("errors", "recurrent")
-#: Tests in them that depend on neither, and take long, or that choose by themselves.
-ON_NEITHER = "not opcheck and not compil and not memory and not PyTorch] and not Python]"
+#: Tests in them that depend on neither, that choose by themselves, or that repeat others at greater length.
+CHOSEN = (
+    "not opcheck and not compil and not memory and not PyTorch] and not Python] "
+    "and not everything_at_once and not 450 and not threads_make_no_difference"
+)
 #: What this machine would not choose by itself: a variable, its value, pytest's header then, and the files concerned.
 LESSER = [
     *(("NORSE_FAST_CPU_CAPABILITY", name, f"cpu {name}", OF_KERNELS) for name in capabilities()[:-1]),
@@ -69,7 +72,7 @@ LESSER = [
 def repeated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tuple[subprocess.Popen[str], Path]]]:
     """Runs of some tests with each lesser choice, side by side because they take minutes, and what they print."""
     here, folder = Path(__file__).parent, tmp_path_factory.mktemp("repeated")
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-k", ON_NEITHER]
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-k", CHOSEN]
     runs = {}
     for variable, value, header, names in LESSER:
         files = [f"{here}/test_{name}.py" for name in names]
