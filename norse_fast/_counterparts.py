@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import numbers
+import sys
 import types
 from typing import Any, NamedTuple
 
@@ -11,7 +12,7 @@ import torch
 
 from . import functional, module
 from ._constants import constant
-from .module._spikes import COUNTERPARTS
+from .module._spikes import COUNTERPARTS, has_own_forward
 from .module.leaky_integrator import LILinearCell
 from .module.lif_correlation import LIFCorrelation
 from .module.lift import Lift
@@ -73,7 +74,8 @@ def neuron_of(part: torch.nn.Module) -> type[torch.nn.Module] | None:
 
 
 def is_of_norse(thing: Any) -> bool:
-    return str(getattr(thing, "__module__", "")).startswith(NORSE)
+    """Whether a class or function is one of Norse, and none that functools.wraps named like one."""
+    return str(getattr(thing, "__module__", "")).startswith(NORSE) and not hasattr(thing, "__wrapped__")
 
 
 def counterpart(thing: Any, ours: types.ModuleType) -> Any:
@@ -84,7 +86,7 @@ def counterpart(thing: Any, ours: types.ModuleType) -> Any:
 def find_swap(part: torch.nn.Module, products: bool) -> Swap | str | None:
     """How to swap a module, or why not; None where it has nothing to do with Norse, or was swapped already."""
     if products and type(part) in COUNTERPARTS:
-        if "forward" in vars(part):
+        if has_own_forward(part):
             return "its forward is one of your own"
         return Swap(COUNTERPARTS[type(part)], {}, ["sums of weights over spikes may round differently from a product"])
     if isinstance(part, (*NEURONS, *ENCODERS, Lift, SequentialState)):
@@ -104,9 +106,11 @@ def find_swap(part: torch.nn.Module, products: bool) -> Swap | str | None:
         )
     if getattr(own.get("activation"), "__name__", "") == "coba_lif_step":
         return _DIFFERENT["CobaLIFCell"]
-    for key in own:
-        if callable(getattr(theirs, key, None)):
-            return f"its {key} is one of your own"
+    for key in (*(key for key in own if callable(getattr(theirs, key, None))), *_replaced_methods(theirs)):
+        return f"its {key} is one of your own"
+    default = _STEPS.get(name)
+    if default and not is_of_norse(getattr(sys.modules[theirs.__module__], default.__name__)):
+        return f"its {default.__name__} is one of your own"
     if not isinstance(part.dt, numbers.Real):
         return f"its dt is a {type(part.dt).__name__}, and norse_fast takes a number"
     if _has_autapses_by_accident(part):
@@ -122,9 +126,9 @@ def find_swap(part: torch.nn.Module, products: bool) -> Swap | str | None:
     if _is_ignored_alpha(swap.attributes.get("p", getattr(part, "p", None))):
         return f"Norse ignores its alpha, which cannot be replaced in a {type(part.p).__name__}"
     if issubclass(kind, (SNN, SNNCell, SNNRecurrent, SNNRecurrentCell)):
-        for key, default in (("activation", _STEPS.get(name)), ("activation_sparse", None)):
+        for key, step_of_class in (("activation", default), ("activation_sparse", None)):
             step = own.get(key)
-            swap.attributes[key] = default if step is None else counterpart(step, functional)
+            swap.attributes[key] = step_of_class if step is None else counterpart(step, functional)
             if step is not None and swap.attributes[key] is None:
                 if ".adjoint." in str(step.__module__):
                     return "its gradients are adjoint ones, which norse_fast does not have"
@@ -135,6 +139,17 @@ def find_swap(part: torch.nn.Module, products: bool) -> Swap | str | None:
     if issubclass(kind, SNNRecurrent):
         swap.notes.append("the input of all steps passes the weights in one product, which may round differently")
     return swap
+
+
+def _replaced_methods(theirs: type[torch.nn.Module]) -> list[str]:
+    """Methods of a class of Norse that are no longer those that it was written with."""
+    bases = [base for base in theirs.__mro__ if is_of_norse(base)]
+    return [
+        name
+        for base in bases
+        for name, method in vars(base).items()
+        if isinstance(method, types.FunctionType) and not is_of_norse(method)
+    ]
 
 
 def _has_autapses_by_accident(part: torch.nn.Module) -> bool:

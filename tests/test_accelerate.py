@@ -73,8 +73,6 @@ def test_same_results(name: str, surrogate: dict[str, Any], dtype: torch.dtype):
     assert isinstance(module, getattr(norse, name))  # for whoever asks
     assert list(module.state_dict()) == keys
     tolerance = 1e-4 if dtype == torch.float32 else 1e-9
-    if name == "LIFMCRefracRecurrentCell" and dtype == torch.float64:
-        tolerance = 1e-7  # here Norse rounds dt * tau_mem_inv to float64, though the parameters are float32
     for key, value in results(module, x).items():
         if key == "output" and dtype == torch.float32:
             assert torch.equal(value, expected[key]), "a spike differs"
@@ -330,6 +328,27 @@ def replaced(name: str, value: Any) -> torch.nn.Module:
     return cell
 
 
+@pytest.mark.parametrize(
+    ("kind", "name", "wrapped"),
+    [("LIFCell", "forward", False), ("LIFCell", "initial_state", True), ("LIFRecurrent", "forward", True)],
+)
+def test_methods_that_were_replaced_in_a_class_of_norse_are_seen(monkeypatch, kind: str, name: str, wrapped: bool):
+    method = getattr(getattr(norse, kind), name)
+    # Where it is defined, which may be a class above.
+    owner = next(base for base in getattr(norse, kind).__mro__ if name in vars(base))
+
+    def own(self, *arguments):
+        return method(self, *arguments)
+
+    monkeypatch.setattr(owner, name, functools.wraps(method)(own) if wrapped else own)
+    assert reported(build(kind)).left == {"": f"its {name} is one of your own"}
+
+
+def test_a_step_that_was_replaced_in_the_module_of_a_class_of_norse_is_seen(monkeypatch):
+    monkeypatch.setattr("norse.torch.module.lif_mc.lif_mc_step", own_step)
+    assert reported(build("LIFMCRecurrentCell")).left == {"": "its lif_mc_step is one of your own"}
+
+
 def threshold_module() -> torch.nn.Module:
     p = Rates(v_th=torch.tensor(1.0), v_leak=torch.tensor(0.0), method="super", alpha=100.0)
     p.v_reset, p.reset_method = torch.tensor(0.0), norse.reset_value
@@ -353,6 +372,10 @@ LEFT = {
         "its activation is _Lifted, no step",
     ),
     "partial": (lambda: replaced("activation", functools.partial(norse.lif_feed_forward_step)), "is partial, no step"),
+    "wrapped step": (
+        lambda: snn.SNNCell(functools.wraps(norse.lif_feed_forward_step)(own_step), lambda x: x, norse.LIFParameters()),
+        "its activation is lif_feed_forward_step, no step function of Norse",
+    ),
     "forward": (lambda: replaced("forward", lambda x, state=None: (x, state)), "its forward is one of your own"),
     "adjoint": (lambda: norse.LSNNCell(adjoint=True), "its gradients are adjoint ones"),
     "adjoint method": (lambda: norse.LIFCell(norse.LIFParameters(method="adjoint")), "its gradients are adjoint ones"),

@@ -414,6 +414,14 @@ def test_saving_warns_of_nothing():
         _saved(make(nf.LIFRecurrent))
 
 
+def test_weights_of_inference_mode():
+    with torch.inference_mode():
+        weights = torch.ones(3, 3)
+    layer = nf.LIFRecurrent(2, 3, recurrent_weights=weights)
+    assert layer.recurrent_weights is weights
+    assert torch.equal(weights, 1 - torch.eye(3))
+
+
 def test_weights_that_share_memory_are_refused():
     """Those from a neuron to itself are set to zero in place, which would be all of them."""
     weights = torch.ones(1, 1).expand(3, 3)

@@ -88,6 +88,37 @@ def test_export(model: Model, cell: bool):
             assert_close(loaded(*given), expected)
 
 
+LIFTED = {
+    "cells": lambda: nf.SequentialState(torch.nn.Linear(4, 7), nf.LIFCell(), torch.nn.Linear(7, 3), nf.LICell()),
+    "recurrent": lambda: nf.SequentialState(nf.LIFRecurrentCell(4, 5), torch.nn.ReLU(), torch.nn.BatchNorm1d(5)),
+    "delay": lambda: nf.SequentialState(nf.DelayCell(2, 6), nf.LIFCell()),
+}
+OVER_TIME = {
+    **{f"Lift of {name}": lambda make=make: nf.Lift(make()) for name, make in LIFTED.items()},
+    "Delay": lambda: nf.Delay(torch.tensor([0, 1, 4, 6]), 6),
+    "DelayedLinear": lambda: nf.SequentialState(torch.nn.Linear(4, 4), nf.LIF(), nf.DelayedLinear(4, 3, 5), nf.LI()),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.isinstance.treespec, LeafSpec.:FutureWarning")
+@pytest.mark.parametrize("name", OVER_TIME)
+def test_export_of_any_length(name: str):
+    """One graph, whose size is not that of the example, also on either side of a longest delay."""
+    torch.manual_seed(0)
+    module = OVER_TIME[name]().eval()
+    steps, batch = torch.export.Dim("steps", min=1), torch.export.Dim("batch", min=1)
+    with torch.no_grad():
+        programs = [
+            torch.export.export(module, (torch.rand(length, 3, 4),), dynamic_shapes=({0: steps, 1: batch},))
+            for length in (5, 40)
+        ]
+        assert len({len(program.graph.nodes) for program in programs}) == 1
+        for program in programs:
+            for length in (1, 5, 6, 7, 40):
+                x = 3 * torch.rand(length, 2, 4)
+                torch.testing.assert_close(program.module()(x)[0], module(x)[0])
+
+
 @pytest.mark.slow_to_compile
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
 @pytest.mark.filterwarnings("ignore::FutureWarning")

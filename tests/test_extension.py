@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -278,6 +280,18 @@ def test_context_restores_kernels():
         assert not extension.has_kernels("cpu")
         with nf.kernels_disabled():
             pass
+        assert not extension.has_kernels("cpu")
+    assert extension.has_kernels("cpu")
+
+
+def test_a_context_that_is_left_elsewhere_leaves_later_ones_alone():
+    """As a fixture may be whose parts run in tasks of their own."""
+    stack = contextlib.ExitStack()
+    thread = threading.Thread(target=lambda: stack.enter_context(nf.kernels_disabled()))
+    thread.start()
+    thread.join()
+    stack.close()
+    with nf.kernels_disabled():
         assert not extension.has_kernels("cpu")
     assert extension.has_kernels("cpu")
 

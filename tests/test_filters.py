@@ -300,5 +300,10 @@ def test_exp_filter_of_integers(dtype: torch.dtype):
     large = torch.tensor([100, 0, 100], dtype=dtype)
     for kind in (torch.float16, torch.float32, torch.float64):
         filtered = exp_filter_step(large, torch.full((3,), 0.5, dtype=kind), torch.tensor(3))
-        assert filtered.dtype == kind
-        assert torch.equal(filtered, 3 * large.to(kind) + 0.5)
+        assert filtered.dtype == torch.promote_types(torch.float32, kind)
+        assert torch.equal(filtered, 3 * large.to(filtered.dtype) + 0.5)
+
+
+def test_exp_filter_of_integers_beyond_half_precision():
+    old, new = torch.tensor([100_000, 2049]), torch.ones(2, dtype=torch.float16)
+    assert exp_filter_step(old, new, 0.5).tolist() == [50_001.0, 1025.5]

@@ -216,3 +216,21 @@ def test_no_grad_skips_the_function(monkeypatch):
     monkeypatch.setattr(autograd, "_apply", None)
     with torch.no_grad():
         nf.LIF()(torch.ones(3, 2))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("model", FEED_FORWARD, ids=model_id)
+def test_an_infinite_potential_that_no_gradient_reaches(model: Model, dtype: torch.dtype, generator):
+    """The last one is in no sum: what would be NaN of it, PyTorch does not compute."""
+    x = 3 * torch.rand(20, 1, 2, generator=generator, dtype=dtype)
+    x[-1, 0, 0] = torch.inf
+    leaf = x.requires_grad_()
+
+    def gradient() -> torch.Tensor:
+        state = model.pack(model.state, {name: torch.zeros(1, 2, dtype=dtype) for name in model.neuron.state})
+        output, _ = model.neuron(leaf, state, model.defaults(), 0.001, sequence=True)
+        return torch.autograd.grad(output[torch.isfinite(output)].sum(), leaf)[0].isnan()
+
+    actual = gradient()
+    with kernels_disabled():
+        assert torch.equal(actual, gradient())

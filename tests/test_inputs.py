@@ -22,6 +22,7 @@ FORMS = {
     "uint8": lambda x: x.byte(),
     "int64": lambda x: x.long(),
     "coo": lambda x: x.to_sparse(),
+    "hybrid coo": lambda x: x.to_sparse(1),
     "csr": lambda x: x.to_sparse_csr(),
     "csc": lambda x: x.to_sparse_csc(),
     "bsr": lambda x: x.to_sparse_bsr((1, x.shape[-1])),

@@ -6,6 +6,7 @@ import copy
 import doctest
 import pickle
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -174,6 +175,14 @@ def test_lift_and_sequences_see_it():
         model(X)[0].sum().backward()
         assert cell.v_th.grad.abs() > 0
         cell.v_th.grad = None
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: nf.LIF(nf.LIFParameters(v_th=torch.rand(4)), learn="v_th"), lambda: nf.Delay(torch.rand(4))]
+)
+def test_one_value_per_neuron_compiled_for_any_size(make: Callable[[], torch.nn.Module]):
+    module, x = make(), 2 * torch.rand(5, 2, 4)
+    assert torch.equal(torch.compile(module, backend="aot_eager", dynamic=True, fullgraph=True)(x)[0], module(x)[0])
 
 
 def test_compiled():

@@ -201,6 +201,18 @@ def test_changes_in_place_are_noticed():
             z.sum().backward()
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
+def test_changes_in_place_are_noticed_by_compiled_autograd():
+    threshold = torch.tensor(0.5)
+    _, z, _ = step(p=nf.LIFParameters(v_th=threshold))
+    threshold.mul_(2)
+    with (
+        torch._dynamo.config.patch(compiled_autograd=True),
+        pytest.raises(RuntimeError, match="modified by an inplace operation"),
+    ):
+        torch.compile(lambda loss: loss.backward(), backend="eager")(z.sum())
+
+
 def test_hooks():
     calls = []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: (calls.append("pack"), t + 0)[1], lambda t: t):

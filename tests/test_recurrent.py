@@ -433,43 +433,39 @@ NEEDS_PARAMETERS = {"lif_step": nf.LIFParameters(), "izhikevich_recurrent_step":
 DENSE = {step.__name__: step for step, layer in RECURRENT.items() if not layer.sparse}
 
 
-def vectors_of_weights(step, neurons: int) -> tuple:
+def vectors_of_weights(step, neurons: int, *batch: int) -> tuple:
     """A call of a step function with weights as vectors, for one sample; the state has numbers for gradients."""
     layer = RECURRENT[step]
-    values = [torch.rand(neurons, requires_grad=True) for _ in layer.neuron.state]
-    state = layer.pack(torch.rand(neurons).round(), *values)
+    values = [torch.rand(*batch, neurons, requires_grad=True) for _ in layer.neuron.state]
+    state = layer.pack(torch.rand(*batch, neurons).round(), *values)
     p = NEEDS_PARAMETERS.get(step.__name__)
-    return torch.rand(4) * 20, state, torch.rand(4), torch.rand(neurons), *([] if p is None else [p])
+    return torch.rand(*batch, 4) * 20, state, torch.rand(4), torch.rand(neurons), *([] if p is None else [p])
 
 
+@pytest.mark.parametrize("batch", [(), (1,)], ids=["sample", "batch of one"])
 @pytest.mark.parametrize("neurons", [1, 3])
 @pytest.mark.parametrize("name", DENSE)
-def test_vectors_of_weights_are_the_row_of_every_neuron(name: str, neurons: int):
-    x, state, w, r, *p = vectors_of_weights(DENSE[name], neurons)
+def test_vectors_of_weights_are_the_row_of_every_neuron(name: str, neurons: int, batch: tuple[int, ...]):
+    x, state, w, r, *p = vectors_of_weights(DENSE[name], neurons, *batch)
     w, r = w.requires_grad_(), r.requires_grad_()
     z, after = DENSE[name](x, state, w, r, *p)
     expected, expected_after = DENSE[name](x, state, w.expand(neurons, -1), r.expand(neurons, -1), *p)
     pairs = [(z, expected), *zip(*(torch.utils._pytree.tree_leaves(tree) for tree in (after, expected_after)))]
     assert all(torch.equal(a, b) for a, b in pairs)
-    assert z.shape == (neurons,)
+    assert z.shape == (*batch, neurons)
     gradients = [torch.autograd.grad(sum(t[k].sum() for t in pairs), (w, r), allow_unused=True) for k in (0, 1)]
     for gradient, other in zip(*gradients):
         assert (gradient is None) is (other is None)
         assert gradient is None or (gradient.dim() == 1 and torch.equal(gradient, other))
 
 
+@pytest.mark.parametrize("batch", [(), (1,)], ids=["sample", "batch of one"])
 @pytest.mark.parametrize(
     "name", [name for name in DENSE if name in ("lif_step", "iaf_step", "izhikevich_recurrent_step")]
 )
-def test_vectors_of_weights_as_in_norse(name: str, norse):
-    x, state, w, r, p = (
-        vectors_of_weights(DENSE[name], 3)
-        if name in NEEDS_PARAMETERS
-        else (
-            *vectors_of_weights(DENSE[name], 3),
-            nf.IAFParameters(),
-        )
-    )
+def test_vectors_of_weights_as_in_norse(name: str, batch: tuple[int, ...], norse):
+    x, state, w, r, *p = vectors_of_weights(DENSE[name], 3, *batch)
+    p = p[0] if p else nf.IAFParameters()
     actual, expected = DENSE[name](x, state, w, r, p), getattr(norse, name)(x, state, w, r, p)
     assert torch.equal(actual[0], expected[0])
     assert all(torch.equal(a, b) for a, b in zip(actual[1], expected[1]))

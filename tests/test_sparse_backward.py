@@ -383,6 +383,12 @@ def test_a_threshold_leaves_a_small_error(threshold: float, error: float):
         assert 0 < (a - e).norm() / e.norm() < error
 
 
+@pytest.mark.parametrize("threshold", ["0.001", None])
+def test_a_threshold_that_is_no_number(threshold: Any):
+    with pytest.raises(TypeError, match=r"^threshold: got \w+, expected a number;"), nf.sparse_backward(threshold):
+        pass
+
+
 @pytest.mark.parametrize("threshold", [0.0, -1.0, 0.2, float("nan")])
 def test_a_threshold_out_of_range(threshold: float):
     with (

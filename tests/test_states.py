@@ -90,6 +90,11 @@ def test_what_is_no_tensor_stays():
     [
         (lambda s: s.where(torch.ones(3), s), TypeError, "mask: got dtype torch.float32, expected a boolean tensor"),
         (lambda s: s.where([True], s), TypeError, "mask: got list, expected a boolean tensor"),
+        (
+            lambda s: s.where(torch.ones(2) > 0, s),
+            ValueError,
+            r"mask: got shape \(2,\), expected \(3,\), the first",
+        ),
         (lambda s: s.where(torch.ones(3) > 0, None), TypeError, "other: got NoneType, expected LIFFeedForwardState"),
     ],
 )
@@ -149,6 +154,38 @@ def test_the_initial_state_of_some_samples(neurons: int):
     state = start._replace(v=torch.tensor(0.9)).where(~done, start)
     assert torch.equal(state.v.expand(4, neurons), torch.where(done[:, None], 0.0, 0.9).expand(4, neurons))
     assert cell(x, state)[1].v.shape == (4, neurons)
+
+
+@pytest.mark.parametrize("index", [torch.tensor([True, False, True]), torch.tensor([2, 0]), ...], ids=str)
+def test_samples_of_an_initial_state(index: Any):
+    """One number stands for all samples, whatever is chosen."""
+    cell, x = nf.LIFRefracCell(), torch.rand(3, 4)
+    state = cell.initial_state(x)
+    state = state._replace(lif=state.lif._replace(v=torch.tensor(0.5)))
+    chosen = state[index]
+    assert chosen.lif.v.item() == 0.5
+    assert torch.equal(chosen.lif.i, state.lif.i[index])
+    assert torch.equal(cell(x[index], chosen)[1].lif.v, cell(x, state)[1].lif.v[index])
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: nf.RecurrentSequential(torch.nn.Linear(3, 3), nf.LIFCell())(torch.ones(1, 3))[1],
+        lambda: nf.functional.STDPState(torch.ones(2), torch.zeros(3)),
+        lambda: nf.functional.STDPParameters(mu=0.5),
+    ],
+    ids=["RecurrentSequentialState", "STDPState", "STDPParameters"],
+)
+def test_what_else_is_stored(make):
+    state, file = make(), io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    loaded = torch.load(file, weights_only=True)
+    assert type(loaded) is type(state)
+    assert repr(vars(loaded) if hasattr(loaded, "__dict__") else loaded.detach()) == repr(
+        vars(state) if hasattr(state, "__dict__") else state.detach()
+    )
 
 
 def test_a_shallow_copy_starts_from_its_own_parameters():

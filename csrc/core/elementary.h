@@ -28,6 +28,13 @@ NORSE_FAST_INLINE T keep_if(bool condition, T x) {
   return bit_cast<T>(-static_cast<Bits>(condition) & bit_cast<Bits>(x));
 }
 
+/// A gradient times a derivative: 0 where the gradient is 0, also of an infinite derivative. PyTorch does not visit
+/// what no gradient reaches.
+template <class T>
+NORSE_FAST_INLINE T chain(T grad, T derivative) {
+  return keep_if(grad != T(0), grad * derivative);
+}
+
 /// The Heaviside step of the reference: 1 where x > 0, else 0; NaN gives 0.
 template <class T>
 NORSE_FAST_INLINE T heaviside(T x) {

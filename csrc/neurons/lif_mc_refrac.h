@@ -66,7 +66,7 @@ struct LIFMCRefrac {
     const T grad_vd = reset.grad_vd(z, grad.v) + grad_u;
     const T grad_drive = grad_vd * (active * p.dt_tau_mem);
     const T grad_left = relu_vjp(left, grad.rho * (T(1) - z));
-    const T grad_mask = -(grad_vd * p.dt_tau_mem * tape.drive + grad_left);
+    const T grad_mask = -(chain(grad_vd * p.dt_tau_mem, tape.drive) + grad_left);
 
     grad_params.dt_tau_syn -= grad.i * s.i;
     grad_params.dt_tau_mem += grad_vd * (active * tape.drive);

@@ -84,7 +84,7 @@ struct Refrac {
     const T grad_v = grad.inner.v;
     const T grad_z = grad_out + grad.rho * (p.rho_reset - relu(left));
     const T grad_left = relu_vjp(left, grad.rho * (T(1) - z));
-    const T grad_mask = -(grad_v * tape.rise + grad_z * tape.z) - grad_left;
+    const T grad_mask = -(chain(grad_v, tape.rise) + grad_z * tape.z) - grad_left;
 
     grad_params.rho_reset += grad.rho * z;
     grad.rho = grad_left + surrogate(1, tape.rho, grad_mask);

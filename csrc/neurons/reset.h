@@ -26,7 +26,7 @@ struct Reset {
   NORSE_FAST_INLINE T attached(T grad) const { return keep_if(code > T(0), grad); }
 
   // Gradients, from that of the potential; that of the spike as if it were attached.
-  NORSE_FAST_INLINE T grad_z(T vd, T grad_v) const { return keep_if(!is(3), grad_v * (target(vd) - vd)); }
+  NORSE_FAST_INLINE T grad_z(T vd, T grad_v) const { return keep_if(!is(3), chain(grad_v, target(vd) - vd)); }
   NORSE_FAST_INLINE T grad_vd(T z, T grad_v) const { return grad_v * (T(1) - keep_if(is(1), z)); }
   NORSE_FAST_INLINE T grad_v_reset(T z, T grad_v) const { return keep_if(is(1), grad_v * z); }
   NORSE_FAST_INLINE T grad_v_th(T z, T grad_v) const { return -keep_if(is(2), grad_v * z); }

@@ -96,7 +96,10 @@ def check_broadcast(
 ) -> None:
     """Raise if a tensor does not broadcast to a shape, that of the neurons by default."""
     # Not torch.broadcast_shapes, whose first call imports much of torch.compile, which takes a second.
-    fits = value.dim() <= len(shape) and all(own in (1, size) for own, size in zip(value.shape[::-1], shape[::-1]))
+    # And not `own in (1, size)`: torch.compile does not find a number among sizes that it takes as unknown.
+    fits = value.dim() <= len(shape) and all(
+        own == 1 or own == size for own, size in zip(value.shape[::-1], shape[::-1])
+    )
     if not fits:
         raise ValueError(
             f"{name}: got shape {tuple(value.shape)}, expected one that broadcasts to {tuple(shape)}, {whose}; {fix}."

@@ -174,7 +174,7 @@ class kernels_disabled(contextlib.ContextDecorator):
         _count_block(1)
 
     def __exit__(self, *exc: object) -> None:
-        _disabling.set(_disabling.get() - 1)
+        _disabling.set(max(_disabling.get() - 1, 0))
         _count_block(-1)
 
 

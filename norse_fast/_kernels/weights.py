@@ -17,13 +17,13 @@ __all__ = ["check_weights", "project", "project_spikes", "reject_state"]
 def project(weights: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     """What arrives through weights, ``weights @ x`` for each ``x`` of all leading dimensions.
 
-    Integers and booleans take the dtype of the weights. Sparse COO tensors are multiplied as such, those of the other
-    sparse layouts as dense ones.
+    Integers and booleans take the dtype of the weights. Sparse COO tensors are multiplied as such, hybrid ones and those of
+    the other sparse layouts as dense ones.
     """
     weights, x = tracked(weights), tracked(x)
     if not x.is_floating_point():
         x = x.to(weights.dtype)
-    if x.is_sparse:
+    if x.is_sparse and not x.dense_dim():
         return torch.sparse.mm(_as_sparse_matrix(x), weights.t()).reshape(*x.shape[:-1], weights.shape[0])
     return torch.nn.functional.linear(as_dense(x), weights)
 
@@ -64,7 +64,7 @@ def check_weights(
 ) -> tuple[torch.Tensor, Any]:
     """Raise if the input, the spikes of the state (its dotted field ``spikes``) and the weights do not fit together.
 
-    With ``sequence``, the first dimension of the input is time. Of one sample without a batch, weights may be vectors.
+    With ``sequence``, the first dimension of the input is time. Of one sample, weights may be vectors.
 
     Returns:
         The weights as matrices.
@@ -74,7 +74,7 @@ def check_weights(
         ValueError: a width differs, or the state is that of another batch.
     """
     check_real("input", input)
-    if input.dim() == 1 and not sequence:
+    if input.dim() and not sequence and input_weights.dim() == 1 and math.prod(input.shape[:-1]) == 1:
         input_weights, recurrent_weights = (_as_matrix(w, state, spikes) for w in (input_weights, recurrent_weights))
     if input_weights.dim() != 2:
         raise ValueError(

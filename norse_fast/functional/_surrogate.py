@@ -110,7 +110,7 @@ class Surrogate(torch.autograd.Function):
             ValueError: ``k`` does not broadcast to the shape of ``x``.
         """
         shape = k.shape if isinstance(k, torch.Tensor) else ()
-        if len(shape) > x.dim() or any(own not in (1, size) for own, size in zip(shape[::-1], x.shape[::-1])):
+        if len(shape) > x.dim() or any(own != 1 and own != size for own, size in zip(shape[::-1], x.shape[::-1])):
             raise ValueError(
                 f"alpha: got shape {tuple(shape)}, expected one that broadcasts to {tuple(x.shape)}, that of x; pass one "
                 "value, or one per element of x."

@@ -223,8 +223,10 @@ def _continued(x: torch.Tensor, state: Any) -> tuple[torch.Tensor, DelayState]:
         )
     steps, longest = x.shape[0], inputs.shape[0]
     padded = torch.cat((inputs, x))
-    # A view would keep all steps in memory.
-    last = padded[steps:].clone() if steps > longest else padded[steps:]
+    last = padded.narrow(0, steps, longest)
+    # A view would keep all steps in memory. A compiler shall make one graph of all lengths.
+    if torch.compiler.is_compiling() or steps > longest:
+        last = last.clone()
     return padded, DelayState(inputs=last)
 
 

@@ -30,7 +30,7 @@ def exp_filter_step(old_value: torch.Tensor, new_value: torch.Tensor, parameter:
     """
     if not (old_value.is_floating_point() or old_value.is_complex()):
         # Before the product, in which integers would wrap around.
-        dtype = torch.result_type(old_value, new_value)
-        known = dtype.is_floating_point or dtype.is_complex
-        old_value = old_value.to(dtype if known else torch.get_default_dtype())
+        known = new_value.is_floating_point() or new_value.is_complex()
+        default = torch.get_default_dtype()
+        old_value = old_value.to(torch.promote_types(default, new_value.dtype) if known else default)
     return parameter * old_value + new_value

@@ -55,6 +55,14 @@ _lif_mc_refrac = Neuron(
 )
 
 
+def _in_double(p: Any, coupling: torch.Tensor) -> Any:
+    """The time constant in double precision where the coupling is: Norse multiplies it by dt only there."""
+    tau = p.lif.tau_mem_inv
+    if coupling.dtype is not torch.float64 or not isinstance(tau, torch.Tensor) or tau.dtype is torch.float64:
+        return p
+    return p._replace(lif=p.lif._replace(tau_mem_inv=tau.double()))
+
+
 def _coupled_step(
     current: torch.Tensor, state: Any, g_coupling: torch.Tensor, neuron: Neuron, p: Any, dt: float
 ) -> tuple[torch.Tensor, LIFRefracFeedForwardState]:
@@ -63,7 +71,7 @@ def _coupled_step(
     if coupling.shape != current.shape:
         check_broadcast("state.lif.v", coupling, current.shape, "use the state of an input of that shape")
         coupling = coupling.expand(current.shape)
-    z, after = neuron(coupling, state, p, dt)
+    z, after = neuron(coupling, state, _in_double(p, coupling), dt)
     if current.is_floating_point():
         # Spikes have the dtype of the neurons' input, which here is not that of the kernel's, the coupling.
         z = z.to(current.dtype)

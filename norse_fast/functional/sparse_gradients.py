@@ -12,7 +12,10 @@ NeurIPS 2021; which gradients are left out, and how, is this package's.
 from __future__ import annotations
 
 import contextlib
+import numbers
 from collections.abc import Iterator
+
+import torch
 
 from .._kernels.sparse_backward import share_threshold
 
@@ -44,6 +47,7 @@ def sparse_backward(threshold: float) -> Iterator[None]:
         A context manager.
 
     Raises:
+        TypeError: the threshold is no number.
         ValueError: the threshold is out of range.
 
     Example:
@@ -54,6 +58,8 @@ def sparse_backward(threshold: float) -> Iterator[None]:
         ...     v, state = model((torch.rand(10, 1, 20) < 0.1).float())
         >>> v.sum().backward()
     """
+    if not isinstance(threshold, (numbers.Real, torch.Tensor)):
+        raise TypeError(f"threshold: got {type(threshold).__name__}, expected a number; 0.001 is a good start.")
     if not 0 < threshold <= _LARGEST:
         raise ValueError(
             f"threshold: got {threshold!r}, expected a number above 0 and at most {_LARGEST}; 0.001 is a good start, and "

@@ -210,6 +210,10 @@ def _decay(
     return z_pre, z_post
 
 
+# So that torch.load with weights_only takes them.
+torch.serialization.add_safe_globals([STDPState, STDPParameters])
+
+
 def _check_batches(z_pre: torch.Tensor, z_post: torch.Tensor) -> None:
     if z_pre.shape[0] != z_post.shape[0]:
         raise ValueError(

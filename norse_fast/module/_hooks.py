@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import nn
 from torch.nn.modules import module as nn_module
 
@@ -22,14 +23,17 @@ def is_watched(module: nn.Module) -> bool:
     )
 
 
-# As it was imported: tracers, as that of nirtorch, replace it to see the calls of all modules.
+# As it was imported: tracers, as that of nirtorch, replace it to see the calls of all modules. So does torch.export, for the
+# names in its graph alone.
 _CALL = nn.Module.__call__
 
 
 def is_replaced(module: nn.Module) -> bool:
     """Whether a call of the instance does something else than the forward of its class."""
     own = module.__dict__
-    return "forward" in own or "_conv_forward" in own or type(module).__call__ is not _CALL
+    if "forward" in own or "_conv_forward" in own:
+        return True
+    return type(module).__call__ is not _CALL and not torch.compiler.is_compiling()
 
 
 def starts_as_usual(module: nn.Module) -> bool:

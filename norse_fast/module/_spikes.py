@@ -19,6 +19,7 @@ __all__ = [
     "COUNTERPARTS",
     "GRADED",
     "describe",
+    "has_own_forward",
     "is_product",
     "keeps_spikes",
     "may_return_spikes",
@@ -42,14 +43,19 @@ _KEEP_SPIKES = (nn.Flatten, nn.Unflatten, nn.Identity, nn.MaxPool2d, nn.ZeroPad2
 _KEEP_SPIKES_IN_EVALUATION = (nn.Dropout, nn.Dropout1d, nn.Dropout2d)
 
 
+def has_own_forward(part: nn.Module) -> bool:
+    """Whether a module of a class with a counterpart computes something else than that class of PyTorch."""
+    if "forward" in vars(part) or type(part).forward is not _FORWARDS[type(part)]:
+        return True
+    own_product = "_conv_forward" in vars(part) or nn.Conv2d._conv_forward is not _CONV_FORWARD
+    return isinstance(part, nn.Conv2d) and own_product
+
+
 def sums_spikes(part: Any) -> bool:
     """Whether a module of PyTorch would be faster for spikes as one of norse_fast."""
-    kind = type(part)
-    if kind not in COUNTERPARTS or "forward" in vars(part) or kind.forward is not _FORWARDS[kind]:
+    if type(part) not in COUNTERPARTS or has_own_forward(part):
         return False
     if isinstance(part, nn.Conv2d):
-        if "_conv_forward" in vars(part) or nn.Conv2d._conv_forward is not _CONV_FORWARD:
-            return False
         return part.groups == 1 and part.padding_mode == "zeros" and not isinstance(part.padding, str)
     return not (isinstance(part, nn.MaxPool2d) and (part.return_indices or part.ceil_mode))
 

@@ -69,7 +69,7 @@ class Weights(Parameters):
                     "a neuron to itself are set to zero; pass recurrent_weights.clone(), or autapses=True."
                 )
             # What does not act should not be seen either, or be saved.
-            with torch.no_grad():
+            with torch.inference_mode(recurrent_weights.is_inference()), torch.no_grad():
                 recurrent_weights.fill_diagonal_(0.0)
 
     def extra_repr(self) -> str:

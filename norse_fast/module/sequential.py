@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.utils.hooks import RemovableHandle
 
+from ..utils.pytree import StateTuple
 from ..utils.state import _is_module_stateful
 from ._sparse_backward import Follower, has_spikes_to_follow
 from .snn import SNN
@@ -146,7 +147,7 @@ class SequentialState(torch.nn.Sequential):
         def __call__(self, input_tensor: torch.Tensor, state: list[Any] | None = None) -> tuple[Any, list[Any]]: ...
 
 
-class RecurrentSequentialState(NamedTuple):
+class RecurrentSequentialState(StateTuple):
     """State of a :class:`RecurrentSequential`.
 
     Args:

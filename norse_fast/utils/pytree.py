@@ -122,6 +122,11 @@ def _map_tensors(state: Any, fn: Callable[[torch.Tensor], torch.Tensor]) -> Any:
     return _pytree.tree_map_only(torch.Tensor, convert, state)
 
 
+def _most_dims(fields: Any) -> int:
+    """The number of dimensions of the tensor that has most of them; 0 where there is none."""
+    return max([0, *(x.dim() for x in _pytree.tree_leaves(fields) if isinstance(x, torch.Tensor))])
+
+
 def _make_storable(kind: Any) -> None:
     """Let ``torch.load`` with ``weights_only`` and ``torch.export.save`` know a class of named tuples."""
     torch.serialization.add_safe_globals([kind])
@@ -272,16 +277,21 @@ class StateTuple(metaclass=MultipleInheritanceNamedTupleMeta):
                 f"other: got {type(other).__name__}, expected {type(self).__name__}, as the tuple itself is."
             )
 
-        def dims_of(*fields: Any) -> builtins.int:
-            return max([0, *(x.dim() for x in fields if isinstance(x, torch.Tensor))])
-
         # One number may stand for all samples and neurons, as in an initial state, where another field has their shape.
-        most = dims_of(*_pytree.tree_leaves((self, other)))
+        most = _most_dims((self, other))
 
         def choose(own: Any, others: Any) -> Any:
             if not isinstance(own, (torch.Tensor, int, float)):
                 return own
-            dims = dims_of(own, others) or most
+            dims = _most_dims((own, others)) or most
+            for value in (own, others):
+                if isinstance(value, torch.Tensor) and value.dim() == dims:
+                    for got, size in zip(mask.shape, value.shape):
+                        if got != size and got != 1 and size != 1:
+                            raise ValueError(
+                                f"mask: got shape {tuple(mask.shape)}, expected {tuple(value.shape[: mask.dim()])}, the "
+                                f"first dimensions of a field of shape {tuple(value.shape)}; pass one value per sample."
+                            )
             return torch.where(mask.reshape(*mask.shape, *(1,) * (dims - mask.dim())), own, others)
 
         return _pytree.tree_map(choose, self, other)
@@ -293,7 +303,9 @@ class StateTuple(metaclass=MultipleInheritanceNamedTupleMeta):
         """
         if isinstance(index, slice) or (hasattr(index, "__index__") and not isinstance(index, torch.Tensor)):
             return tuple.__getitem__(self, index)  # type: ignore[call-overload]
-        return _pytree.tree_map_only(torch.Tensor, lambda x: x[index], self)
+        # One number stands for all samples, as in an initial state, where another field has them.
+        shared = _most_dims(self) > 0
+        return _pytree.tree_map_only(torch.Tensor, lambda x: x if shared and not x.dim() else x[index], self)
 
     if TYPE_CHECKING:
         _fields: ClassVar[tuple[str, ...]]

@@ -167,11 +167,7 @@ class FusedBackward : public Node {
 
   variable_list apply(variable_list&& grads) override {
     const std::lock_guard<std::mutex> lock(mutex_);
-    for (size_t k = 0; k < constants_.size(); ++k) {
-      TORCH_CHECK(constants_[k]._version() == versions_[k],
-                  "p: got parameters that were modified by an inplace operation since forward, expected them unchanged "
-                  "until backward; make new tensors instead.");
-    }
+    check_constants();
     if (at::GradMode::is_enabled() || is_transformed(grads)) return differentiate_in_pytorch(grads);
     const at::AutoGradMode no_grad(false);
     return differentiate(std::move(grads));
@@ -185,6 +181,7 @@ class FusedBackward : public Node {
   }
 
   void compiled_args(torch::autograd::CompiledNodeArgs& args) const override {
+    check_constants();
     args.collect(std::string(model_.signature().name));
     args.collect(surrogate_);
     args.collect(output_);
@@ -212,6 +209,14 @@ class FusedBackward : public Node {
   void keep(const Tensor& t) {
     add_next_edge(torch::autograd::impl::gradient_edge(t));
     operands_.emplace_back(t, false);
+  }
+
+  void check_constants() const {
+    for (size_t k = 0; k < constants_.size(); ++k) {
+      TORCH_CHECK(constants_[k]._version() == versions_[k],
+                  "p: got parameters that were modified by an inplace operation since forward, expected them unchanged "
+                  "until backward; make new tensors instead.");
+    }
   }
 
   /// The same from PyTorch's own operators, which differentiate further, and with batches of gradients.
