@@ -47,7 +47,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     for name, modules in PACKAGES.items():
         group.addoption(f"--without-{name}", action="store_true", help=f"leave out what needs {', '.join(modules)}")
     group.addoption(
-        "--compile", choices=("quick", "all"), default="quick", help="how much of test_compile.py to run: quick or all"
+        "--compile", choices=("quick", "all"), default="quick", help="how much of torch.compile to test: quick or all"
     )
 
 

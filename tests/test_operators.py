@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from operator import attrgetter
+from typing import Any
 
 import pytest
 import torch
@@ -89,8 +90,22 @@ def compiled(function):
     return torch.compile(function, fullgraph=True, backend="aot_eager")
 
 
+#: Those that differ most: in what they take, in states, in parameters. `make test-compile` runs all.
+COMPILED = (
+    "lif_feed_forward_step",
+    "lif_adex_refrac_feed_forward_step",
+    "izhikevich_feed_forward_step",
+    "coba_lif_feed_forward_step",
+)
+
+
+def with_few_compiled(models: list[Model]) -> list[Any]:
+    slow = pytest.mark.slow_to_compile
+    return [pytest.param(m, id=m.name, marks=[] if m.name in COMPILED else slow) for m in models]
+
+
 @pytest.mark.parametrize("plain", [True, False])
-@pytest.mark.parametrize("model", [m for m in FEED_FORWARD if m.layer], ids=model_id)
+@pytest.mark.parametrize("model", with_few_compiled([m for m in FEED_FORWARD if m.layer]))
 def test_layers_compile_without_graph_break(model: Model, plain: bool, generator):
     """With nothing given, and with parameters for each neuron and a state."""
     layer = model.layer() if plain else model.layer(random_params(model, (5,), torch.float32, generator))
@@ -106,7 +121,7 @@ def test_layers_compile_without_graph_break(model: Model, plain: bool, generator
     assert torch.equal(torch.autograd.grad(fused, x, gradient)[0], expected)
 
 
-@pytest.mark.parametrize("model", [m for m in FEED_FORWARD if m.cell], ids=model_id)
+@pytest.mark.parametrize("model", with_few_compiled([m for m in FEED_FORWARD if m.cell]))
 def test_cells_compile_without_graph_break(model: Model, generator):
     cell = model.cell()
 
