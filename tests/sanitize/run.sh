@@ -95,7 +95,7 @@ slice() {
   local failed=0
   build address OFF || return 1
   NORSE_FAST_CPU_CAPABILITY=baseline NORSE_FAST_MEMORY=poison run_tests "$SLICE_CHOICE" "${SLICE[@]}" || failed=1
-  stress || failed=1
+  stress --rounds 40 || failed=1
   return $failed
 }
 
