@@ -45,6 +45,7 @@ class CMakeBuild(build_ext):
             f"-S{ROOT}",
             f"-B{build}",
             "-GNinja",
+            "-UNORSE_FAST_*",  # choices of an earlier build in this folder
             f"-DPython3_EXECUTABLE={sys.executable}",
             f"-DCMAKE_INSTALL_PREFIX={package}",
             f"-DNORSE_FAST_CUDA={CUDA.get(os.environ.get('NORSE_FAST_CUDA', ''), 'AUTO')}",

@@ -348,3 +348,17 @@ def test_the_build_is_recorded():
     assert set(extension.BUILD) == {"version", "torch", "nodes", "cuda"}
     assert torch.version.git_version in extension.BUILD["nodes"]
     assert json.loads((extension._LIBRARIES / "_build.json").read_text()) == extension.BUILD
+
+
+def test_a_build_forgets_the_choices_of_an_earlier_one_in_its_folder(tmp_path: Path):
+    """CMake remembers what is not given: kernels that were compiled quickly once would be slow ever after."""
+    cmake, calls = tmp_path / "cmake", tmp_path / "calls"
+    cmake.write_text(f'#!/bin/sh\necho "$@" >>"{calls}"\n')
+    cmake.chmod(0o755)
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "CMAKE_ARGS": "-DNORSE_FAST_ALL_ISAS=OFF"}
+    command = [sys.executable, "setup.py", "--quiet", "build_ext", "--inplace"]
+    subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True)
+    configured = calls.read_text().splitlines()[0].split()
+    forgotten = configured.index("-UNORSE_FAST_*")
+    assert all(configured.index(option) > forgotten for option in configured if option.startswith("-DNORSE_FAST_"))
+    assert configured[-1] == "-DNORSE_FAST_ALL_ISAS=OFF"
