@@ -30,9 +30,11 @@ def project(weights: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
 
 def project_spikes(weights: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
     """What arrives through recurrent weights, in their own dtype under autocast too: so do the kernels add it up."""
-    if not torch.is_autocast_enabled(z.device.type):
+    # The name of the device, which is read at each step, takes a microsecond, and three with the question.
+    kind = "cpu" if z.is_cpu else z.device.type
+    if not torch.is_autocast_enabled(kind):
         return project(weights, z)
-    with torch.autocast(z.device.type, enabled=False):
+    with torch.autocast(kind, enabled=False):
         return project(weights, z)
 
 
@@ -74,7 +76,7 @@ def check_weights(
         ValueError: a width differs, or the state is that of another batch.
     """
     check_real("input", input)
-    if input.dim() and not sequence and input_weights.dim() == 1 and math.prod(input.shape[:-1]) == 1:
+    if input_weights.dim() == 1 and input.dim() and not sequence and math.prod(input.shape[:-1]) == 1:
         input_weights, recurrent_weights = (_as_matrix(w, state, spikes) for w in (input_weights, recurrent_weights))
     if input_weights.dim() != 2:
         raise ValueError(
