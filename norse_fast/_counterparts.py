@@ -106,11 +106,12 @@ def find_swap(part: torch.nn.Module, products: bool) -> Swap | str | None:
         )
     if getattr(own.get("activation"), "__name__", "") == "coba_lif_step":
         return _DIFFERENT["CobaLIFCell"]
-    for key in (*(key for key in own if callable(getattr(theirs, key, None))), *_replaced_methods(theirs)):
-        return f"its {key} is one of your own"
     default = _STEPS.get(name)
+    replaced = [*(key for key in own if callable(getattr(theirs, key, None))), *_replaced_methods(theirs)]
     if default and not is_of_norse(getattr(sys.modules[theirs.__module__], default.__name__)):
-        return f"its {default.__name__} is one of your own"
+        replaced.append(default.__name__)
+    if replaced:
+        return f"its {replaced[0]} is one of your own"
     if not isinstance(part.dt, numbers.Real):
         return f"its dt is a {type(part.dt).__name__}, and norse_fast takes a number"
     if _has_autapses_by_accident(part):
@@ -143,10 +144,9 @@ def find_swap(part: torch.nn.Module, products: bool) -> Swap | str | None:
 
 def _replaced_methods(theirs: type[torch.nn.Module]) -> list[str]:
     """Methods of a class of Norse that are no longer those that it was written with."""
-    bases = [base for base in theirs.__mro__ if is_of_norse(base)]
     return [
         name
-        for base in bases
+        for base in filter(is_of_norse, theirs.__mro__)
         for name, method in vars(base).items()
         if isinstance(method, types.FunctionType) and not is_of_norse(method)
     ]

@@ -284,14 +284,12 @@ class StateTuple(metaclass=MultipleInheritanceNamedTupleMeta):
             if not isinstance(own, (torch.Tensor, int, float)):
                 return own
             dims = _most_dims((own, others)) or most
-            for value in (own, others):
-                if isinstance(value, torch.Tensor) and value.dim() == dims:
-                    for got, size in zip(mask.shape, value.shape):
-                        if got != size and got != 1 and size != 1:
-                            raise ValueError(
-                                f"mask: got shape {tuple(mask.shape)}, expected {tuple(value.shape[: mask.dim()])}, the "
-                                f"first dimensions of a field of shape {tuple(value.shape)}; pass one value per sample."
-                            )
+            for shape in (x.shape for x in (own, others) if isinstance(x, torch.Tensor) and x.dim() == dims):
+                if any(got != size and got != 1 and size != 1 for got, size in zip(mask.shape, shape)):
+                    raise ValueError(
+                        f"mask: got shape {tuple(mask.shape)}, expected {tuple(shape[: mask.dim()])}, the first dimensions "
+                        f"of a field of shape {tuple(shape)}; pass one value per sample."
+                    )
             return torch.where(mask.reshape(*mask.shape, *(1,) * (dims - mask.dim())), own, others)
 
         return _pytree.tree_map(choose, self, other)
