@@ -31,7 +31,7 @@ lint:
 
 # torch.compile with its default backend on every neuron, batch and length, in the current environment.
 test-compile:
-	$(PYTHON) -m pytest tests/test_compile.py tests/test_operators.py tests/test_deployment.py --compile=all
+	$(PYTHON) -m pytest $(addprefix tests/test_,compile.py operators.py deployment.py matrix.py) --compile=all
 
 # The tests under AddressSanitizer, UndefinedBehaviorSanitizer and ThreadSanitizer, in the current environment, for hours;
 # ARGS=slice is the part that CI runs. See CONTRIBUTING.md.

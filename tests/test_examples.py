@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -13,14 +14,32 @@ pytestmark = pytest.mark.needs("bench")
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 FURTHER = {"lightning_classifier": "lightning", "heidelberg_digits": "h5py"}  # packages that they need
+ALONE = (
+    "distributed",
+    "lightning_classifier",
+)  # in processes of their own: of a launcher, and with warnings of a package
 NAMES = sorted(path.stem for path in EXAMPLES.glob("*.py") if path.stem != "common")
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 
 
-def run(name, picture, warnings="error"):
+def arguments(name, picture):
+    return [str(EXAMPLES / f"{name}.py"), "--epochs", "1", "--steps", "6", "--output", str(picture)]
+
+
+def run_here(name, picture, monkeypatch, capsys):
+    """In this process, which has imported most of what examples need."""
+    monkeypatch.setattr(sys, "argv", arguments(name, picture))
+    monkeypatch.syspath_prepend(EXAMPLES)
+    runpy.run_path(sys.argv[0], run_name="__main__")
+    return capsys.readouterr().out
+
+
+def run_alone(name, picture):
     launcher = TORCHRUN if name == "distributed" else ()
+    # Lightning asks for a deprecated class of PyTorch.
+    warnings = "error,ignore::FutureWarning" if name == "lightning_classifier" else "error"
     result = subprocess.run(
-        [sys.executable, *launcher, EXAMPLES / f"{name}.py", "--epochs", "1", "--steps", "6", "--output", picture],
+        [sys.executable, *launcher, *arguments(name, picture)],
         # One thread: two would wait for each other on a busy machine.
         env=os.environ | {"PYTHONWARNINGS": warnings, "OMP_NUM_THREADS": "1"},
         capture_output=True,
@@ -41,12 +60,9 @@ def run(name, picture, warnings="error"):
         if name != "accelerate"
     ],
 )
-def test_example(name, tmp_path):
-    warnings = "error"
-    if name == "lightning_classifier":
-        warnings += ",ignore::FutureWarning"  # Lightning's own: it asks for a deprecated class of PyTorch
+def test_example(name, tmp_path, monkeypatch, capsys):
     picture = tmp_path / "folder" / "picture.png"
-    printed = run(name, picture, warnings)
+    printed = run_alone(name, picture) if name in ALONE else run_here(name, picture, monkeypatch, capsys)
     assert f"picture: {picture}" in printed
     assert picture.read_bytes().startswith(b"\x89PNG")
     if name == "distributed":

@@ -402,20 +402,26 @@ def of_input(change: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[], Cal
     return build
 
 
+#: What allocates is the same for all models; these have few states and many, and are recurrent.
+IN_ALL_WAYS = ("lif_feed_forward_step", "lif_adex_refrac_feed_forward_step", "lif_step", "lsnn_step")
+
+
 def allocating_calls() -> Iterator[tuple[str, Callable[[], Call]]]:
     """Calls of every kind that allocate, each as what makes it."""
     for model in MODELS:
         large = model.kind == "ff"
-        if model.layer is not None:
-            shape = LARGE if large else (70, 3, 5)
-            yield f"{model.name}-layer", of_module(model.layer, model, *shape)
+        if model.cell is not None:
+            yield f"{model.name}-cell", of_module(model.cell, model, 300, 2100 if large else 5)
+        if model.layer is None:
+            continue
+        shape = LARGE if large else (70, 3, 5)
+        yield f"{model.name}-layer", of_module(model.layer, model, *shape)
+        if model.name in IN_ALL_WAYS:
             of_input_alone = of_module(model.layer, model, *shape, learn=False)
             yield f"{model.name}-input_alone", of_input_alone
             yield f"{model.name}-no_grad", lambda build=of_input_alone: torch.no_grad()(build())
             recording = functools.partial(model.layer, record_states=True)
             yield f"{model.name}-record_states", of_module(recording, model, *shape, learn=False)
-        if model.cell is not None:
-            yield f"{model.name}-cell", of_module(model.cell, model, 300, 2100 if large else 5)
     lif, recurrent = MODELS[:2]
     yield "float64", of_module(nf.LIF, lif, *LARGE, dtype=torch.float64)
     yield "recurrent-float64", of_module(nf.LIFRecurrent, recurrent, 70, 3, 5, dtype=torch.float64)

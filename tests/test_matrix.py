@@ -266,7 +266,9 @@ def cells(lacking: bool):
     for row in ROWS:
         for feature in FEATURES:
             if (feature in row.lacks) == lacking:
-                marks = pytest.mark.needs(NEEDS[feature]) if feature in NEEDS else ()
+                marks = [pytest.mark.needs(NEEDS[feature])] if feature in NEEDS else []
+                if feature == "export" and row not in matrix.OTHERS:
+                    marks.append(pytest.mark.slow_to_compile)  # test_deployment.py exports neurons for all lengths
                 yield pytest.param(row, feature, marks=marks, id=f"{row.name}-{feature}")
 
 

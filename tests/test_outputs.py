@@ -62,9 +62,10 @@ def assert_same_states(actual, expected):
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @over_cases
 def test_values(model: Model, kind: str, dtype: torch.dtype, path: str, generator):
-    """Bit for bit, also where blocks and segments are not filled."""
+    """Bit for bit, also where blocks and segments, which kernels alone have, are not filled."""
     params = model.defaults()
-    for steps, width in [(1, 1025), (31, 7), (32, 16), (33, 1), (100, 600)]:
+    sizes = [(1, 7), (33, 16)] if path == "PyTorch" else [(1, 1025), (31, 7), (32, 16), (33, 1), (100, 600)]
+    for steps, width in sizes:
         x = (3 * torch.rand(steps, width, generator=generator)).to(dtype)
         state = random_state(model, (width,), computing(dtype), generator)
         with PATHS[path]():

@@ -127,7 +127,8 @@ sys.exit(pytest.main({arguments}))
 
 def run_blocked(modules: tuple[str, ...], *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run tests, some of which need the modules, where those cannot be imported."""
-    files = [str(ROOT / "tests" / name) for name in ("test_migration.py", "test_nir.py", "test_public_names.py")]
+    names = ("test_migration.py", "test_public_names.py", *(["test_nir.py"] if "nir" in modules else []))
+    files = [str(ROOT / "tests" / name) for name in names]
     code = BLOCKED.format(modules=modules, arguments=["-q", "-p", "no:cacheprovider", *arguments, *files])
     return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
 
