@@ -13,31 +13,46 @@ STEPS = (1, 2, 31, 32, 33, 450)
 WIDTHS = (1, 7, 1023, 1024, 1025, 5000)
 
 
-def assert_same(model: Model, x, state, params, dt=0.001):
-    output, final = model.neuron(x, state, params, dt, sequence=True)
+def in_pytorch(model: Model, x, state, params, dt=0.001):
     with kernels_disabled():
-        expected, expected_final = model.neuron(x, state, params, dt, sequence=True)
-    pairs = [("output", output, expected)]
+        return model.neuron(x, state, params, dt, sequence=True)
+
+
+def assert_equal(model: Model, actual, expected):
+    """Outputs, and states by their names."""
+    (output, final), (expected_output, expected_final) = actual, expected
+    pairs = [("output", output, expected_output)]
     pairs += [(name, fields(final)[name], value) for name, value in fields(expected_final).items()]
-    for name, actual, value in pairs:
+    for name, value, right in pairs:
         if model.exact:
-            assert torch.equal(actual, value), f"{name} differs at {(actual != value).nonzero()[:3].tolist()}"
+            assert torch.equal(value, right), f"{name} differs at {(value != right).nonzero()[:3].tolist()}"
         else:
-            torch.testing.assert_close(actual, value, rtol=1e-5, atol=1e-6)
-    return output
+            torch.testing.assert_close(value, right, rtol=1e-5, atol=1e-6)
+
+
+def assert_same(model: Model, x, state, params, dt=0.001):
+    actual = model.neuron(x, state, params, dt, sequence=True)
+    assert_equal(model, actual, in_pytorch(model, x, state, params, dt))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("steps", STEPS)
 @pytest.mark.parametrize("model", FEED_FORWARD, ids=model_id)
 def test_lengths_and_widths(model: Model, steps: int, dtype: torch.dtype, generator):
+    """A narrow layer is the first neurons of the widest, which PyTorch computes once."""
+    x = 3 * torch.rand(steps, WIDTHS[-1], generator=generator, dtype=dtype)
+    state = random_state(model, (WIDTHS[-1],), dtype, generator)
+    output, final = in_pytorch(model, x, state, model.defaults())
+
+    def first(width: int, state):
+        return model.pack(model.state, {name: value[:width].clone() for name, value in fields(state).items()})
+
     for width in WIDTHS:
-        x = 3 * torch.rand(steps, width, generator=generator, dtype=dtype)
-        state = random_state(model, (width,), dtype, generator)
-        params = model.defaults()
-        output = assert_same(model, x, state, params)
-        assert output.dtype == dtype
-        assert output.shape == x.shape
+        narrow = x[:, :width].clone()
+        actual = model.neuron(narrow, first(width, state), model.defaults(), 0.001, sequence=True)
+        assert_equal(model, actual, (output[:, :width], first(width, final)))
+        assert actual[0].dtype == dtype
+        assert actual[0].shape == narrow.shape
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
