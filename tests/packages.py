@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -49,6 +50,11 @@ def find(module: str) -> Any:
     return Missing if found is None else found
 
 
+def _is_installed(module: str) -> bool:
+    """Without importing it, which takes seconds, but for Norse, whose name another package may have."""
+    return find(module) is not Missing if module == "norse.torch" else find_spec(module) is not None
+
+
 def leave_out(config: pytest.Config, items: list[pytest.Item]) -> list[pytest.Item]:
     """The tests that options leave out.
 
@@ -56,11 +62,12 @@ def leave_out(config: pytest.Config, items: list[pytest.Item]) -> list[pytest.It
         pytest.UsageError: the others need what is missing.
     """
     left_out, needing, missing, options = [], set(), [], []
+    needs = [(item, names) for item in items if (names := _needs(item))]
     for name, modules in PACKAGES.items():
-        tests = [item for item in items if name in _needs(item)]
+        tests = [item for item, names in needs if name in names]
         if config.getoption(f"--without-{name}"):
             left_out += tests
-        elif tests and (absent := [module for module in modules if find(module) is Missing]):
+        elif tests and (absent := [module for module in modules if not _is_installed(module)]):
             needing.update(tests)
             missing += absent
             options.append(f"--without-{name}")
@@ -79,6 +86,6 @@ def _needs(item: pytest.Item) -> set[str]:
     # Examples in docstrings.
     if item.path.name.endswith("_nir.py"):
         names.add("nir")
-    if BENCHMARK in item.path.parents:
+    if item.path.is_relative_to(BENCHMARK):
         names.add("bench")
     return names
