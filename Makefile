@@ -29,7 +29,7 @@ lint:
 	cd tests/typing && PYTHONPATH=../.. basedpyright --verifytypes norse_fast --ignoreexternal >../../build/types.txt || \
 	  { grep -B 1 error ../../build/types.txt; exit 1; }
 
-# torch.compile with its default backend on every neuron, batch and length, in the current environment.
+# torch.compile with its default backend on every neuron, batch and length, and all exports, in the current environment.
 test-compile:
 	$(PYTHON) -m pytest $(addprefix tests/test_,compile.py operators.py deployment.py matrix.py) --compile=all
 

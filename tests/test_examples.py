@@ -14,10 +14,8 @@ pytestmark = pytest.mark.needs("bench")
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 FURTHER = {"lightning_classifier": "lightning", "heidelberg_digits": "h5py"}  # packages that they need
-ALONE = (
-    "distributed",
-    "lightning_classifier",
-)  # in processes of their own: of a launcher, and with warnings of a package
+#: In processes of their own, one of them of a launcher.
+ALONE = ("distributed", "lightning_classifier")
 NAMES = sorted(path.stem for path in EXAMPLES.glob("*.py") if path.stem != "common")
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 
