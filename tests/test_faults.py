@@ -401,8 +401,11 @@ def of_input(change: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[], Cal
     return build
 
 
-#: What allocates is the same for all models; these have few states and many, and are recurrent.
-IN_ALL_WAYS = ("lif_feed_forward_step", "lif_adex_refrac_feed_forward_step", "lif_step", "lsnn_step")
+#: What allocates is the same for all models; these are linear, have few states and many, and are recurrent.
+IN_ALL_WAYS = (
+    *("li_feed_forward_step", "lif_feed_forward_step", "lif_adex_refrac_feed_forward_step"),
+    *("li_step", "lif_step", "lsnn_step"),
+)
 
 
 def allocating_calls() -> Iterator[tuple[str, Callable[[], Call]]]:
