@@ -281,6 +281,60 @@ def test_derivatives_of_a_backward_pass_whose_forward_pass_is_over():
     assert_equal_derivatives(of_a_batch)
 
 
+def pulled_twice(run, x):
+    """What torch.func.vjp pulls back once it has returned, and the derivative of that by what is pulled."""
+    y, pull = torch.func.vjp(run, x)
+    (first,) = pull(torch.ones_like(y))
+    seed = torch.linspace(1, 2, y.numel(), dtype=y.dtype).view_as(y).requires_grad_()
+    return first, *torch.autograd.grad(pull(seed)[0].pow(2).sum(), seed)
+
+
+def test_pulling_back_behind_a_transform(sequence):
+    run, (x, state, params) = sequence
+    assert_equal_derivatives(lambda: pulled_twice(lambda q: run(q, state, params), x), rtol=1e-7)
+    for k in range(len(params)):
+        replaced = lambda q, k=k: run(x, state, (*params[:k], q, *params[k + 1 :]))  # noqa: E731
+        actual, expected = both(lambda k=k, replaced=replaced: torch.func.vjp(replaced, params[k])[1](x.new_ones(())))
+        torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("model", LAYERS, ids=model_id)
+def test_pulling_recurrent_layers_back_behind_a_transform(model, generator):
+    x, state, weights, p, _ = make_case(model, 33, (2,), 3, 4, generator, torch.float64, per_neuron=True)
+    x, state, weights = torch.utils._pytree.tree_map(torch.Tensor.detach, (x, state, weights))
+    run = lambda q, *w: layer_of(model)(q, state, *w, p, 0.001)[0]  # noqa: E731
+    assert_equal_derivatives(lambda: pulled_twice(lambda q: run(q, *weights), x), rtol=1e-7)
+    assert_equal_derivatives(lambda: torch.func.vjp(run, x, *weights)[1](torch.ones(33, 2, 4, dtype=x.dtype)))
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: nf.LIF(learn="v_th"), lambda: nf.LIFRecurrent(4, 4)], ids=["LIF", "LIFRecurrent"]
+)
+def test_what_is_frozen_before_backward(make, generator):
+    layer = make().double()
+    x = (20 * torch.rand(20, 2, 4, generator=generator, dtype=torch.float64)).requires_grad_()
+
+    def run():
+        layer.requires_grad_(True)
+        y, _ = layer(x)
+        layer.requires_grad_(False)
+        (first,) = torch.autograd.grad(y.sum(), x, create_graph=True)
+        return first, *torch.autograd.grad(first.pow(2).sum(), x)
+
+    assert_equal_derivatives(run)
+
+
+@pytest.mark.parametrize("kernels", [True, False])
+def test_what_needs_a_gradient_after_forward_gets_none(kernels):
+    v_th = torch.tensor(0.3, dtype=torch.float64)
+    x = torch.linspace(0, 9, 60, dtype=torch.float64).view(20, 3).requires_grad_()
+    with contextlib.nullcontext() if kernels else kernels_disabled():
+        y, _ = nf.LIF(nf.LIFParameters(v_th=v_th))(x)
+        v_th.requires_grad_()
+        (first,) = torch.autograd.grad(y.sum(), x, create_graph=True)
+        assert torch.autograd.grad(first.pow(2).sum(), v_th, allow_unused=True) == (None,)
+
+
 @pytest.mark.parametrize("make", [nf.LI, nf.LIF, lambda: nf.LIFRecurrent(4, 4)], ids=["LI", "LIF", "LIFRecurrent"])
 @pytest.mark.parametrize("hooks", ["checkpoint", "save_on_cpu"])
 def test_derivatives_of_derivatives_within_hooks_of_saved_tensors(make, hooks, generator):

@@ -6,6 +6,7 @@ import hypothesis
 import pytest
 import torch
 from hypothesis import strategies as st
+from torch.utils._pytree import tree_map
 
 import norse_fast as nf
 from norse_fast._kernels import autograd
@@ -13,6 +14,7 @@ from norse_fast._kernels.extension import kernels_disabled
 from norse_fast.functional.threshold import SURROGATES
 
 from .models import FEED_FORWARD, Model, fields, model_id, random_params, random_state
+from .test_modules import MODULES, make, make_input
 
 
 def leaves_of(x, state, params):
@@ -234,3 +236,23 @@ def test_an_infinite_potential_that_no_gradient_reaches(model: Model, dtype: tor
     actual = gradient()
     with kernels_disabled():
         assert torch.equal(actual, gradient())
+
+
+@pytest.mark.parametrize("create_graph", [False, True])
+@pytest.mark.parametrize(("model", "cell"), MODULES)
+def test_sparse_gradients(model: Model, cell: bool, create_graph: bool):
+    """As that of torch.gather may be."""
+    module, x = make(model, cell), make_input(model, *(() if cell else (5,)), 2).requires_grad_()
+    state = tree_map(torch.Tensor.detach, module(x.detach())[1])
+    leaves = [x, *module.parameters()]
+
+    def pulled(sparse: bool) -> list[torch.Tensor]:
+        y, _ = module(x, state)
+        gathered = y.gather(-1, torch.zeros(*y.shape[:-1], 1, dtype=torch.int64), sparse_grad=sparse)
+        grads = torch.autograd.grad(
+            gathered.sum(), leaves, allow_unused=True, materialize_grads=True, create_graph=create_graph
+        )
+        return [g.detach().to_dense() for g in grads]
+
+    for found, expected in zip(pulled(True), pulled(False), strict=True):
+        assert torch.equal(found, expected)

@@ -28,6 +28,7 @@ __all__ = [
     "NEURONS",
     "Fused",
     "beyond_kernels",
+    "dense",
     "has_tangent",
     "in_transform",
     "needs_gradient",
@@ -133,6 +134,13 @@ def _is_legacy_batch(t: Any) -> bool:
     return isinstance(t, torch.Tensor) and _functorch.is_legacy_batchedtensor(t)
 
 
+def dense(gradients: Iterable[Any]) -> list[Any]:
+    """Gradients as kernels take them: those of torch.gather may be sparse, but not in graphs of torch.compile."""
+    if torch.compiler.is_compiling():
+        return list(gradients)
+    return [g if g is None or g.layout is torch.strided else g.to_dense() for g in gradients]
+
+
 def pull_back(
     run: Callable[..., Sequence[Any]], operands: Sequence[Any], wanted: Sequence[bool], grads: Sequence[Any]
 ) -> tuple[Any, ...]:
@@ -160,8 +168,10 @@ def pull_back(
     seeds = tuple(grads[k] for k in given)
     if torch.is_grad_enabled() and not in_transform() and not any(_is_legacy_batch(g) for g in seeds):
         # Where torch.func would refuse to work: within hooks of saved tensors, as those of torch.utils.checkpoint. Of views,
-        # as one operand may be made of another.
+        # as one operand may be made of another. Those that need no gradient here are frozen since, or of a transform that is
+        # over.
         views = [operands[k].view_as(operands[k]) for k in places]
+        views = [view if view.requires_grad else view.detach().requires_grad_() for view in views]
         outputs = run_with(*views)
         reached = [n for n, y in enumerate(outputs) if y.requires_grad]
         pulled = (
@@ -245,9 +255,9 @@ def _without_gradient(outputs: Any) -> Any:
 
 def _backward(ctx: Any, *grads: Any) -> Any:
     saved = ctx.saved_tensors  # once, which is all that torch.utils.checkpoint allows
-    if wants_more(grads, saved):
-        return _backward_in_pytorch(ctx, saved, grads)
-    grad_output, *grads = grads  # type: ignore[assignment]
+    grad_output, *grads = given = dense(grads)  # type: ignore[assignment]
+    if wants_more(given, saved):
+        return _backward_in_pytorch(ctx, saved, given)
     neuron, surrogate, dt, sequence, record, output, constants, versions = ctx.call
     states, params = len(neuron.state), len(neuron.kernel_params)
     needs = ctx.needs_input_grad
@@ -347,7 +357,9 @@ def _backward_in_pytorch(ctx: Any, saved: Sequence[Any], grads: Sequence[Any]) -
     states = len(call.neuron.state)
     count = 1 + states
     operands = (
-        (*saved[:count], *call.constants) if call.constants else saved[: count + len(call.neuron.kernel_params) + 1]
+        (*saved[:count], *(t.detach() for t in call.constants))
+        if call.constants
+        else saved[: count + len(call.neuron.kernel_params) + 1]
     )
     # Checkpoints, which TransformableFused returns, have no gradient.
     found = _differentiate(call, operands, grads[: count + (states if call.record else 0)], ctx.needs_input_grad[1:])

@@ -16,7 +16,7 @@ from torch.utils import _pytree as pytree
 from .._constants import HALF
 from ..functional._surrogate import Derivative, in_batch_of, wide
 from ..functional.threshold import by_alpha
-from .autograd import beyond_kernels, pull_back, tracked, wants_more
+from .autograd import beyond_kernels, dense, pull_back, tracked, wants_more
 from .checks import as_dt
 from .extension import has_kernels
 from .neuron import Neuron, descend, spike_function
@@ -71,18 +71,18 @@ class FusedRecurrence(torch.autograd.Function):
     def backward(ctx: Any, *grads: Any) -> Any:
         layer, surrogate, dt, record, _ = ctx.call
         states, params = len(layer.neuron.state), len(layer.neuron.kernel_params)
-        grads = grads[: layer.result_count(record)]
+        given = dense(grads[: layer.result_count(record)])
         saved = ctx.saved_tensors  # once, which is all that torch.utils.checkpoint allows
         operands, (output, *checkpoints) = saved[: states + params + 5], saved[states + params + 5 :]
         wanted = ctx.needs_input_grad[1:]
-        if wants_more(grads, operands):
+        if wants_more(given, operands):
 
             def run(*operands: Any) -> Any:
                 return layer.run_in_pytorch(*operands, surrogate=surrogate, dt=dt, record=record)
 
             want_alpha = wanted[-1] and by_alpha(surrogate) is not None
-            return None, *pull_back(run, operands, (*wanted[:-1], want_alpha), grads)
-        grad_output, grad_z, *grad_states = grads
+            return None, *pull_back(run, operands, (*wanted[:-1], want_alpha), given)
+        grad_output, grad_z, *grad_states = given
         grad_trace: list[Any] = [g for g in grad_states[states:] if g is not None]
         if grad_trace:
             zero = output.new_zeros(()).expand(output.shape)

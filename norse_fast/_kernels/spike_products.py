@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.nn.grad import conv2d_input, conv2d_weight
 
-from .autograd import wants_more
+from .autograd import dense, wants_more
 
 __all__ = ["SumConv2d", "SumLinear", "SumMaxPool2d", "is_for_pytorch", "link"]
 
@@ -82,6 +82,7 @@ class SumLinear(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> Any:
         link, weight, bits, active = ctx.saved_tensors
+        (gradient,) = dense([gradient])
         want_x, want_weight, want_bias = ctx.needs_input_grad[:3]
         more = wants_more((gradient,))
         grad_x = grad_weight = None
@@ -117,6 +118,7 @@ class SumConv2d(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> Any:
         link, weight, bits, active = ctx.saved_tensors
+        (gradient,) = dense([gradient])
         want_x, want_weight, want_bias = ctx.needs_input_grad[:3]
         more = wants_more((gradient,))
         grad_x = grad_weight = grad_bias = None
@@ -156,6 +158,7 @@ class SumMaxPool2d(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> Any:
         link, like, bits = ctx.saved_tensors
+        (gradient,) = dense([gradient])
         channels, *size = ctx.shape[1:]
         if wants_more((gradient,)):
             values = _Values.apply(link, bits, ctx.shape, like.dtype)

@@ -168,6 +168,10 @@ class FusedBackward : public Node {
   variable_list apply(variable_list&& grads) override {
     const std::lock_guard<std::mutex> lock(mutex_);
     check_constants();
+    // Those of torch.gather may be sparse.
+    for (Tensor& grad : grads) {
+      if (grad.defined() && grad.layout() != at::kStrided) grad = grad.to_dense();
+    }
     if (at::GradMode::is_enabled() || is_transformed(grads)) return differentiate_in_pytorch(grads);
     const at::AutoGradMode no_grad(false);
     return differentiate(std::move(grads));
@@ -223,7 +227,7 @@ class FusedBackward : public Node {
   variable_list differentiate_in_pytorch(const variable_list& grads) {
     Pass pass{model_.signature().name, surrogate_, dt_, sequence_, record_, output_, {}, grads, {}};
     for (const SavedVariable& t : operands_) pass.operands.push_back(t.unpack());
-    pass.operands.insert(pass.operands.end(), constants_.begin(), constants_.end());
+    for (const Tensor& t : constants_) pass.operands.push_back(t.detach());
     for (size_t k = 0; k < num_outputs(); ++k) pass.wanted.push_back(task_should_compute_output(k));
     return differentiate_function(pass);
   }
