@@ -10,6 +10,11 @@ import torch
 
 from .._constants import constant
 from .._kernels.reset import RESETS
+from ..functional.iaf import iaf_feed_forward_step
+from ..functional.leaky_integrator import li_feed_forward_step
+from ..functional.leaky_integrator_box import li_box_feed_forward_step
+from ..functional.lif import lif_feed_forward_step, lif_step
+from ..functional.lif_box import lif_box_feed_forward_step
 from ..functional.reset import reset_subtract, reset_value
 from ..module.delay import Delay, DelayCell
 from ..module.iaf import IAF, IAFCell
@@ -18,7 +23,7 @@ from ..module.leaky_integrator_box import LIBox, LIBoxCell
 from ..module.lif import LIF, LIFCell, LIFRecurrent, LIFRecurrentCell
 from ..module.lif_box import LIFBox, LIFBoxCell
 from ._nir import ORIGIN
-from ._nir_checks import check_calls
+from ._nir_checks import check_calls, check_step
 from ._nir_shapes import spread, with_shapes
 from .import_nir import CubaLIF, Scale
 
@@ -85,18 +90,25 @@ def to_node(module: torch.nn.Module, to: Target) -> Any:
 @to_node.register(LIFCell)
 @to_node.register(LIF)
 def _lif(module: Any, to: Target) -> Any:
+    check_step(module, lif_feed_forward_step)
+    return _lif_neurons(module, to)
+
+
+def _lif_neurons(module: Any, to: Target) -> Any:
     return _neuron(to.nir.CubaLIF, "LIFCell", **_potentials(module.p), **_synapse(module.p, module.dt, to.factor))
 
 
 @to_node.register(LICell)
 @to_node.register(LI)
 def _li(module: Any, to: Target) -> Any:
+    check_step(module, li_feed_forward_step)
     return _neuron(to.nir.CubaLI, "LICell", v_leak=_tensor(module.p.v_leak), **_synapse(module.p, module.dt, to.factor))
 
 
 @to_node.register(LIFBoxCell)
 @to_node.register(LIFBox)
 def _lif_box(module: Any, to: Target) -> Any:
+    check_step(module, lif_box_feed_forward_step)
     tau = to.factor * _time_constant(module.p.tau_mem_inv)
     return _neuron(to.nir.LIF, _reset_origin(module), tau=tau, r=ONE, **_potentials(module.p))
 
@@ -122,6 +134,7 @@ def _reset_origin(module: Any) -> str | None:
 @to_node.register(LIBoxCell)
 @to_node.register(LIBox)
 def _li_box(module: Any, to: Target) -> Any:
+    check_step(module, li_box_feed_forward_step)
     return _neuron(
         to.nir.LI, None, tau=to.factor * _time_constant(module.p.tau_mem_inv), r=ONE, v_leak=_tensor(module.p.v_leak)
     )
@@ -130,6 +143,7 @@ def _li_box(module: Any, to: Target) -> Any:
 @to_node.register(IAFCell)
 @to_node.register(IAF)
 def _iaf(module: Any, to: Target) -> Any:
+    check_step(module, iaf_feed_forward_step)
     return _neuron(to.nir.IF, None, r=ONE, v_threshold=_tensor(module.p.v_th), v_reset=_tensor(module.p.v_reset))
 
 
@@ -147,6 +161,9 @@ def _cuba_lif(module: CubaLIF, to: Target) -> Any:
     p: Any = module.lif.p
     for part in (module.synapse, module.lif):
         check_calls(part, to_node.registry)
+    check_step(module.synapse, li_box_feed_forward_step)
+    is_lif = not isinstance(module.lif, LIBoxCell)
+    check_step(module.lif, lif_box_feed_forward_step if is_lif else li_box_feed_forward_step)
     leak = _tensor(synapse.v_leak)
     if leak.any() or module.synapse.dt != module.lif.dt:
         got = "a synapse with v_leak other than 0" if leak.any() else "another dt in the synapse than in the neurons"
@@ -157,7 +174,7 @@ def _cuba_lif(module: CubaLIF, to: Target) -> Any:
         "w_in": _tensor(module.w_in),
         "r": _tensor(module.r),
     }
-    if isinstance(module.lif, LIBoxCell):
+    if not is_lif:
         return _neuron(to.nir.CubaLI, None, v_leak=_tensor(p.v_leak), **shared)
     return _neuron(to.nir.CubaLIF, _reset_origin(module.lif), **_potentials(p), **shared)
 
@@ -165,12 +182,13 @@ def _cuba_lif(module: CubaLIF, to: Target) -> Any:
 @to_node.register(LIFRecurrentCell)
 @to_node.register(LIFRecurrent)
 def _lif_recurrent(module: Any, to: Target) -> Any:
+    check_step(module, lif_step)
     inputs = to.nir.Linear(_tensor(module.input_weights).numpy())
     neurons = to.nir.Linear(_tensor(module.masked_weights()).numpy())
     nodes = {
         "input": to.nir.Input(inputs.input_type),
         "input_weights": inputs,
-        "lif": _lif(module, to),
+        "lif": _lif_neurons(module, to),
         "recurrent_weights": neurons,
         "output": to.nir.Output(neurons.output_type["output"]),
     }

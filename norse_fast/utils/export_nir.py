@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from .._kernels.checks import check_tensor
 from .._kernels.outputs import REDUCED
 from ..module.delay import Delay
 from ..module.iaf import IAF, IAFCell
@@ -17,7 +18,7 @@ from ..module.lift import Lift
 from ..module.sequential import RecurrentSequential, SequentialState
 from ..module.snn import SNN, SNNRecurrent
 from ._nir import ORIGIN, attribute, import_nir
-from ._nir_checks import check_calls, check_operations
+from ._nir_checks import attributes_kept, check_calls, check_operations
 from ._nir_nodes import Target, check, named_reset, to_node
 from ._nir_shapes import only, receiving, with_shapes
 from .state import _is_module_stateful
@@ -50,7 +51,8 @@ def to_nir(
     Linear, Conv1d, Conv2d, AvgPool2d, Flatten, LPPool2d with norm 1          Linear or Affine, ..., SumPool2d
     ========================================================================  ========================================
 
-    Other modules are traced with torch.fx: they may call those above and add tensors. A layer over time is written as its
+    Other modules are traced with torch.fx: they may call those above, add tensors, and hand each module its own state of
+    the step before, in an argument ``state`` or an attribute. A layer over time is written as its
     cell, since NIR describes continuous time. Time constants are those of the equations, :math:`\tau = 1/\tau^{-1}`.
 
     Args:
@@ -68,8 +70,8 @@ def to_nir(
 
     Raises:
         ModuleNotFoundError: nir or nirtorch is not installed.
-        TypeError: NIR has no counterpart of a module, ``time_scaling_factor`` is not a number, or ``dt`` is given.
-        ValueError: NIR has no counterpart of a setting or an operation, shapes are unknown or do not fit, or
+        TypeError: NIR has no counterpart of a module, or an argument is of another type, or ``dt`` is given.
+        ValueError: NIR has no counterpart of a setting, an operation or a state, shapes are unknown or do not fit, or
             ``time_scaling_factor`` is not positive.
 
     Source: J. E. Pedersen et al., *Neuromorphic intermediate representation: A unified instruction set for interoperable
@@ -82,6 +84,10 @@ def to_nir(
         array([0.01, 0.01])
     """
     nir, nirtorch = import_nir("to_nir")
+    if not isinstance(module, torch.nn.Module):
+        raise TypeError(f"module: got {module!r}, expected a torch.nn.Module; pass the model itself.")
+    if sample_data is not None:
+        check_tensor("sample_data", sample_data)
     if model_name != "norse":
         warnings.warn("model_name: NIR graphs have no name; it is ignored.", DeprecationWarning, stacklevel=2)
     _check_factor(module, time_scaling_factor, dt)
@@ -154,7 +160,11 @@ def _check_dt(module: torch.nn.Module) -> None:
 
 
 def _leading(module: torch.nn.Module) -> int:
-    return 2 if any(isinstance(m, (Delay, Lift, SNN, SNNRecurrent)) for m in module.modules()) else 1
+    return 2 if any(map(_takes_all_steps, module.modules())) else 1
+
+
+def _takes_all_steps(module: torch.nn.Module) -> bool:
+    return isinstance(module, (Delay, Lift, SNN, SNNRecurrent))
 
 
 def _step_shape(leading: int, sample_data: torch.Tensor) -> tuple[int, ...]:
@@ -185,7 +195,7 @@ def _convert(module: torch.nn.Module, to: Target) -> Any:
     unused = {argument.name: None for argument in arguments if argument.default is None}
     if not _is_leaf(module):
         check_calls(module, to_node.registry)
-        check_operations(module, unused, stateful, _is_leaf)
+        check_operations(module, stateful, _is_leaf, _takes_all_steps)
 
     def convert(leaf: torch.nn.Module) -> Any:
         check_calls(leaf, to_node.registry)
@@ -197,14 +207,15 @@ def _convert(module: torch.nn.Module, to: Target) -> Any:
         return node
 
     types: list[tuple[Any, Any]] = []
-    graph = to.nirtorch.torch_to_nir(
-        module,
-        {type(m): convert for m in leaves},
-        default_dict=None,
-        type_check=False,
-        stateful_modules=stateful,
-        concrete_args=unused,
-    )
+    with attributes_kept(module):
+        graph = to.nirtorch.torch_to_nir(
+            module,
+            {type(m): convert for m in leaves},
+            default_dict=None,
+            type_check=False,
+            stateful_modules=stateful,
+            concrete_args=unused,
+        )
     for node, kind in types:
         node.input_type = kind
     if isinstance(graph, to.nir.NIRGraph):

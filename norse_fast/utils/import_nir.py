@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import functools
+import numbers
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -263,6 +264,7 @@ def from_nir(
 
     Raises:
         ModuleNotFoundError: nir or nirtorch is not installed.
+        TypeError: ``dt`` is not a number.
         ValueError: the graph contains a node that has no counterpart, or ``dt`` is not positive.
 
     Source: J. E. Pedersen et al., *Neuromorphic intermediate representation: A unified instruction set for interoperable
@@ -278,6 +280,10 @@ def from_nir(
         torch.Size([1, 2])
     """
     nir, nirtorch = import_nir("from_nir")
+    if not isinstance(dt, numbers.Real):
+        raise TypeError(
+            f"dt: got {type(dt).__name__}, expected a number, the length of a time step; the default is 0.001."
+        )
     if not 0 < dt < float("inf"):
         raise ValueError(
             f"dt: got {dt!r}, expected a positive number, the length of a time step; the default is 0.001."
