@@ -138,7 +138,7 @@ def accelerate(
         The model itself.
 
     Raises:
-        TypeError: the model is not a module.
+        TypeError: the model is not a module, or ``report`` is neither a function nor None.
 
     Example:
         >>> model = torch.nn.Sequential(torch.nn.Linear(2, 3))
@@ -147,6 +147,10 @@ def accelerate(
         True
     """
     _check_module(model)
+    if report is not None and not callable(report):
+        raise TypeError(
+            f"report: got {report!r}, expected a function, as print, or None; pass report=None for no report."
+        )
     plans = [
         (name, part, how) for name, part in model.named_modules() if (how := find_swap(part, products)) is not None
     ]

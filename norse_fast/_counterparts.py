@@ -193,8 +193,9 @@ def _is_ignored_alpha(p: Any) -> bool:
     """Whether parameters have a steepness with which Norse computes as if it were 1."""
     if getattr(p, "method", None) != "super" or not _norse_ignores_alpha():
         return False
-    # torch.compile cannot look at values, and a 1 may be replaced by a 1.
-    return torch.compiler.is_compiling() or bool(torch.as_tensor(p.alpha).ne(1).any())
+    # torch.compile and meta tensors do not tell values, and a 1 may be replaced by a 1.
+    unknown = torch.compiler.is_compiling() or (isinstance(p.alpha, torch.Tensor) and p.alpha.is_meta)
+    return unknown or bool(constant(p.alpha).ne(1).any())
 
 
 def _norse_ignores_alpha() -> bool:

@@ -520,6 +520,21 @@ def test_alpha_is_kept_where_norse_uses_it(monkeypatch):
     assert cell.p.alpha is alpha
 
 
+def test_what_is_no_report_changes_nothing():
+    cell = norse.LIFCell()
+    for report in (False, True, "quiet"):
+        with pytest.raises(TypeError, match=f"report: got {report!r}, expected a function, as print, or None"):
+            nf.accelerate(cell, report)
+    assert type(cell) is norse.LIFCell
+
+
+def test_alpha_without_a_value():
+    with torch.device("meta"):
+        assert nf.accelerate(norse.LIFExCell(), None).p.alpha == 1
+    cell = norse.LIFCell(norse.LIFParameters(alpha=torch.ones((), device="meta")))
+    assert nf.accelerate(cell, None).p.alpha == 1
+
+
 def test_plain_tensors_as_weights():
     weights = torch.randn(NEURONS, INPUTS), torch.randn(NEURONS, NEURONS)
     cell = norse.LIFRecurrentCell(INPUTS, NEURONS, input_weights=weights[0], recurrent_weights=weights[1])

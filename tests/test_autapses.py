@@ -15,6 +15,7 @@ import weakref
 import pytest
 import torch
 import torch.utils.checkpoint
+from torch.fx.experimental.proxy_tensor import make_fx
 
 import norse_fast as nf
 
@@ -431,3 +432,11 @@ def test_weights_that_share_memory_are_refused():
         nf.LIFRecurrent(2, 3, recurrent_weights=weights, autapses=True).masked_weights(), torch.ones(3, 3)
     )
     assert torch.equal(weights, torch.ones(3, 3))
+
+
+@pytest.mark.parametrize("mode", ["real", "fake"])
+def test_traced_by_make_fx(mode: str):
+    """Where values of weights are not known."""
+    cell, x = nf.LIFRecurrentCell(3, 4), torch.rand(2, 3)
+    traced = make_fx(lambda q: cell(q)[0], tracing_mode=mode, _allow_non_fake_inputs=True)(x)
+    assert torch.equal(traced(x), cell(x)[0])

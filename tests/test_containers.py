@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict
 
 import pytest
 import torch
@@ -51,6 +52,23 @@ def test_append_and_slices(generator):
     assert isinstance(network[1:], nf.SequentialState)
     assert len(network[1:]) == 1
     assert nf.SequentialState(nf.SequentialState(nf.LIFCell()), torch.nn.LSTM(2, 2)).stateful_layers == [True, True]
+
+
+class Doubled(nf.SequentialState):
+    def forward(self, input_tensor, state=None):
+        return super().forward(2 * input_tensor, state)
+
+
+def test_slices_keep_names_and_class(generator):
+    named = OrderedDict(first=torch.nn.Linear(4, 6), second=nf.LIFCell(), third=torch.nn.Linear(6, 2))
+    for network, kind in ((Doubled(named), Doubled), (nf.SequentialState(*named.values()), nf.SequentialState)):
+        part = network[1:]
+        assert type(part) is kind
+        assert list(part.state_dict()) == list(torch.nn.Sequential.__getitem__(network, slice(1, None)).state_dict())
+        network.return_hidden = True
+        assert network[:2].return_hidden
+    x = torch.rand(2, 4, generator=generator)
+    assert torch.equal(Doubled(named)[:1](x)[0], named["first"](2 * x))
 
 
 def test_nested(generator):
@@ -125,3 +143,12 @@ def test_recurrent_sequential(generator):
     assert torch.equal(outputs[1], output)
     assert sorted(network.state_dict()) == ["module.0.bias", "module.0.weight"]
     assert torch.equal(state.cache, outputs[1])
+
+
+def test_recurrent_sequential_takes_a_state_of_norse(norse, generator):
+    linear, x = torch.nn.Linear(3, 3), torch.rand(2, 3, generator=generator)
+    _, theirs = norse.RecurrentSequential(linear, norse.LICell())(x)
+    ours = nf.RecurrentSequential(linear, nf.LICell())
+    assert torch.equal(ours(x, theirs)[0], ours(x, ours(x)[1])[0])
+    with pytest.raises(TypeError, match="state: got list, expected a RecurrentSequentialState"):
+        ours(x, [None])

@@ -6,6 +6,7 @@ import copy
 import pickle
 
 import hypothesis.strategies as st
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -366,3 +367,12 @@ def test_latency_codes_of_batches_and_of_nothing(generator):
     assert encode.spike_latency_encode(spikes[:0]).shape == (0, 6, 3)
     with pytest.raises(IndexError):
         encode.spike_latency_encode(torch.tensor(1.0))
+
+
+def test_arguments_of_other_types_are_named():
+    for encoder in (encode.poisson_encode, encode.signed_poisson_encode, encode.constant_current_lif_encode):
+        with pytest.raises(TypeError, match="seq_length: got float, expected an integer"):
+            encoder(torch.rand(2), 5.5)
+    with pytest.raises(TypeError, match="input_values: got list, expected a tensor"):
+        encode.poisson_encode([0.1], 3)
+    assert encode.poisson_encode(torch.rand(2), np.int64(3)).shape == (3, 2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import itertools
 import math
 import pickle
@@ -31,8 +32,22 @@ TABLES = {
 def test_truth_tables(name: str, dtype: torch.dtype):
     inputs, expected = TABLES[name]
     result = getattr(logical, name)(*BITS[:inputs].to(dtype))
-    assert result.dtype == (torch.float32 if dtype is torch.bool else dtype)
+    assert result.dtype == dtype
     assert result.tolist() == [float(bool(expected(*bits))) for bits in BITS[:inputs].T.tolist()]
+
+
+@pytest.mark.parametrize("dtypes", [*itertools.permutations([torch.bool, torch.uint8, torch.int64, torch.float32], 3)])
+@pytest.mark.parametrize("name", TABLES)
+def test_gates_of_several_dtypes(name: str, dtypes: tuple[torch.dtype, ...], norse):
+    inputs, expected = TABLES[name]
+    bits = [row.to(dtype) for row, dtype in zip(BITS[:inputs], dtypes)]
+    result = getattr(logical, name)(*bits)
+    assert result.dtype == functools.reduce(torch.promote_types, dtypes[:inputs])
+    assert result.tolist() == [float(bool(expected(*column))) for column in BITS[:inputs].T.tolist()]
+    # It can subtract no booleans.
+    if name not in ("logical_xor", "posedge_detector") or torch.bool not in dtypes:
+        theirs = getattr(norse.functional.logical, name)(*bits)
+        assert (theirs.dtype, theirs.tolist()) == (result.dtype, result.tolist())
 
 
 def test_gates_are_differentiable():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch.utils import _pytree as pytree
@@ -84,6 +85,22 @@ def test_step_functions(model: Model, form: str, generator):
             loss = sum(value.sum() for value in pytree.tree_leaves(results[1]))
             found.append((results, torch.autograd.grad(loss, weights) if weights else ()))
         assert_same(*found)
+
+
+@pytest.mark.parametrize("number", [np.float32(0.5), np.float64(0.5), np.int64(2), np.uint8(2)])
+@pytest.mark.parametrize("model", MODELS, ids=model_id)
+def test_numbers_of_numpy(model: Model, number: Any, generator):
+    x = spikes(2, NEURONS if model.kind in ("ff", "mcff") else INPUTS)
+    weights = weights_of(model, torch.float32, generator)
+    results = []
+    for value in (number, number.item()):
+        p = pytree.tree_map(lambda t: value if isinstance(t, torch.Tensor) else t, model.defaults())  # noqa: B023
+        spread = {name: torch.full((2, NEURONS), float(value)) for name in names_of(model.state)}
+        # Only potentials, currents and the like may be numbers, and spikes are not.
+        given = {name: t if name.split(".")[-1] == "z" else value for name, t in spread.items()}
+        states = (given if model.kind == "ff" else spread), spread
+        results.append([model.call(x, model.pack(model.state, s), weights, p, 0.001) for s in states])
+    assert_same(*results)
 
 
 @pytest.mark.parametrize("form", FORMS)

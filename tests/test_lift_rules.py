@@ -423,3 +423,22 @@ def test_shapes_that_differ_from_step_to_step_are_told():
 
     with pytest.raises(RuntimeError, match=r"layer '0' \(Crop\) that cannot be stacked, of shapes \(2, 1\), \(2, 2\)"):
         nf.Lift(nn.Sequential(Crop(), nn.ReLU()))(torch.ones(2, 2, 4))
+
+
+class Dropped(nf.LIFRecurrentCell):
+    """With other recurrent weights at each step."""
+
+    def masked_weights(self) -> torch.Tensor:
+        return nn.functional.dropout(super().masked_weights(), 0.5)
+
+
+def test_recurrent_weights_of_ones_own_are_made_at_each_step(generator):
+    cell, x = Dropped(WIDTH, WIDTH), 20 * torch.rand(30, 2, WIDTH, generator=generator)
+    assert plan(cell)[0].why == "its masked_weights is one of your own"
+    torch.manual_seed(0)
+    outputs, state = [], None
+    for frame in x:
+        z, state = cell(frame, state)
+        outputs.append(z)
+    torch.manual_seed(0)
+    assert torch.equal(nf.Lift(cell)(x)[0], torch.stack(outputs))

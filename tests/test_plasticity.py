@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import copy
 import pickle
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 import norse_fast as nf
 from norse_fast.functional import stdp
+
+from .packages import find
 
 ALGORITHMS = ["additive", "additive_step", "multiplicative_pow", "multiplicative_relu"]
 
@@ -226,3 +230,31 @@ def test_exclusive_or_of_unsigned_spikes():
     x, y = torch.tensor([0, 0, 1, 1], dtype=torch.uint8), torch.tensor([0, 1, 0, 1], dtype=torch.uint8)
     for dtype in (torch.uint8, torch.int64, torch.float32, torch.bool):
         assert nf.logical_xor(x.to(dtype), y.to(dtype)).tolist() == [0, 1, 1, 0]
+
+
+@pytest.mark.parametrize("number", [0.0, 1, np.float32(0.5)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.int64])
+def test_traces_may_be_numbers(number: Any, dtype: torch.dtype):
+    z_pre, z_post, w = torch.ones(2, 3, dtype=dtype), torch.ones(2, 4, dtype=dtype), torch.full((4, 3), 0.5)
+    w = w.to(dtype) if dtype.is_floating_point else w
+    full = lambda z: torch.full_like(z, float(number), dtype=w.dtype)  # noqa: E731
+    expected, _ = nf.stdp_step_linear(z_pre, z_post, w, nf.STDPState(full(z_pre), full(z_post)))
+    found, state = nf.stdp_step_linear(z_pre, z_post, w, nf.STDPState(number, number))
+    torch.testing.assert_close(found, expected)
+    assert state.t_pre.shape == (2, 3)
+
+
+@pytest.mark.needs("norse")
+@pytest.mark.parametrize("algorithm", ["additive", "additive_step", "multiplicative_pow", "multiplicative_relu"])
+def test_parameters_of_norse(algorithm: str, generator):
+    theirs = find("norse.torch.functional.stdp").STDPParameters
+    arguments: dict[str, Any] = {"eta_plus": 0.1, "eta_minus": 0.05, "stdp_algorithm": algorithm}
+    draw = lambda *shape: torch.rand(shape, generator=generator)  # noqa: E731
+    z_pre, z_post, w = draw(2, 3).round(), draw(2, 4).round(), draw(4, 3)
+    images, kernels = draw(2, 1, 5, 5).round(), draw(1, 1, 2, 2)
+    results = []
+    for p in (theirs(**arguments), nf.STDPParameters(**arguments)):
+        linear, _ = nf.stdp_step_linear(z_pre, z_post, w, nf.STDPState(0.5 * z_pre, 0.5 * z_post), p)
+        state = nf.STDPState(0.5 * images, torch.ones(2, 1, 4, 4))
+        results.append((linear, nf.stdp_step_conv2d(images, torch.ones(2, 1, 4, 4), kernels, state, p)[0]))
+    assert all(torch.equal(a, b) for a, b in zip(*results))

@@ -126,3 +126,19 @@ def test_an_unknown_surrogate_is_refused_at_construction(module):
     p = nf.LIFRefracParameters(lif=nf.LIFParameters(method="supper"))
     with pytest.raises(ValueError, match=r"method: got 'supper', expected one of 'super'"):
         module(p)
+
+
+@pytest.mark.parametrize("recurrent", [False, True])
+def test_numbers_are_not_rounded_in_double_precision(recurrent: bool):
+    p = nf.LIFRefracParameters(nf.LIFParameters(tau_syn_inv=220.0, tau_mem_inv=110.0))
+    x = torch.tensor([[1.0, 2.0, 3.0]], dtype=torch.float64)
+    module = nf.LIFRefracRecurrentCell(3, 3, p).double() if recurrent else nf.LIFRefracCell(p)
+    weights = (module.input_weights, module.recurrent_weights) if recurrent else ()
+    state = module.initial_state(x)
+    for _ in range(3):
+        _, expected = module.activation(x, state, *weights, p)
+        _, state = module(x, state)
+        assert all(torch.equal(a, b) for a, b in zip(fields(state).values(), fields(expected).values(), strict=True))
+    if not recurrent:
+        _, last = nf.LIFRefrac(p)(torch.stack([x] * 3))
+        assert all(torch.equal(a, b) for a, b in zip(fields(state).values(), fields(last).values(), strict=True))

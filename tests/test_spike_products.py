@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch.autograd import forward_ad
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.functional import avg_pool2d, conv2d, linear, max_pool2d
 
 import norse_fast as nf
@@ -657,3 +658,40 @@ def test_pools_of_pytorch_take_what_others_take(shape: tuple[int, ...], dtype: t
     pooled, found = nf.SpikeMaxPool2d(2, ceil_mode=True, return_indices=True)(x.to(dtype))
     assert torch.equal(pooled.float(), expected)
     assert torch.equal(found, places)
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int8, torch.int16, torch.float32], ids=str)
+@pytest.mark.parametrize("size", [12, 200])
+def test_maxima_with_channels_last(dtype: torch.dtype, size: int):
+    x = spikes(1, size, size, 3).permute(0, 3, 1, 2)
+    for how in ({}, {"stride": 1}, {"ceil_mode": True}, {"return_indices": True}):
+        expected = max_pool2d(x.contiguous(), 3, **how)
+        found = nf.SpikeMaxPool2d(3, **how)(x.to(dtype))
+        if "return_indices" in how:
+            (found, indices), (expected, places) = found, expected
+            assert torch.equal(indices, places)
+        assert found.dtype is dtype
+        assert torch.equal(found.float(), expected)
+
+
+@pytest.mark.parametrize("mode", ["real", "fake"])
+def test_traced_by_make_fx(mode: str):
+    """Where the number of spikes is not known."""
+    x, images = spikes(64, 512), spikes(8, 16, 32, 32)
+    weight, kernels = exact(512, 512), exact(16, 16, 3, 3)
+
+    def run(x: torch.Tensor, images: torch.Tensor) -> list[torch.Tensor]:
+        return [nf.spike_linear(x, weight), nf.spike_max_pool2d(images, 2), nf.spike_conv2d(images, kernels)]
+
+    traced = make_fx(run, tracing_mode=mode, _allow_non_fake_inputs=True)(x, images)
+    for found, expected in zip(traced(x, images), run(x, images), strict=True):
+        assert torch.equal(found, expected)
+
+
+def test_sparse_gradients():
+    x, weight = spikes(64, 512).requires_grad_(), exact(512, 512).requires_grad_()
+    found = []
+    for sparse in (True, False):
+        gathered = nf.spike_linear(x, weight).gather(1, torch.zeros(64, 1, dtype=torch.int64), sparse_grad=sparse)
+        found.append(torch.autograd.grad(gathered.sum(), (x, weight)))
+    assert all(torch.equal(a, b) for a, b in zip(*found))

@@ -8,13 +8,14 @@ at their functions.
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Callable
 from typing import Any
 
 import torch
 
 from .._constants import constant
-from .._kernels.checks import as_floating
+from .._kernels.checks import as_floating, check_tensor
 from ._surrogate import wide
 from .lif import LIFFeedForwardState, LIFParameters, lif_current_encoder, lif_feed_forward_integral
 
@@ -39,6 +40,11 @@ def _floating(x: torch.Tensor) -> torch.Tensor:
 
 
 def _check_steps(seq_length: int) -> None:
+    if not isinstance(seq_length, (numbers.Integral, torch.SymInt)):
+        raise TypeError(
+            f"seq_length: got {type(seq_length).__name__}, expected an integer, the number of time steps; "
+            "convert it with int."
+        )
     if seq_length < 0:
         raise ValueError(f"seq_length: got {seq_length}, expected a number of time steps; it cannot be negative.")
 
@@ -236,6 +242,7 @@ def poisson_encode(
         (torch.Size([1000, 3]), tensor([0., 1.]))
     """
     _check_steps(seq_length)
+    check_tensor("input_values", input_values)
     return _poisson(input_values, (seq_length, *input_values.shape), f_max, dt, generator)
 
 

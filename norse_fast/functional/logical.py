@@ -14,16 +14,11 @@ from .superspike import super_fn
 __all__ = ["logical_and", "logical_or", "logical_xor", "muller_c", "posedge_detector"]
 
 
-def _numeric(x: torch.Tensor) -> torch.Tensor:
-    # Booleans cannot be subtracted.
-    return x.to(torch.get_default_dtype()) if x.dtype is torch.bool else x
-
-
 def logical_and(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     """Where both spike: :math:`x y`.
 
     Args:
-        x: zeros and ones, any shape and dtype; booleans are converted to the default dtype.
+        x: zeros and ones, any shape and dtype, also booleans.
         y: likewise, of a shape that broadcasts with that of ``x``.
 
     Returns:
@@ -36,7 +31,7 @@ def logical_and(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         >>> logical_and(torch.tensor([0.0, 0.0, 1.0, 1.0]), torch.tensor([0.0, 1.0, 0.0, 1.0]))
         tensor([0., 0., 0., 1.])
     """
-    return _numeric(x) * _numeric(y)
+    return x * y
 
 
 def logical_xor(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
@@ -52,9 +47,9 @@ def logical_xor(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         >>> logical_xor(torch.tensor([0.0, 0.0, 1.0, 1.0]), torch.tensor([0.0, 1.0, 0.0, 1.0]))
         tensor([0., 1., 1., 0.])
     """
-    x, y = _numeric(x), _numeric(y)
-    # Unsigned numbers have no negative difference.
-    return (x - y).abs() if x.is_floating_point() or y.is_floating_point() else x ^ y
+    dtype = torch.promote_types(x.dtype, y.dtype)
+    # Of booleans there is no difference, and none that is negative of unsigned numbers.
+    return (x.to(dtype) - y.to(dtype)).abs() if dtype.is_floating_point else x ^ y
 
 
 def logical_or(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
@@ -70,7 +65,7 @@ def logical_or(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         >>> logical_or(torch.tensor([0.0, 0.0, 1.0, 1.0]), torch.tensor([0.0, 1.0, 0.0, 1.0]))
         tensor([0., 1., 1., 1.])
     """
-    return super_fn(_numeric(x) + _numeric(y))
+    return super_fn(x + y)
 
 
 def muller_c(y_prev: torch.Tensor, x_1: torch.Tensor, x_2: torch.Tensor) -> torch.Tensor:
@@ -80,7 +75,7 @@ def muller_c(y_prev: torch.Tensor, x_1: torch.Tensor, x_2: torch.Tensor) -> torc
         y' = H(x_1 x_2 + (x_1 + x_2) y)
 
     Args:
-        y_prev: state :math:`y` before, zeros and ones, any shape and dtype; booleans are converted to the default dtype.
+        y_prev: state :math:`y` before, zeros and ones, any shape and dtype, also booleans.
         x_1: first input, likewise, of a shape that broadcasts.
         x_2: second input, likewise.
 
@@ -95,7 +90,6 @@ def muller_c(y_prev: torch.Tensor, x_1: torch.Tensor, x_2: torch.Tensor) -> torc
         >>> muller_c(torch.zeros(4), x_1, x_2), muller_c(torch.ones(4), x_1, x_2)
         (tensor([0., 0., 0., 1.]), tensor([0., 1., 1., 1.]))
     """
-    y_prev, x_1, x_2 = _numeric(y_prev), _numeric(x_1), _numeric(x_2)
     return super_fn(x_1 * x_2 + (x_1 + x_2) * y_prev)
 
 
@@ -103,7 +97,7 @@ def posedge_detector(z: torch.Tensor, z_prev: torch.Tensor) -> torch.Tensor:
     """Where a signal rises from 0 to 1: :math:`(1 - z_{prev}) z`.
 
     Args:
-        z: signal now, zeros and ones, any shape and dtype; booleans are converted to the default dtype.
+        z: signal now, zeros and ones, any shape and dtype, also booleans.
         z_prev: signal one step earlier, likewise, of a shape that broadcasts with that of ``z``.
 
     Returns:
@@ -116,4 +110,5 @@ def posedge_detector(z: torch.Tensor, z_prev: torch.Tensor) -> torch.Tensor:
         >>> posedge_detector(torch.tensor([0.0, 0.0, 1.0, 1.0]), torch.tensor([0.0, 1.0, 0.0, 1.0]))
         tensor([0., 0., 1., 0.])
     """
-    return (1 - _numeric(z_prev)) * _numeric(z)
+    # Booleans cannot be subtracted.
+    return (~z_prev if z_prev.dtype is torch.bool else 1 - z_prev) * z

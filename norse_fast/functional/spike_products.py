@@ -131,7 +131,7 @@ def spike_linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | Non
         if (spikes := _as_bits(rows, most)) is not None:
             active = _active_bits(rows.shape, weight)
             y: torch.Tensor = SumLinear.apply(link(rows), weight, bias, rows.shape[1], *spikes, active)
-            return y.view(*x.shape[:-1], weight.shape[0])
+            return y if x.dim() == 2 else y.view(*x.shape[:-1], weight.shape[0])
     return torch.nn.functional.linear(as_numbers(x, weight.dtype), weight, bias)
 
 
@@ -219,8 +219,8 @@ def spike_max_pool2d(
         tensor([[[[1., 0.]]]])
     """
     check_tensor("x", x)
-    if x.dtype is torch.bool:  # which PyTorch does not pool
-        return spike_max_pool2d(x.to(torch.uint8), kernel_size, stride, padding, dilation).to(torch.bool)
+    if x.dtype is torch.bool:
+        return spike_max_pool2d(poolable(x), kernel_size, stride, padding, dilation).to(torch.bool)
     if x.dim() > 4:
         return spike_max_pool2d(x.flatten(0, -4), kernel_size, stride, padding, dilation).unflatten(0, x.shape[:-3])
     stride = kernel_size if stride is None else stride
@@ -238,7 +238,14 @@ def spike_max_pool2d(
         if (active := needed.get()) is not None:
             active.pool(spikes[0], x.shape, how, pooled.shape)
         return pooled
-    return torch.nn.functional.max_pool2d(x, kernel_size, stride, padding, dilation)
+    return torch.nn.functional.max_pool2d(poolable(x), kernel_size, stride, padding, dilation)
+
+
+def poolable(x: torch.Tensor) -> torch.Tensor:
+    """Images as PyTorch pools them: no bool, and no bytes with channels last, of which it takes a few pixels alone."""
+    if x.dtype is torch.bool:
+        return x.to(torch.uint8, memory_format=torch.contiguous_format)
+    return x if x.is_floating_point() else x.contiguous()
 
 
 def spike_avg_pool2d(
@@ -344,9 +351,15 @@ def _why_not_sum(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | Non
         return "a bias that does not fit"
     if torch.is_autocast_enabled("cpu"):
         return "autocast"
-    if in_transform() or beyond_kernels(tensors) or torch.jit.is_tracing():
+    if in_transform() or beyond_kernels(tensors) or torch.jit.is_tracing() or _is_traced_by_mode():
         return "torch.func, forward mode or tracing"
     return None if has_kernels("cpu") else "no kernels"
+
+
+def _is_traced_by_mode() -> bool:
+    """Whether a mode as that of ``make_fx`` or of fake tensors follows all operators, where counts are not known."""
+    keys = torch._C._TorchDispatchModeKey
+    return bool(torch._C._len_torch_dispatch_stack()) and any(map(torch._C._get_dispatch_mode, (keys.PROXY, keys.FAKE)))
 
 
 _KINDS = (torch.Tensor, torch.nn.Parameter)

@@ -55,7 +55,8 @@ class STDPState:
     """Traces of the spikes before and behind weights; a step changes them in place.
 
     Args:
-        t_pre: trace of the pre-synaptic spikes, without unit: ``(B, pre)``, ``(B, C, H, W)``, or zeros that broadcast to it.
+        t_pre: trace of the pre-synaptic spikes, without unit: ``(B, pre)``, ``(B, C, H, W)``, or zeros that broadcast to it,
+            also as a number.
         t_post: trace of the post-synaptic spikes, likewise.
 
     Example:
@@ -63,9 +64,9 @@ class STDPState:
         torch.Size([1, 3])
     """
 
-    def __init__(self, t_pre: torch.Tensor, t_post: torch.Tensor) -> None:
-        self.t_pre: torch.Tensor = t_pre
-        self.t_post: torch.Tensor = t_post
+    def __init__(self, t_pre: Any, t_post: Any) -> None:
+        self.t_pre: Any = t_pre
+        self.t_post: Any = t_post
 
     def __repr__(self) -> str:
         return f"STDPState(t_pre={self.t_pre}, t_post={self.t_post})"
@@ -196,16 +197,24 @@ class STDPParameters:
         """The weights within their bounds, or as they are without ``hardbound``."""
         return w.clamp(min=self.w_min).clamp(max=self.w_max) if self.hardbound else w
 
-    def _move(self, w: torch.Tensor, plus: torch.Tensor, minus: torch.Tensor) -> torch.Tensor:
-        return self.bounding_func(w + (self.A_plus(w) * plus - self.A_minus(w) * minus))
+
+def _move(p: Any, w: torch.Tensor, plus: torch.Tensor, minus: torch.Tensor) -> torch.Tensor:
+    moved: torch.Tensor = p.bounding_func(w + (p.A_plus(w) * plus - p.A_minus(w) * minus))
+    return moved
+
+
+def _for_trace(z: torch.Tensor, trace: Any) -> torch.Tensor:
+    """Spikes in a dtype of which there are products with the trace, a tensor or a number."""
+    if isinstance(trace, torch.Tensor):
+        return z.to(torch.promote_types(z.dtype, trace.dtype))
+    return z.to(torch.result_type(z, float(trace)))
 
 
 def _decay(
     state: STDPState, z_pre: torch.Tensor, z_post: torch.Tensor, p: STDPParameters, dt: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Move the traces on; the spikes in a dtype of which there are products with traces."""
-    z_pre = z_pre.to(torch.promote_types(z_pre.dtype, state.t_pre.dtype))
-    z_post = z_post.to(torch.promote_types(z_post.dtype, state.t_post.dtype))
+    z_pre, z_post = _for_trace(z_pre, state.t_pre), _for_trace(z_post, state.t_post)
     state.decay(z_pre, z_post, p.tau_pre_inv, p.tau_post_inv, p.a_pre, p.a_post, dt)
     return z_pre, z_post
 
@@ -262,7 +271,7 @@ def stdp_step_linear(
     z_pre, z_post = _decay(state_stdp, z_pre, z_post, p_stdp, dt)
     plus = torch.einsum("bi,bj->ij", z_post, state_stdp.t_pre)
     minus = torch.einsum("bi,bj->ij", state_stdp.t_post, z_pre)
-    return p_stdp._move(w, plus, minus), state_stdp
+    return _move(p_stdp, w, plus, minus), state_stdp
 
 
 def stdp_step_conv2d(
@@ -296,9 +305,12 @@ def stdp_step_conv2d(
         tensor([[[[0.0039, 0.0039],
                   [0.0039, 0.0039]]]])
     """
+    # Parameters of Norse have them where they are convolutional.
+    stride, padding = getattr(p_stdp, "stride", 1), getattr(p_stdp, "padding", 0)
+    dilation = getattr(p_stdp, "dilation", 1)
 
     def patches(x: torch.Tensor) -> torch.Tensor:
-        return torch.nn.functional.unfold(x, (w.shape[2], w.shape[3]), p_stdp.dilation, p_stdp.padding, p_stdp.stride)
+        return torch.nn.functional.unfold(x, (w.shape[2], w.shape[3]), dilation, padding, stride)
 
     if z_pre.dim() != 4 or z_post.dim() != 4 or w.dim() != 4 or w.shape[:2] != (z_post.shape[1], z_pre.shape[1]):
         raise ValueError(
@@ -308,7 +320,7 @@ def stdp_step_conv2d(
     _check_batches(z_pre, z_post)
     # Without data: for the shape alone.
     pictures, kernels = (torch.empty(x.shape, device="meta") for x in (z_pre, w))
-    convolved = torch.nn.functional.conv2d(pictures, kernels, None, p_stdp.stride, p_stdp.padding, p_stdp.dilation)
+    convolved = torch.nn.functional.conv2d(pictures, kernels, None, stride, padding, dilation)
     if convolved.shape != z_post.shape:
         raise ValueError(
             f"z_post: got shape {tuple(z_post.shape)}, expected {tuple(convolved.shape)}, which weights of shape "
@@ -317,4 +329,4 @@ def stdp_step_conv2d(
     z_pre, z_post = _decay(state_stdp, z_pre, z_post, p_stdp, dt)
     plus = torch.einsum("bik,bjk->ij", z_post.flatten(2), patches(state_stdp.t_pre))
     minus = torch.einsum("bik,bjk->ij", state_stdp.t_post.flatten(2), patches(z_pre))
-    return p_stdp._move(w, plus.view_as(w), minus.view_as(w)), state_stdp
+    return _move(p_stdp, w, plus.view_as(w), minus.view_as(w)), state_stdp

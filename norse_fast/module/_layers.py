@@ -22,6 +22,7 @@ from ._hooks import is_replaced, is_watched, starts_as_usual
 from ._rules import RULES, RULES_BY_FORWARD, Obstacle, Rule, call_once
 from ._sparse_backward import Called
 from ._spikes import COUNTERPARTS, may_return_spikes, over_spikes, sums_spikes
+from ._weights import Weights
 from .sequential import SequentialState
 from .snn import SNNRecurrentCell
 
@@ -91,6 +92,8 @@ def _find_obstacle(module: nn.Module, rule: Rule | None) -> Obstacle | None:
             return Obstacle("hooks watch each step")
         if is_replaced(part):
             return Obstacle("its forward was replaced")
+        if isinstance(part, Weights) and _has_own_weights(part):
+            return Obstacle("its masked_weights is one of your own")
         if "parametrizations" in part._modules:
             return Obstacle("a parametrization computes its weights at each step")
     if rule is None and type(module) in RULES:
@@ -98,6 +101,11 @@ def _find_obstacle(module: nn.Module, rule: Rule | None) -> Obstacle | None:
     if rule is None:
         return Obstacle("not known; see norse_fast.register_stateless")
     return rule.obstacle(module)
+
+
+def _has_own_weights(part: Weights) -> bool:
+    """Whether recurrent weights are made in another way, which may draw them anew at each step."""
+    return "masked_weights" in vars(part) or type(part).masked_weights is not Weights.masked_weights
 
 
 def _decide(name: str, module: nn.Module) -> Layer:

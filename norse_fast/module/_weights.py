@@ -120,6 +120,7 @@ def _is_plain(tensor: torch.Tensor) -> bool:
         and not torch.compiler.is_compiling()
         and not in_transform()
         and not torch.jit.is_tracing()
+        and not torch._C._len_torch_dispatch_stack()
         and forward_ad._current_level < 0
     )
 

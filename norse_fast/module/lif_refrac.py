@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ from ..functional.lif_refrac import (
     lif_refrac_step_sparse,
 )
 from ._initial import initial_voltage, uniform, zeros
-from ._parameters import Parameters, as_tensors
+from ._parameters import Parameters, as_tensors, checked
 from ._weights import Weights
 from .snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell
 
@@ -37,7 +37,7 @@ class _LIFRefrac(Parameters):
     """The arguments and initial state of :class:`LIFRefracCell` and :class:`LIFRefrac`."""
 
     def __init__(self, p: LIFRefracParameters = LIFRefracParameters(), **kwargs: Any) -> None:
-        super().__init__(lif_refrac_feed_forward_step, self.initial_state, as_tensors(p, LIFRefracParameters), **kwargs)
+        super().__init__(lif_refrac_feed_forward_step, self.initial_state, checked(p, LIFRefracParameters), **kwargs)
 
     @uniform
     def initial_state(self, input_tensor: torch.Tensor) -> LIFRefracFeedForwardState:
@@ -98,6 +98,8 @@ class LIFRefrac(_LIFRefrac, SNN[LIFRefracFeedForwardState]):
 class _LIFRefracRecurrent(Weights):
     """The arguments of :class:`LIFRefracRecurrentCell` and :class:`LIFRefracRecurrent`."""
 
+    _prepared: Callable[[Any, Any], Any] = staticmethod(checked)
+
     def __init__(
         self, input_size: int, hidden_size: int, p: LIFRefracParameters = LIFRefracParameters(), **kwargs: Any
     ) -> None:
@@ -106,7 +108,7 @@ class _LIFRefracRecurrent(Weights):
             self.initial_state,
             input_size,
             hidden_size,
-            as_tensors(p, LIFRefracParameters),
+            self._prepared(p, LIFRefracParameters),
             activation_sparse=lif_refrac_step_sparse,
             **kwargs,
         )
@@ -154,6 +156,9 @@ class LIFRefracRecurrent(_LIFRefracRecurrent, SNNRecurrent[LIFRefracState]):
         >>> z.shape
         torch.Size([5, 3, 4])
     """
+
+    # Norse rounds the numbers of this class alone to the default dtype.
+    _prepared = staticmethod(as_tensors)
 
     def initial_state(self, input_tensor: torch.Tensor) -> LIFRefracState:
         """The state before the first step."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -49,7 +50,10 @@ class SequentialState(torch.nn.Sequential):
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
-            return SequentialState(*list(self)[index], return_hidden=self.return_hidden)
+            # As torch.nn.Sequential does, with the names of the modules.
+            part = type(self)(OrderedDict(list(self._modules.items())[index]))
+            part.return_hidden = self.return_hidden
+            return part
         return super().__getitem__(index)
 
     def register_forward_state_hooks(self, forward_hook: Callable[..., Any]) -> None:
@@ -203,7 +207,7 @@ class RecurrentSequential(torch.nn.Module):
         """
         if state is None:
             state = RecurrentSequentialState()
-        if not isinstance(state, RecurrentSequentialState):
+        if not (hasattr(state, "cache") and hasattr(state, "state")):  # which Norse's has, too
             raise TypeError(
                 f"state: got {type(state).__name__}, expected a RecurrentSequentialState; pass the state that the last call "
                 "returned."

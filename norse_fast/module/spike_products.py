@@ -8,7 +8,14 @@ import torch
 from torch.utils._pytree import tree_map
 
 from .._kernels.checks import check_tensor
-from ..functional.spike_products import as_numbers, spike_avg_pool2d, spike_conv2d, spike_linear, spike_max_pool2d
+from ..functional.spike_products import (
+    as_numbers,
+    poolable,
+    spike_avg_pool2d,
+    spike_conv2d,
+    spike_linear,
+    spike_max_pool2d,
+)
 
 __all__ = ["SpikeAvgPool2d", "SpikeConv2d", "SpikeLinear", "SpikeMaxPool2d"]
 
@@ -110,10 +117,8 @@ class SpikeMaxPool2d(torch.nn.MaxPool2d):
         if input.dim() > 4:
             pooled = self.forward(input.flatten(0, -4))
             return tree_map(lambda y: y.unflatten(0, input.shape[:-3]), pooled)
-        if input.dtype is not torch.bool:
-            return super().forward(input)
-        pooled = super().forward(input.to(torch.uint8))  # as PyTorch pools no bool
-        return tree_map(lambda y: y.bool() if y.dtype is torch.uint8 else y, pooled)
+        pooled = super().forward(poolable(input))
+        return tree_map(lambda y: y.to(input.dtype) if y.dtype is torch.uint8 else y, pooled)
 
     if TYPE_CHECKING:
 
