@@ -64,13 +64,12 @@ def as_dense(input: torch.Tensor) -> torch.Tensor:
 
 def as_real_tensor(name: str, value: Any) -> torch.Tensor:
     """A state variable or parameter as a tensor: Python numbers enter tensor arithmetic in double precision."""
-    # The first two are found faster than numbers of NumPy.
+    if isinstance(value, torch.Tensor):
+        check_real(name, value)
+        return value
     if isinstance(value, (int, float, numbers.Real)):
         return constant(float(value), torch.float64)
-    if not isinstance(value, torch.Tensor):
-        raise TypeError(f"{name}: got {type(value).__name__}, expected a tensor or a number; {_CONVERT}.")
-    check_real(name, value)
-    return value
+    raise TypeError(f"{name}: got {type(value).__name__}, expected a tensor or a number; {_CONVERT}.")
 
 
 def check_real(name: str, value: Any) -> None:
