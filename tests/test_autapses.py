@@ -439,4 +439,40 @@ def test_traced_by_make_fx(mode: str):
     """Where values of weights are not known."""
     cell, x = nf.LIFRecurrentCell(3, 4), torch.rand(2, 3)
     traced = make_fx(lambda q: cell(q)[0], tracing_mode=mode, _allow_non_fake_inputs=True)(x)
+    x = torch.rand(2, 3)
     assert torch.equal(traced(x), cell(x)[0])
+
+
+@pytest.mark.parametrize(("kind", "steps"), CLASSES)
+def test_other_uses_of_the_weights_that_act(kind, steps):
+    """The gradient of them is not the module's alone then."""
+    module = make(kind)
+    weights = module.recurrent_weights
+    module.masked_weights().sum(1).pow(2).sum().backward()
+    expected = 2 * weights.detach().sum(1, keepdim=True).expand(N, N).clone()
+    torch.testing.assert_close(weights.grad, expected.fill_diagonal_(0.0))
+    other = torch.ones(N, N, requires_grad=True)
+    acting = module.masked_weights()
+    (acting + other * 3).pow(2).sum().backward()
+    torch.testing.assert_close(other.grad, 6 * (acting.detach() + 3))
+
+
+def test_weights_of_ones_own(generator):
+    class Raised(nf.LIFRecurrent):
+        def __init__(self, *sizes):
+            super().__init__(*sizes)
+            self.low, self.rank = (
+                torch.nn.Parameter(torch.rand(shape, generator=generator)) for shape in ((4, 2), (2, 4))
+            )
+
+        def masked_weights(self):
+            delta = self.low @ self.rank
+            return super().masked_weights() + delta
+
+    module, x = Raised(3, 4).double(), 5 * torch.rand(20, 2, 3, generator=generator, dtype=torch.float64)
+    module(x)[1].v.sum().backward()
+    low = module.low.detach().clone().requires_grad_()
+    plain = nf.LIFRecurrent(3, 4, input_weights=module.input_weights.detach(), autapses=True)
+    weights = module.recurrent_weights.detach() + low @ module.rank.detach()
+    torch.func.functional_call(plain, {"recurrent_weights": weights}, (x,))[1].v.sum().backward()
+    torch.testing.assert_close(module.low.grad, low.grad)

@@ -70,6 +70,14 @@ def test_slices_keep_names_and_class(generator):
     x = torch.rand(2, 4, generator=generator)
     assert torch.equal(Doubled(named)[:1](x)[0], named["first"](2 * x))
 
+    class Made(nf.SequentialState):
+        def __init__(self, width=4):
+            super().__init__(torch.nn.Linear(width, 6), nf.LIFCell())
+
+    network = Made()
+    assert list(network[1:]) == [network[1]]
+    assert type(network[1:]) is nf.SequentialState
+
 
 def test_nested(generator):
     network = nf.SequentialState(model(), torch.nn.LSTM(3, 2))

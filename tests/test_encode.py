@@ -375,4 +375,5 @@ def test_arguments_of_other_types_are_named():
             encoder(torch.rand(2), 5.5)
     with pytest.raises(TypeError, match="input_values: got list, expected a tensor"):
         encode.poisson_encode([0.1], 3)
-    assert encode.poisson_encode(torch.rand(2), np.int64(3)).shape == (3, 2)
+    for steps in (np.int64(3), torch.tensor(3)):
+        assert encode.poisson_encode(torch.rand(2), steps).shape == (3, 2)

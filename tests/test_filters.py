@@ -50,6 +50,16 @@ def test_gates_of_several_dtypes(name: str, dtypes: tuple[torch.dtype, ...], nor
         assert (theirs.dtype, theirs.tolist()) == (result.dtype, result.tolist())
 
 
+@pytest.mark.parametrize("name", TABLES)
+def test_gates_with_single_values(name: str, norse):
+    inputs, expected = TABLES[name]
+    for value in (1.0, torch.tensor(1.0, dtype=torch.float64)):
+        bits = [BITS[0].half(), *[value] * (inputs - 1)]
+        result = getattr(logical, name)(*bits)
+        assert result.tolist() == [float(bool(expected(x, *[1.0] * (inputs - 1)))) for x in BITS[0].tolist()]
+        assert result.dtype == getattr(norse.functional.logical, name)(*bits).dtype
+
+
 def test_gates_are_differentiable():
     for name, (inputs, _) in TABLES.items():
         x = BITS[:inputs].clone().requires_grad_()

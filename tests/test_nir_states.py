@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -64,12 +65,19 @@ def nested(m: Model, x: torch.Tensor, state: Any) -> Any:
     return y, [first, second]
 
 
+def detached(m: Model, x: torch.Tensor, state: Any) -> Any:
+    """As truncated backpropagation does."""
+    if state is not None:
+        state = nf.LIFBoxFeedForwardState(state[0].v.detach()), state[1]
+    return in_order(m, x, state)
+
+
 def with_the_output(m: Model, x: torch.Tensor, state: Any) -> Any:
     z, own = m.c(m.a(x), None if state is None else state[1])
     return z, (z, own)
 
 
-@pytest.mark.parametrize("call", [in_order, by_name, nested, with_the_output, lambda m, x, s: m.c(m.a(x), s)])
+@pytest.mark.parametrize("call", [in_order, by_name, nested, detached, with_the_output, lambda m, x, s: m.c(m.a(x), s)])
 def test_states_of_its_modules_come_back(call: Callable[[Model, torch.Tensor, Any], Any]):
     model, x = Model(call), 9 * torch.rand(20, 2, 3)
     expected = run(model, x)
@@ -105,6 +113,32 @@ def forgotten(m: Model, x: torch.Tensor, state: Any) -> Any:
     return m.d(m.b(z))[0], state
 
 
+def summed(m: Model, x: torch.Tensor, state: Any) -> Any:
+    total, own = (None, None) if state is None else state
+    z, own = m.c(m.a(x), own)
+    total = z if total is None else total + z
+    return total, (total, own)
+
+
+def of_the_step_before(m: Model, x: torch.Tensor, state: Any) -> Any:
+    before, own = (None, None) if state is None else state
+    z, own = m.c(m.a(x), own)
+    return (z if before is None else before), (z, own)
+
+
+def switching(m: Model, x: torch.Tensor, state: Any) -> Any:
+    z, (first, second) = in_order(m, x, state)
+    return (z if state is None else m.a(x)), (first, second)
+
+
+def turned_round(m: Model, x: torch.Tensor, state: Any) -> Any:
+    return m.both(x, None if state is None else [None, nf.LIFFeedForwardState(state[1].i, state[1].v)])
+
+
+def scaled(m: Model, x: torch.Tensor, state: Any) -> Any:
+    return m.c(m.a(x), None if state is None else nf.LIFBoxFeedForwardState(state.v * 0.5))
+
+
 def behind(m: Model, x: torch.Tensor, state: Any) -> Any:
     z, state = m.c(m.a(x), state)
     return state, z
@@ -119,6 +153,13 @@ def behind(m: Model, x: torch.Tensor, state: Any) -> Any:
         (exchanged, "a state that 'c' did not return"),
         (forgotten, "no state for 'd' after the first step"),
         (behind, "a state that 'c' did not return"),
+        (summed, "other connections after the first step"),
+        (of_the_step_before, "other connections after the first step"),
+        (switching, "other connections after the first step"),
+        (scaled, "the operation 'mul'"),
+        (turned_round, "the operation 'LIFFeedForwardState'"),
+        (lambda m, x, s: {"out": m.a(x)}, "a dictionary of outputs"),
+        (lambda m, x, s: (m.c(m.a(x))[0], in_order(m, x, s)[1]), "two calls of 'c' in one step"),
     ],
 )
 def test_states_that_go_elsewhere_are_refused(call: Callable[[Model, torch.Tensor, Any], Any], message: str):
@@ -141,6 +182,16 @@ class Exchanged(Separate):
         return z, d, c
 
 
+class Flagged(Separate):
+    def forward(self, x: torch.Tensor, hidden: Any = None, flag: bool = True) -> Any:  # type: ignore[override]
+        return exchanged(self, x, hidden)
+
+
+class Unpaired(Separate):
+    def forward(self, x: torch.Tensor, c: Any = None, d: Any = None, e: Any = None) -> Any:  # type: ignore[override]
+        return super().forward(x, c, d)[:3]
+
+
 class Required(Model):
     def forward(self, x: torch.Tensor, state: Any) -> Any:
         z, first = self.c(self.a(x), state[0])
@@ -156,12 +207,66 @@ def test_states_in_arguments_of_their_own():
         nf.to_nir(Exchanged(in_order), x)
     with pytest.raises(ValueError, match="got no default of 'state' in a Required, expected None"):
         nf.to_nir(Required(in_order), x)
+    with pytest.raises(ValueError, match="got a state that 'c' did not return in a Flagged"):
+        nf.to_nir(Flagged(in_order), x)
+    with pytest.raises(ValueError, match="got 2 states for 3 arguments in a Unpaired, expected one for each"):
+        nf.to_nir(Unpaired(in_order), x)
+
+
+def test_states_that_are_looked_at_are_told():
+    def looking(m: Model, x: torch.Tensor, state: Any) -> Any:
+        if state is not None and state[0].v.shape != x.shape:
+            state = None
+        return in_order(m, x, state)
+
+    def checking(m: Model, x: torch.Tensor, state: Any) -> Any:
+        assert state is None or isinstance(state[0], nf.LIFBoxFeedForwardState)
+        return in_order(m, x, state)
+
+    x = torch.rand(2, 3)
+    for call, error in ((looking, "TraceError"), (checking, "AssertionError")):
+        with pytest.warns(UserWarning, match=rf"got a Model whose second step torch.fx cannot trace \({error}: "):
+            graph = nf.to_nir(Model(call), x)
+        assert graph.edges == nf.to_nir(Model(in_order), x).edges
+
+
+class Optional(Model):
+    def forward(self, x: Any = None, state: Any = None) -> Any:
+        return in_order(self, x, state)
+
+
+class Lifts(nn.Module):
+    """Of one class, and one of them without a state."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = (
+            nf.Lift(nf.SequentialState(nn.Linear(3, 3), nf.LIFBoxCell())),
+            nf.Lift(nn.Linear(3, 3)),
+        )
+
+    def forward(self, x: torch.Tensor, state: Any = None) -> torch.Tensor:
+        z, state = self.first(x, state)
+        return self.second(z)
+
+
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors:UserWarning")
+def test_models_that_nothing_keeps_from_being_written():
+    x = torch.rand(2, 3)
+    edges = nf.to_nir(Model(in_order), x).edges
+    assert nf.to_nir(Optional(in_order), x).edges == edges
+    compiled = Model(in_order)
+    compiled.compile(backend="eager")
+    assert nf.to_nir(compiled, x).edges == edges
+    assert nf.to_nir(nf.SequentialState(nn.Linear(3, 0), nf.LIFBoxCell()), x).nodes["_1"].tau.shape == (0,)
+    assert nf.to_nir(Lifts(), torch.rand(4, 2, 3)).edges == [("x", "first"), ("first", "second"), ("second", "output")]
 
 
 class Remembering(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.layer, self.cell, self.state = nn.Linear(3, 3), nf.LIFBoxCell(), None
+        nn.init.uniform_(self.layer.weight, 2.0, 3.0)
         self.outputs: list[torch.Tensor] = []
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -177,11 +282,28 @@ def test_what_a_module_remembers_stays_as_it_was():
     assert model.state is None
     assert model.outputs == []
     assert not hasattr(model, "last")
-    assert torch.equal(run(imported, x), torch.stack([model(frame) for frame in x]))
+    expected = torch.stack([model(frame) for frame in x])
+    assert expected.any()
+    assert torch.equal(run(imported, x), expected)
     with pytest.raises(ValueError, match=r"a tensor that it holds in a Remembering.*let states be None at first"):
         nf.to_nir(model, x[0])
     assert len(model.outputs) == 20
     assert isinstance(model.state, nf.LIFBoxFeedForwardState)
+
+
+class Elsewhere(Remembering):
+    kept = types.SimpleNamespace(state=None)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        z, self.kept.state = self.cell(self.layer(x), self.kept.state)
+        return z
+
+
+def test_states_that_are_kept_elsewhere_are_told():
+    with pytest.raises(
+        ValueError, match=r"got a Elsewhere that nirtorch cannot write .*keep states in tuples, lists and"
+    ):
+        nf.to_nir(Elsewhere(), torch.rand(2, 3))
 
 
 class Deciding(Remembering):
@@ -223,6 +345,11 @@ class Called(nn.Linear):
         return 2 * super().__call__(x)
 
 
+class CalledModel(Model):
+    def __call__(self, *arguments: Any) -> Any:
+        return self.a(super().__call__(*arguments))
+
+
 def patched(layer: nn.Module) -> nn.Module:
     layer._conv_forward = lambda x, weight, bias: x  # type: ignore[assignment]
     return layer
@@ -253,6 +380,7 @@ def test_neurons_of_ones_own_are_refused(make: Callable[[], nn.Module], got: str
         (lambda: Standardised(3, 4, 3), "another _conv_forward in a Standardised"),
         (lambda: patched(nn.Conv1d(3, 4, 3)), "another _conv_forward in a Conv1d"),
         (lambda: Called(3, 3), "another __call__ in a Called"),
+        (lambda: CalledModel(in_order), "another __call__ in a CalledModel"),
     ],
 )
 def test_products_of_ones_own_are_refused(make: Callable[[], nn.Module], got: str):
@@ -283,12 +411,31 @@ def test_kernels_that_are_not_square(kernel: tuple[int, int], how: dict[str, Any
     assert torch.equal(run(nf.from_nir(graph), x), run(model, x))
 
 
-@pytest.mark.parametrize("shape", [(2, 3, 5, 5), (2, 2, 2, 2), (2, 5, 5)])
-def test_pictures_that_a_convolution_does_not_take(shape: tuple[int, ...]):
+@pytest.mark.parametrize(
+    ("convolution", "shape"),
+    [
+        (nn.Conv2d(2, 4, 3), (2, 3, 5, 5)),
+        (nn.Conv2d(2, 4, 3), (2, 2, 2, 2)),
+        (nn.Conv2d(2, 4, 3), (2, 5, 5)),
+        (nn.Conv2d(1, 4, 3), (2, 5, 5)),
+        (nn.Conv1d(1, 4, 3), (2, 5)),
+    ],
+)
+def test_pictures_that_a_convolution_does_not_take(convolution: nn.Module, shape: tuple[int, ...]):
     with pytest.raises(
-        ValueError, match=r"module: got an input of shape .* for weights of a convolution of shape \(4, 2"
+        ValueError, match=r"module: got an input of shape .* for weights of a convolution of shape \(4, "
     ):
-        nf.to_nir(nf.SequentialState(nn.Conv2d(2, 4, 3), nf.LIFBoxCell()), torch.rand(shape))
+        nf.to_nir(nf.SequentialState(convolution, nf.LIFBoxCell()), torch.rand(shape))
+
+
+class Dropped(nf.LIFRecurrentCell):
+    def masked_weights(self) -> torch.Tensor:
+        return nn.functional.dropout(super().masked_weights(), 0.5)
+
+
+def test_recurrent_weights_at_random():
+    with pytest.raises(ValueError, match="got a Dropped whose masked_weights differ from call to call"):
+        nf.to_nir(Dropped(3, 20))
 
 
 def test_pictures_of_which_nothing_is_left():
@@ -310,9 +457,7 @@ def test_models_of_norse_must_be_accelerated_before(norse):
     model: nn.Module = norse.Lift(norse.SequentialState(nn.Linear(3, 3), norse.LIFCell()))
     x = torch.rand(4, 2, 3)
     for part, name in ((model, "Lift"), (model.lifted_module, "LIFCell")):
-        with pytest.raises(
-            ValueError, match=rf"make its {name} of Norse one of norse_fast, with norse_fast.accelerate\("
-        ):
+        with pytest.raises(ValueError, match=rf"replace its {name} of Norse by that of norse_fast"):
             nf.to_nir(part, x)
     nf.accelerate(model, None, lift=True)
     assert nf.to_nir(model, x).nodes["_1"].tau_mem.shape == (3,)

@@ -168,8 +168,8 @@ def pull_back(
     seeds = tuple(grads[k] for k in given)
     if torch.is_grad_enabled() and not in_transform() and not any(_is_legacy_batch(g) for g in seeds):
         # Where torch.func would refuse to work: within hooks of saved tensors, as those of torch.utils.checkpoint. Of views,
-        # as one operand may be made of another. Those that need no gradient here are frozen since, or of a transform that is
-        # over.
+        # as one operand may be made of another. An operand that requires no gradient was frozen after forward, or belongs to
+        # a transform that is over.
         views = [operands[k].view_as(operands[k]) for k in places]
         views = [view if view.requires_grad else view.detach().requires_grad_() for view in views]
         outputs = run_with(*views)
@@ -255,9 +255,10 @@ def _without_gradient(outputs: Any) -> Any:
 
 def _backward(ctx: Any, *grads: Any) -> Any:
     saved = ctx.saved_tensors  # once, which is all that torch.utils.checkpoint allows
-    grad_output, *grads = given = dense(grads)  # type: ignore[assignment]
-    if wants_more(given, saved):
-        return _backward_in_pytorch(ctx, saved, given)
+    gradients_of_outputs = dense(grads)
+    if wants_more(gradients_of_outputs, saved):
+        return _backward_in_pytorch(ctx, saved, gradients_of_outputs)
+    grad_output, *grads = gradients_of_outputs  # type: ignore[assignment]
     neuron, surrogate, dt, sequence, record, output, constants, versions = ctx.call
     states, params = len(neuron.state), len(neuron.kernel_params)
     needs = ctx.needs_input_grad

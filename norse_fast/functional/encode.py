@@ -8,7 +8,6 @@ at their functions.
 
 from __future__ import annotations
 
-import numbers
 from collections.abc import Callable
 from typing import Any
 
@@ -40,7 +39,8 @@ def _floating(x: torch.Tensor) -> torch.Tensor:
 
 
 def _check_steps(seq_length: int) -> None:
-    if not isinstance(seq_length, (numbers.Integral, torch.SymInt)):
+    # Sizes are tensors in traces, and of a kind of their own in graphs.
+    if not hasattr(seq_length, "__index__") and not isinstance(seq_length, torch.SymInt):
         raise TypeError(
             f"seq_length: got {type(seq_length).__name__}, expected an integer, the number of time steps; "
             "convert it with int."

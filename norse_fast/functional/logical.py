@@ -47,9 +47,12 @@ def logical_xor(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         >>> logical_xor(torch.tensor([0.0, 0.0, 1.0, 1.0]), torch.tensor([0.0, 1.0, 0.0, 1.0]))
         tensor([0., 1., 1., 0.])
     """
-    dtype = torch.promote_types(x.dtype, y.dtype)
-    # Of booleans there is no difference, and none that is negative of unsigned numbers.
-    return (x.to(dtype) - y.to(dtype)).abs() if dtype.is_floating_point else x ^ y
+    dtype = torch.result_type(x, y)
+    if not dtype.is_floating_point:
+        return x ^ y  # as unsigned numbers have no negative difference
+    # Of booleans there is no difference.
+    x, y = (t.to(dtype) if isinstance(t, torch.Tensor) and t.dtype is torch.bool else t for t in (x, y))
+    return (x - y).abs()
 
 
 def logical_or(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
@@ -111,4 +114,4 @@ def posedge_detector(z: torch.Tensor, z_prev: torch.Tensor) -> torch.Tensor:
         tensor([0., 0., 1., 0.])
     """
     # Booleans cannot be subtracted.
-    return (~z_prev if z_prev.dtype is torch.bool else 1 - z_prev) * z
+    return (~z_prev if isinstance(z_prev, torch.Tensor) and z_prev.dtype is torch.bool else 1 - z_prev) * z

@@ -205,9 +205,7 @@ def _move(p: Any, w: torch.Tensor, plus: torch.Tensor, minus: torch.Tensor) -> t
 
 def _for_trace(z: torch.Tensor, trace: Any) -> torch.Tensor:
     """Spikes in a dtype of which there are products with the trace, a tensor or a number."""
-    if isinstance(trace, torch.Tensor):
-        return z.to(torch.promote_types(z.dtype, trace.dtype))
-    return z.to(torch.result_type(z, float(trace)))
+    return z.to(torch.result_type(z, trace if isinstance(trace, torch.Tensor) else float(trace)))
 
 
 def _decay(

@@ -92,7 +92,7 @@ def _find_obstacle(module: nn.Module, rule: Rule | None) -> Obstacle | None:
             return Obstacle("hooks watch each step")
         if is_replaced(part):
             return Obstacle("its forward was replaced")
-        if isinstance(part, Weights) and _has_own_weights(part):
+        if isinstance(part, Weights) and part._has_own_weights:
             return Obstacle("its masked_weights is one of your own")
         if "parametrizations" in part._modules:
             return Obstacle("a parametrization computes its weights at each step")
@@ -101,11 +101,6 @@ def _find_obstacle(module: nn.Module, rule: Rule | None) -> Obstacle | None:
     if rule is None:
         return Obstacle("not known; see norse_fast.register_stateless")
     return rule.obstacle(module)
-
-
-def _has_own_weights(part: Weights) -> bool:
-    """Whether recurrent weights are made in another way, which may draw them anew at each step."""
-    return "masked_weights" in vars(part) or type(part).masked_weights is not Weights.masked_weights
 
 
 def _decide(name: str, module: nn.Module) -> Layer:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import inspect
+import numbers
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import MethodType
@@ -64,7 +65,9 @@ def _as_tensor(value: Any) -> Any:
 
 
 def _tracked(value: Any) -> Any:
-    """A tensor that autograd can look after: a copy where it was made in inference mode."""
+    """A tensor that autograd can look after: a copy where it was made in inference mode; and numbers as Python's."""
+    if isinstance(value, numbers.Real) and type(value) not in (bool, int, float):
+        return float(value)  # torch.compile takes those of NumPy for arrays
     if not isinstance(value, torch.Tensor) or not value.is_inference() or isinstance(value, torch.nn.Parameter):
         return value
     with torch.inference_mode(False):

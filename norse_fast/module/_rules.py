@@ -168,7 +168,7 @@ def _run_recurrent_cell(cell: SNNRecurrentCell, x: torch.Tensor, state: Any) -> 
         state = cell.state_fallback(x[0])
     layer = find_fused(RECURRENT, cell.activation, cell.reset_options)
     assert layer is not None
-    return layer(x, state, cell.input_weights, cell.masked_weights(), cell.p, cell.dt)
+    return layer(x, state, cell.input_weights, cell._weights_of_step(), cell.p, cell.dt)
 
 
 def _run_linear_cell(cell: LILinearCell, x: torch.Tensor, state: Any) -> tuple[torch.Tensor, Any]:

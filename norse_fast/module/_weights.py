@@ -81,6 +81,20 @@ class Weights(Parameters):
 
     def masked_weights(self) -> torch.Tensor:
         """The recurrent weights that act: without those from a neuron to itself, unless ``autapses``."""
+        return self._masked_weights(in_place=False)
+
+    @property
+    def _has_own_weights(self) -> bool:
+        """Whether the weights that act are made in another way, which may draw them anew at each step."""
+        return "masked_weights" in vars(self) or type(self).masked_weights is not Weights.masked_weights
+
+    def _weights_of_step(self) -> torch.Tensor:
+        """The weights that act, for the step function alone: the gradient of our own ones is new memory."""
+        if self._has_own_weights:
+            return self.masked_weights()
+        return self._masked_weights(in_place=getattr(self, "activation", None) in RECURRENT)
+
+    def _masked_weights(self, in_place: bool) -> torch.Tensor:
         if self.autapses:
             return cast(torch.Tensor, self.recurrent_weights)
         weights = self.recurrent_weights
@@ -89,12 +103,15 @@ class Weights(Parameters):
         if not (torch.is_grad_enabled() and weights.requires_grad):
             return cast(torch.Tensor, weights)
         # The diagonal is zero, as it is unless someone assigned other weights. To copy the matrix and its gradient in each
-        # step would take a third of the time of a cell of 512 neurons. The gradient of our own step functions is new memory.
-        return cast(torch.Tensor, _NoGradientOfDiagonal.apply(weights, getattr(self, "activation", None) in RECURRENT))
+        # step would take a third of the time of a cell of 512 neurons.
+        return cast(torch.Tensor, _NoGradientOfDiagonal.apply(weights, in_place))
 
 
 class _NoGradientOfDiagonal(torch.autograd.Function):
-    """``apply(weights, in_place)``: weights as they are; the diagonal of their gradient is zero."""
+    """``apply(weights, in_place)``: weights as they are; the diagonal of their gradient is zero.
+
+    In place where the gradient is nobody else's.
+    """
 
     @staticmethod
     def forward(ctx: Any, weights: torch.Tensor, in_place: bool) -> torch.Tensor:

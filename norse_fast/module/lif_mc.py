@@ -53,7 +53,7 @@ class CoupledCell(SNNRecurrentCell[State]):
         check_weights(input_tensor, state, self.input_weights)
         if state is None:
             state = self.state_fallback(input_tensor)
-        weights = (self.input_weights, self.masked_weights(), self.g_coupling)
+        weights = (self.input_weights, self._weights_of_step(), self.g_coupling)
         return self.activation(input_tensor, state, *weights, self.p, self.dt, **self.reset_options)
 
     def initial_state(self, input_tensor: torch.Tensor) -> Any:

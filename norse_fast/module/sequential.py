@@ -50,8 +50,9 @@ class SequentialState(torch.nn.Sequential):
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
-            # As torch.nn.Sequential does, with the names of the modules.
-            part = type(self)(OrderedDict(list(self._modules.items())[index]))
+            # With the names of the modules, and as a subclass that would be made of them.
+            kind = type(self) if type(self).__init__ is SequentialState.__init__ else SequentialState
+            part = kind(OrderedDict(list(self._modules.items())[index]))
             part.return_hidden = self.return_hidden
             return part
         return super().__getitem__(index)

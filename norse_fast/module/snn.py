@@ -329,7 +329,7 @@ class SNNRecurrentCell(Weights, Stateful[State]):
         if state is None:
             state = self.state_fallback(input_tensor)
         activation = self._step_for(input_tensor)
-        weights = (input_weights, self.masked_weights())
+        weights = (input_weights, self._weights_of_step())
         return activation(input_tensor, state, *weights, self.p, self.dt, **self.reset_options)
 
 
@@ -411,7 +411,7 @@ class SNNRecurrent(Weights, Stateful[State]):
         check_weights(input_tensor, state, input_weights)
         if state is None:
             state = self.state_fallback(input_tensor)
-        weights = (input_weights, self.masked_weights())
+        weights = (input_weights, self._weights_of_step())
         activation = self._step_for(input_tensor)
         options = self.reset_options
         layer = find_fused(RECURRENT, activation, options)

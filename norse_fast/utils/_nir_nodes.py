@@ -183,8 +183,14 @@ def _cuba_lif(module: CubaLIF, to: Target) -> Any:
 @to_node.register(LIFRecurrent)
 def _lif_recurrent(module: Any, to: Target) -> Any:
     check_step(module, lif_step)
+    weights = module.masked_weights()
+    if not torch.equal(weights, module.masked_weights()):
+        raise ValueError(
+            f"module: got a {type(module).__name__} whose masked_weights differ from call to call, expected the same; NIR "
+            "knows no random weights."
+        )
     inputs = to.nir.Linear(_tensor(module.input_weights).numpy())
-    neurons = to.nir.Linear(_tensor(module.masked_weights()).numpy())
+    neurons = to.nir.Linear(_tensor(weights).numpy())
     nodes = {
         "input": to.nir.Input(inputs.input_type),
         "input_weights": inputs,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-import numpy as np
 import torch
 
 __all__ = ["only", "receiving", "spread", "with_shapes"]
@@ -52,7 +51,8 @@ def receiving(nir: Any, node: Any, shape: tuple[int, ...]) -> Any:
     else:
         # NIR infers types in graphs only.
         nir.NIRGraph.from_list(nir.Input(shape), copied)
-    if (output := only(copied.output_type)) is not None and min(output, default=1) < 1:
+    pools = (nir.AvgPool2d, nir.SumPool2d)
+    if isinstance(node, pools) and (output := only(copied.output_type)) is not None and min(output) < 1:
         raise ValueError(
             f"module: got an input of shape {shape} for a {type(node).__name__}, expected a larger one, of which something "
             "is left; pass sample_data of the size that the model takes."
@@ -66,16 +66,17 @@ def _convolve(node: Any, shape: tuple[int, ...]) -> None:
     convolution = torch.nn.functional.conv1d if weight.dim() == 3 else torch.nn.functional.conv2d
     how = (node.stride, node.padding, node.dilation, node.groups)
     try:
-        # Not without the batch, which would take the place of channels that are missing.
-        sample = torch.empty(1, *shape, device="meta").view(1, *shape[: 1 - weight.dim()], *shape[1 - weight.dim() :])
-        output = convolution(sample, weight, None, *how)
+        if len(shape) != weight.dim() - 1:
+            raise RuntimeError(f"{len(shape)} dimensions without the batch")
+        output = convolution(torch.empty(1, *shape, device="meta"), weight, None, *how)
     except RuntimeError as error:
         raise ValueError(
             f"module: got an input of shape {shape} for weights of a convolution of shape {tuple(weight.shape)} ({error}), "
             "expected (C, *size) with channels and sizes that they take; pass sample_data of that shape."
         ) from error
     node.input_shape = shape[1] if weight.dim() == 3 else shape[1:]
-    node.input_type, node.output_type = {"input": np.array(shape)}, {"output": np.array(output.shape[1:])}
+    node.input_type = {"input": torch.tensor(shape).numpy()}
+    node.output_type = {"output": torch.tensor(output.shape[1:]).numpy()}
 
 
 def _broadcasts(shape: tuple[int, ...], target: tuple[int, ...]) -> bool:

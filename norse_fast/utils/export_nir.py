@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import numbers
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -121,12 +122,12 @@ def _check_factor(module: torch.nn.Module, factor: Any, dt: Any) -> None:
     """Raise if the factor of time constants is none, or warn where it may have been meant as Norse 1.1.0's dt."""
     if dt is not None:
         raise TypeError(f"dt: got {dt!r}, expected no such argument. {_NOT_DT}.")
-    if isinstance(factor, bool) or not isinstance(factor, (int, float)):
+    if isinstance(factor, bool) or not isinstance(factor, numbers.Real):
         raise TypeError(
             f"time_scaling_factor: got {factor!r}, a {type(factor).__name__}, expected a number; the default is 1, and "
             "type_check comes after it."
         )
-    if not 0 < factor < float("inf"):
+    if not 0 < float(factor) < float("inf"):
         raise ValueError(f"time_scaling_factor: got {factor!r}, expected a positive number; the default is 1.")
     if any(factor == getattr(part, "dt", 1) != 1 for part in module.modules()):
         warnings.warn(
@@ -195,7 +196,7 @@ def _convert(module: torch.nn.Module, to: Target) -> Any:
     unused = {argument.name: None for argument in arguments if argument.default is None}
     if not _is_leaf(module):
         check_calls(module, to_node.registry)
-        check_operations(module, stateful, _is_leaf, _takes_all_steps)
+        check_operations(module, _is_leaf, _takes_all_steps)
 
     def convert(leaf: torch.nn.Module) -> Any:
         check_calls(leaf, to_node.registry)
@@ -207,15 +208,25 @@ def _convert(module: torch.nn.Module, to: Target) -> Any:
         return node
 
     types: list[tuple[Any, Any]] = []
-    with attributes_kept(module):
-        graph = to.nirtorch.torch_to_nir(
-            module,
-            {type(m): convert for m in leaves},
-            default_dict=None,
-            type_check=False,
-            stateful_modules=stateful,
-            concrete_args=unused,
-        )
+    try:
+        with attributes_kept(module):
+            graph = to.nirtorch.torch_to_nir(
+                module,
+                {type(m): convert for m in leaves},
+                default_dict=None,
+                type_check=False,
+                stateful_modules=stateful,
+                concrete_args=unused,
+            )
+        for end in (end for edge in getattr(graph, "edges", ()) for end in edge):
+            graph.nodes[end]  # which symbols are not that another trace left behind
+    except Exception as error:
+        if str(error).startswith("module: "):
+            raise
+        raise ValueError(
+            f"module: got a {type(module).__name__} that nirtorch cannot write ({type(error).__name__}: {error}), expected "
+            "calls of modules and additions of their outputs; keep states in tuples, lists and attributes of modules."
+        ) from error
     for node, kind in types:
         node.input_type = kind
     if isinstance(graph, to.nir.NIRGraph):

@@ -280,7 +280,7 @@ def from_nir(
         torch.Size([1, 2])
     """
     nir, nirtorch = import_nir("from_nir")
-    if not isinstance(dt, numbers.Real):
+    if not isinstance(dt, (numbers.Real, torch.Tensor)):
         raise TypeError(
             f"dt: got {type(dt).__name__}, expected a number, the length of a time step; the default is 0.001."
         )
