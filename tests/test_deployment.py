@@ -7,6 +7,7 @@ import io
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,22 @@ def test_a_trace_sends_no_gradient_through_spikes_in_silence():
     z, _ = torch.jit.trace(nf.LIFCell(), (x.detach(),))(x)
     with pytest.raises(RuntimeError, match="derivative for aten::heaviside is not implemented"):
         z.sum().backward()
+
+
+@pytest.mark.skipif(nf.backends()["autograd"] != "C++", reason="its library says so to PyTorch")
+@pytest.mark.filterwarnings("ignore:.isinstance.treespec, LeafSpec.:FutureWarning")
+@pytest.mark.parametrize("decomposed", [False, True])
+@pytest.mark.parametrize(
+    "make", [nf.LICell, nf.LIF, lambda: nf.LIFRecurrent(4, 5)], ids=["LICell", "LIF", "LIFRecurrent"]
+)
+def test_a_program_sends_no_gradient_through_kernels_in_silence(make: Callable[[], torch.nn.Module], decomposed: bool):
+    network, x = nf.SequentialState(torch.nn.Linear(3, 4), make()), torch.rand(6, 2, 3)
+    program = torch.export.export(network, (x,))
+    loaded = (program.run_decompositions() if decomposed else program).module()
+    outputs = loaded(x)[0]
+    assert torch.equal(outputs, network(x)[0])
+    with pytest.raises(RuntimeError, match=r"derivative for norse_fast::li.*_forward is not implemented"):
+        outputs.sum().backward()
 
 
 class WithState(torch.nn.Module):

@@ -217,6 +217,7 @@ def _load_native() -> Any:
         return None
     for device_type in _loaded:
         module.set_kernels(device_type, getattr(torch.ops.norse_fast, f"{device_type}_kernels")())
+    module.refuse_derivatives_of_operators()
     # Python sees Ctrl-C when a call returns. Long ones ask for it, in the thread to which it is sent.
     module.watch_interrupts(threading.main_thread().ident)
     return module

@@ -225,6 +225,13 @@ std::vector<Tensor> differentiate(const Pass& pass) {
   return results;
 }
 
+PyObject* refuse_derivatives_of_operators_python(PyObject*, PyObject*) {
+  return guard([]() -> PyObject* {
+    refuse_derivatives_of_operators();
+    Py_RETURN_NONE;
+  });
+}
+
 /// set_differentiate(function): `_differentiate_call` in norse_fast/_kernels/autograd.py.
 PyObject* set_differentiate_python(PyObject*, PyObject* function) {
   Py_INCREF(function);
@@ -255,6 +262,7 @@ PyMethodDef methods[] = {
     {"run", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(&run_python)), METH_FASTCALL, nullptr},
     {"model", &model_python, METH_O, nullptr},
     {"set_kernels", &set_kernels_python, METH_VARARGS, nullptr},
+    {"refuse_derivatives_of_operators", &refuse_derivatives_of_operators_python, METH_NOARGS, nullptr},
     {"set_differentiate", &set_differentiate_python, METH_O, nullptr},
     {"watch_interrupts", &watch_interrupts_python, METH_O, nullptr},
     {}};

@@ -2,10 +2,13 @@
 
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/record_function.h>
+#include <torch/csrc/autograd/autograd_not_implemented_fallback.h>
 #include <torch/csrc/autograd/functions/utils.h>
 #include <torch/csrc/dynamo/compiled_autograd.h>
+#include <torch/library.h>
 
 #include <array>
+#include <string_view>
 
 namespace norse_fast::autograd {
 namespace {
@@ -309,6 +312,17 @@ class FusedBackward : public Node {
 };
 
 }  // namespace
+
+void refuse_derivatives_of_operators() {
+  constexpr std::string_view kLibrary = "norse_fast::";
+  // Never released: operators of programs that were exported may be called until the process ends.
+  static auto* const library =
+      new torch::Library(torch::Library::IMPL, "norse_fast", c10::DispatchKey::Autograd, __FILE__, __LINE__);
+  for (const c10::OperatorName& op : c10::Dispatcher::singleton().getAllOpNames()) {
+    if (op.name.rfind(kLibrary, 0) != 0) continue;
+    library->impl(op.name.substr(kLibrary.size()).c_str(), torch::autograd::autogradNotImplementedFallback());
+  }
+}
 
 void set_differentiate(Differentiate function) { differentiate_function = function; }
 

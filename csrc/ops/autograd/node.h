@@ -25,6 +25,10 @@ void set_differentiate(Differentiate function);
 /// What long calls ask from time to time; it throws where they are to end.
 void set_interrupt_check(void (*check)());
 
+/// Lets operators that are called where PyTorch keeps a graph, as in exported programs, raise at backward: by default
+/// they would end the gradient with a warning.
+void refuse_derivatives_of_operators();
+
 /// Makes the kernels of a device type known.
 void set_kernels(at::DeviceType type, const KernelTable* kernels);
 
