@@ -53,8 +53,9 @@ def to_nir(
     ========================================================================  ========================================
 
     Other modules are traced with torch.fx: they may call those above, add tensors, and hand each module its own state of
-    the step before, in an argument ``state`` or an attribute. A layer over time is written as its
-    cell, since NIR describes continuous time. Time constants are those of the equations, :math:`\tau = 1/\tau^{-1}`.
+    the step before, in an argument ``state`` or an attribute. Two steps are traced; what begins in a later one is not seen.
+    A layer over time is written as its cell, since NIR describes continuous time. Time constants are those of the
+    equations, :math:`\tau = 1/\tau^{-1}`.
 
     Args:
         module: the model.
