@@ -229,6 +229,12 @@ def test_states_that_are_looked_at_are_told():
             graph = nf.to_nir(Model(call), x)
         assert graph.edges == nf.to_nir(Model(in_order), x).edges
 
+    def doubling(m: Model, x: torch.Tensor, state: Any) -> Any:
+        return looking(m, x + x, state)
+
+    with pytest.raises(ValueError, match="got one output added twice in a Model"):
+        nf.to_nir(Model(doubling), x)
+
 
 class Optional(Model):
     def forward(self, x: Any = None, state: Any = None) -> Any:

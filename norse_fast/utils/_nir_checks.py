@@ -110,25 +110,34 @@ def check_operations(
     tracer = _Tracer(is_leaf)
     steps = _TwoSteps(module, tracer)
     kind = type(module).__name__
+    failure: Exception | None = None
     try:
-        with attributes_kept(module):
-            graph = tracer.trace(steps)
-        _Check(module, steps, list(graph.nodes), takes_all_steps).run()
+        try:
+            with attributes_kept(module):
+                tracer.trace(steps)
+        except _Refused:
+            raise
+        except Exception as error:
+            failure = error
+            if not steps.returned:
+                raise ValueError(
+                    f"module: got a {kind} that torch.fx cannot trace ({_told(error)}), expected calls of modules and "
+                    f"additions of their outputs; {_advice(module, 'write it without conditions on values')}."
+                ) from error
+        _Check(module, steps, list(tracer.graph.nodes), takes_all_steps).run(both=failure is None)
     except _Refused as refused:
         got, expected, advice = refused.args
         raise ValueError(f"module: got {got} in a {kind}, expected {expected}; {advice}.") from None
-    except Exception as error:
-        if steps.returned:
-            warnings.warn(
-                f"module: got a {kind} whose second step torch.fx cannot trace ({type(error).__name__}: {error}), expected "
-                "one that hands states on as they are; what it does with them otherwise is not in the graph.",
-                stacklevel=5,
-            )
-            return
-        raise ValueError(
-            f"module: got a {kind} that torch.fx cannot trace ({type(error).__name__}: {error}), expected calls of modules "
-            f"and additions of their outputs; {_advice(module, 'write it without conditions on values')}."
-        ) from error
+    if failure is not None:
+        warnings.warn(
+            f"module: got a {kind} whose second step torch.fx cannot trace ({_told(failure)}), expected one that hands "
+            "states on as they are; what it does with them otherwise is not in the graph.",
+            stacklevel=4,
+        )
+
+
+def _told(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 class _Check:
@@ -144,10 +153,11 @@ class _Check:
         self.module, self.steps, self.takes_all_steps = module, steps, takes_all_steps
         self.first, self.second = nodes[: steps.length], nodes[steps.length :]
 
-    def run(self) -> None:
+    def run(self, both: bool) -> None:
+        """Look at both steps, or at the first alone."""
         for argument in [node for node in self.first if node.op == "placeholder"][1:]:
             self._check_argument(argument)
-        for node in (*self.first, *self.second):
+        for node in (*self.first, *(self.second if both else ())):
             self._check_operation(node)
         # A node that is returned twice, in the state too, is one output.
         leaves = [leaf.node for leaf in tree_leaves(self.steps.returned[0]) if isinstance(leaf, torch.fx.Proxy)]
@@ -155,7 +165,10 @@ class _Check:
             raise _Refused(
                 "several outputs", "one", "a graph has one output; return the others from modules of their own"
             )
-        self._check_states(self.second, self._check_states(self.first, {}))
+        called = self._check_states(self.first, {})
+        if not both:
+            return
+        self._check_states(self.second, called)
         if self._connections(self.first, 0) != self._connections(self.second, 1):
             raise _Refused(
                 "other connections after the first step",
