@@ -81,7 +81,7 @@ class Weights(Parameters):
 
     def masked_weights(self) -> torch.Tensor:
         """The recurrent weights that act: without those from a neuron to itself, unless ``autapses``."""
-        return self._masked_weights(in_place=False)
+        return self._masked_weights(alone=False)
 
     @property
     def _has_own_weights(self) -> bool:
@@ -89,12 +89,10 @@ class Weights(Parameters):
         return "masked_weights" in vars(self) or type(self).masked_weights is not Weights.masked_weights
 
     def _weights_of_step(self) -> torch.Tensor:
-        """The weights that act, for the step function alone: the gradient of our own ones is new memory."""
-        if self._has_own_weights:
-            return self.masked_weights()
-        return self._masked_weights(in_place=getattr(self, "activation", None) in RECURRENT)
+        """The weights that act, for the step function alone."""
+        return self.masked_weights() if self._has_own_weights else self._masked_weights(alone=True)
 
-    def _masked_weights(self, in_place: bool) -> torch.Tensor:
+    def _masked_weights(self, alone: bool) -> torch.Tensor:
         if self.autapses:
             return cast(torch.Tensor, self.recurrent_weights)
         weights = self.recurrent_weights
@@ -103,7 +101,8 @@ class Weights(Parameters):
         if not (torch.is_grad_enabled() and weights.requires_grad):
             return cast(torch.Tensor, weights)
         # The diagonal is zero, as it is unless someone assigned other weights. To copy the matrix and its gradient in each
-        # step would take a third of the time of a cell of 512 neurons.
+        # step would take a third of the time of a cell of 512 neurons. The gradient of our own step functions is new memory.
+        in_place = alone and getattr(self, "activation", None) in RECURRENT
         return cast(torch.Tensor, _NoGradientOfDiagonal.apply(weights, in_place))
 
 
