@@ -135,6 +135,10 @@ def turned_round(m: Model, x: torch.Tensor, state: Any) -> Any:
     return m.both(x, None if state is None else [None, nf.LIFFeedForwardState(state[1].i, state[1].v)])
 
 
+def silenced(m: Model, x: torch.Tensor, state: Any) -> Any:
+    return m.both(x, None if state is None else [None, nf.LIFFeedForwardState(state[1].v, 0.0)])
+
+
 def scaled(m: Model, x: torch.Tensor, state: Any) -> Any:
     return m.c(m.a(x), None if state is None else nf.LIFBoxFeedForwardState(state.v * 0.5))
 
@@ -158,6 +162,7 @@ def behind(m: Model, x: torch.Tensor, state: Any) -> Any:
         (switching, "other connections after the first step"),
         (scaled, "the operation 'mul'"),
         (turned_round, "the operation 'LIFFeedForwardState'"),
+        (silenced, "the operation 'LIFFeedForwardState'"),
         (lambda m, x, s: {"out": m.a(x)}, "a dictionary of outputs"),
         (lambda m, x, s: (m.c(m.a(x))[0], in_order(m, x, s)[1]), "two calls of 'c' in one step"),
     ],

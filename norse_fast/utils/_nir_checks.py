@@ -268,6 +268,8 @@ class _Check:
     def _is_state(node: Any) -> bool:
         """Whether a node is a state that a module returned, a part of it, or put together of its parts."""
         if fields := getattr(node.target, "_fields", ()):
+            if not all(isinstance(part, torch.fx.Node) for part in node.args):
+                return False
             parts = [_Check._copied(part) for part in node.args]
             same = len({_Check._holder(part) for part in parts}) == 1
             in_order = all(

@@ -219,8 +219,10 @@ def _convert(module: torch.nn.Module, to: Target) -> Any:
                 stateful_modules=stateful,
                 concrete_args=unused,
             )
-        for end in (end for edge in getattr(graph, "edges", ()) for end in edge):
-            graph.nodes[end]  # which symbols are not that another trace left behind
+        ends = {end for edge in getattr(graph, "edges", ()) for end in edge}
+        # Symbols that an earlier trace left behind are in edges, and no nodes.
+        if lost := ends - set(getattr(graph, "nodes", ())):
+            raise KeyError(*sorted(lost))
     except Exception as error:
         if str(error).startswith("module: "):
             raise
