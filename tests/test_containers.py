@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections import OrderedDict
 
+import numpy as np
 import pytest
 import torch
 
@@ -143,6 +144,9 @@ def test_recurrent_sequential(generator):
         output, state = network(frame, state)
         expected, inner = cell(linear(frame + expected), inner)
         assert torch.equal(output, expected)
+    for indices in (np.array([0, 1]), torch.tensor([0, 1]), (0, 1)):
+        assert nf.RecurrentSequential(linear, cell, output_modules=indices).output_modules == [0, 1]
+    assert nf.RecurrentSequential(linear, cell, output_modules=np.int64(0)).output_modules == 0
     several = nf.RecurrentSequential(linear, cell, output_modules=[0, 1])
     outputs, state = several(x[0])
     outputs, state = several(x[1], state)

@@ -70,6 +70,14 @@ def test_one_kernel_runs_all_steps_where_the_reset_is_zero():
     assert spikes["reset"].grad_fn.name() == "StackBackward0"
 
 
+def test_compiled_encoders_of_changing_numbers():
+    x = torch.rand(3)
+    for call in (nf.population_encode, nf.constant_current_lif_encode):
+        compiled = torch.compile(call, backend="aot_eager", fullgraph=True, dynamic=True)
+        for number in (4, 5, 7):
+            assert torch.equal(compiled(x, number), call(x, number))
+
+
 @pytest.mark.parametrize("p", ["default", "reset"])
 def test_compiled_encoder(p: str, generator):
     encoder = nf.ConstantCurrentLIFEncoder(5, LIF_PARAMETERS[p])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+
+import numpy as np
 import pytest
 import torch
 
@@ -11,7 +14,7 @@ from norse_fast.functional.parameter import default_bio_parameters
 from norse_fast.functional.threshold import SURROGATES, threshold
 from norse_fast.utils.clone import clone_tensor
 
-from .models import MODELS, Model, model_id
+from .models import MODELS, Model, fields, model_id, random_state
 
 X = torch.ones(2, 3)
 STATE = nf.LIFFeedForwardState(torch.zeros(2, 3), torch.zeros(2, 3))
@@ -334,3 +337,182 @@ def test_states_and_weights_of_another_kind(name: str):
     call, error, message = STATES[name]
     with pytest.raises(error, match=message):
         call()
+
+
+RECURRENT_CELLS = [m for m in MODELS if m.kind in ("rec", "mc") and m.cell is not None]
+
+
+@pytest.mark.parametrize("model", RECURRENT_CELLS, ids=model_id)
+def test_recurrent_cells_name_a_field_that_does_not_fit(model: Model):
+    """Those that the currents join too, which are added before the neurons see the state."""
+    cell, x = model.cell(4, 3), torch.ones(2, 4)
+    state, other = cell(x)[1], cell(torch.ones(5, 4))[1]
+    for name, value in fields(other).items():
+        if not isinstance(value, torch.Tensor):
+            continue
+        broken = {
+            r"got shape \(5, 3\), expected one that broadcasts to \(2, 3\)": value,
+            r"got shape \(2, 1, 3\), expected one that broadcasts to \(2, 3\)": value[:2, None],
+            "got a tensor on meta, expected it on cpu": value[:2].to("meta"),
+            "expected a (tuple with a )?tensor": None,
+        }
+        for message, given in broken.items():
+            with pytest.raises((TypeError, ValueError), match=rf"^state(\.{name})?: .*({message})"):
+                cell(x, model.pack(type(state), {**fields(state), name: given}))
+
+
+@pytest.mark.parametrize("plain", [False, True], ids=["kernels", "plain"])
+def test_one_sample_stays_one(plain: bool):
+    """A state of more samples would make more outputs of it."""
+    cell = nf.CobaLIFCell(4, 3)
+    five, one = cell(torch.rand(5, 4))[1], cell(torch.rand(1, 4))[1]
+    for name in ("z", "v", "g_e", "g_i"):
+        state = one._replace(**{name: getattr(five, name)})
+        with (
+            kernels_disabled() if plain else contextlib.nullcontext(),
+            pytest.raises(
+                ValueError, match=rf"state\.{name}: got shape \(5, 3\), expected one that broadcasts to \(1, 3\)"
+            ),
+        ):
+            cell(torch.rand(1, 4), state)
+
+
+X4, W, R = torch.ones(2, 4), torch.ones(3, 4), torch.zeros(3, 3)
+LSNN_STATE = nf.LSNNState(*(torch.zeros(2, 3) for _ in range(4)))
+MORE = {
+    "dt of another width": (
+        lambda: nf.LIF(dt=torch.full((7,), 0.001))(torch.ones(5, 2, 3)),
+        ValueError,
+        r"dt: got shape \(7,\), expected one that broadcasts to \(2, 3\)",
+    ),
+    "dt of another width, recurrent": (
+        lambda: nf.LIFRecurrent(4, 3, dt=torch.full((7,), 0.001))(torch.ones(5, 2, 4)),
+        ValueError,
+        r"dt: got shape \(7,\), expected one that broadcasts to \(2, 3\)",
+    ),
+    "dt of too many dimensions": (
+        lambda: nf.LIFCell(dt=torch.full((1, 1, 1), 0.001))(X),
+        ValueError,
+        r"dt: got shape \(1, 1, 1\), expected one that broadcasts to \(2, 3\)",
+    ),
+    "dt of coupled neurons": (
+        lambda: nf.functional.lif_mc.lif_mc_feed_forward_step(X, STATE, R, dt=torch.ones(7)),
+        ValueError,
+        r"dt: got shape \(7,\), expected one that broadcasts to \(2, 3\)",
+    ),
+    "complex parameter of another library": (
+        lambda: nf.LIF(P._replace(v_th=np.complex64(1))),
+        TypeError,
+        r"p\.v_th: got complex64, expected a real number",
+    ),
+    "dt without values": (
+        lambda: nf.LIF(dt=torch.ones((), device="meta"))(torch.ones(5, 2, 3)),
+        ValueError,
+        "dt: got a tensor on meta, expected it on cpu",
+    ),
+    "parameter without values": (
+        lambda: nf.LIF(P._replace(v_th=torch.ones((), device="meta")))(torch.ones(5, 2, 3)),
+        ValueError,
+        r"p\.v_th: got a tensor on meta, which has no values",
+    ),
+    "alpha without values": (
+        lambda: nf.LIF(P._replace(alpha=torch.ones(3, device="meta")))(torch.ones(5, 2, 3)),
+        ValueError,
+        r"p\.alpha: got a tensor on meta, which has no values",
+    ),
+    "parameter is None": (lambda: nf.LIF(P._replace(tau_syn_inv=None)), TypeError, r"p\.tau_syn_inv: got NoneType"),
+    "alpha is a string": (lambda: nf.LSNN(nf.LSNNParameters(alpha="a")), TypeError, r"p\.alpha: got str"),
+    "alpha is a list": (
+        lambda: step(torch.ones(2, 3, requires_grad=True), p=P._replace(alpha=[1.0])),
+        TypeError,
+        r"p\.alpha: got list, expected a tensor or a number",
+    ),
+    "nested input": (
+        lambda: step(torch.nested.nested_tensor([torch.ones(2, 3)], layout=torch.jagged)),
+        TypeError,
+        "got a nested tensor, expected a plain one",
+    ),
+    "state is a number": (
+        lambda: nf.LIFMCRefracRecurrentCell(4, 3)(X4, 3),
+        TypeError,
+        r"state: got int, expected a tuple with a tensor field lif\.z",
+    ),
+    "state of coupled neurons": (
+        lambda: nf.functional.lif_mc.lif_mc_feed_forward_step(torch.ones(2, 3), None, R),
+        TypeError,
+        "state: got NoneType, expected a tuple with the fields v, i",
+    ),
+    "state of sensors": (
+        lambda: nf.LIFCorrelation(4, 3)(X4, W, R, 3),
+        TypeError,
+        "state: got int, expected a tuple with the fields lif_state, input_correlation_state",
+    ),
+    "no input weights": (lambda: nf.LIFCorrelation(4, 3)(X4, None, R), TypeError, "input_weights: got NoneType"),
+    "no recurrent weights": (
+        lambda: nf.LIFCorrelation(4, 3)(X4, W, None),
+        TypeError,
+        "recurrent_weights: got NoneType",
+    ),
+    "input of a linear cell": (lambda: nf.LILinearCell(4, 3)([1.0]), TypeError, "input: got list, expected a tensor"),
+    "parameters are a number": (
+        lambda: nf.ada_lif_step(X4, LSNN_STATE, W, R, 10),
+        TypeError,
+        "p: got int, expected a tuple with the fields tau_syn_inv",
+    ),
+    "ada_lif with the state of another batch": (
+        lambda: nf.ada_lif_step(X4, LSNN_STATE._replace(b=torch.zeros(5, 3)), W, R),
+        ValueError,
+        r"state\.b: got shape \(5, 3\), expected one that broadcasts to \(2, 3\)",
+    ),
+    "negative size": (lambda: nf.LIFRecurrent(-1, 3), ValueError, "input_size: got -1, expected a number"),
+    "no such module": (
+        lambda: nf.RecurrentSequential(nf.LIFCell(), output_modules=7),
+        ValueError,
+        "output_modules: got 7, expected the index of one of the 1 modules",
+    ),
+    "no module": (
+        lambda: nf.RecurrentSequential(nf.LIFCell(), output_modules=[]),
+        ValueError,
+        r"output_modules: got \[\], expected",
+    ),
+    "steps are a boolean": (lambda: nf.PoissonEncoder(True)(X), TypeError, "seq_length: got bool, expected an integer"),
+    "features are a string": (lambda: nf.PopulationEncoder("x")(X), TypeError, "out_features: got str"),
+    "negative features": (lambda: nf.PopulationEncoder(-1)(X), ValueError, "out_features: got -1"),
+    "input of an encoder": (lambda: nf.PoissonEncoderStep()([1.0]), TypeError, "input_values: got list"),
+}
+
+
+@pytest.mark.parametrize("name", MORE)
+def test_more_bad_arguments(name: str):
+    call, error, message = MORE[name]
+    with pytest.raises(error, match=message):
+        call()
+
+
+@pytest.mark.parametrize("model", [m for m in MODELS if m.kind == "ff" and m.layer is not None], ids=model_id)
+def test_sparse_states_count_as_dense(model: Model):
+    x = torch.rand(5, 2, 3, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    dense = random_state(model, (2, 3), torch.float32, torch.Generator().manual_seed(2))
+    names = list(fields(dense))
+    sparse = model.pack(model.state, {name: value.to_sparse() for name, value in fields(dense).items()})
+    layer = model.layer()
+    results = []
+    for state in (dense, sparse):
+        output, final = layer(x, state)
+        results.append((output, *(fields(final)[name] for name in names), torch.autograd.grad(output.sum(), x)[0]))
+    for found, expected in zip(*results, strict=True):
+        assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("name", ["tau_syn_inv", "alpha"])
+def test_sparse_parameters_count_as_dense(name: str):
+    x = torch.rand(5, 2, 3, generator=torch.Generator().manual_seed(1)).mul(9).requires_grad_()
+    gradients = []
+    for sparse in (False, True):
+        value = torch.tensor([100.0, 200.0, 300.0])
+        value = (value.to_sparse() if sparse else value).requires_grad_()
+        output, _ = nf.LIF(P._replace(**{name: value}))(x)
+        gradients.append([g.to_dense() for g in torch.autograd.grad(output.sum(), (x, value))])
+    for found, expected in zip(*gradients, strict=True):
+        assert torch.equal(found, expected)
+        assert found.any()

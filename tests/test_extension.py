@@ -18,6 +18,7 @@ import torch
 import norse_fast as nf
 from norse_fast._kernels import extension
 
+from .models import MODELS
 from .native import ROOT
 
 PACKAGE = Path(nf.__file__).parent
@@ -298,6 +299,12 @@ def test_a_context_that_is_left_elsewhere_leaves_later_ones_alone():
 
 def test_meta_tensors():
     """A device without kernels takes the PyTorch path."""
-    z, _ = nf.LIF()(torch.ones(3, 2, device="meta"))
-    assert z.shape == (3, 2)
-    assert z.is_meta
+    for model in MODELS:
+        for make, shape in ((model.layer, (4, 3, 2)), (model.cell, (3, 2))):
+            if make is None:
+                continue
+            module = (make() if model.kind == "ff" else make(2, 5)).to("meta")
+            output, state = module(torch.ones(shape, device="meta"))
+            output, state = module(torch.ones(shape, device="meta"), state)
+            assert output.shape == (*shape[:-1], 2 if model.kind == "ff" else 5), model.name
+            assert output.is_meta, model.name

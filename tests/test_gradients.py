@@ -238,6 +238,39 @@ def test_an_infinite_potential_that_no_gradient_reaches(model: Model, dtype: tor
         assert torch.equal(actual, gradient())
 
 
+@pytest.mark.parametrize("value", [torch.inf, torch.nan])
+@pytest.mark.parametrize("reset", ["value", "subtract", "none"])
+@pytest.mark.parametrize("model", [m for m in FEED_FORWARD if m.spikes], ids=model_id)
+def test_what_does_not_depend_on_a_potential_that_is_no_number(model: Model, reset: str, value: float, generator):
+    """Such as the synaptic current; and spikes of the surrogate that has no gradient."""
+    x = torch.rand(20, 1, 2, generator=generator, dtype=torch.float64).requires_grad_()
+    state = {name: torch.zeros(1, 2, dtype=torch.float64) for name in model.neuron.state}
+    state[next(name for name in state if name.split(".")[-1] == "v")][0, 0] = value
+    p = set_surrogate(random_params(model, (), torch.float64, generator), "heaviside", 1.0)
+    neuron, start = model.neuron.variants[reset, False], model.pack(model.state, state)
+    leaves = {k: leaf for k, leaf in leaves_of(x, start, requiring_grad(p)).items() if leaf.requires_grad}
+
+    def gradients() -> dict[str, torch.Tensor]:
+        output, final = neuron(x, start, p, 0.001, sequence=True)
+        results = {"output": output, **fields(final)}
+        return {
+            f"{name} by {leaf}": gradient
+            for name, result in results.items()
+            if result.requires_grad and name.split(".")[-1] not in ("v", "a", "u")
+            for leaf, gradient in zip(
+                leaves, torch.autograd.grad(result.sum(), list(leaves.values()), retain_graph=True, allow_unused=True)
+            )
+            if gradient is not None
+        }
+
+    actual = gradients()
+    with kernels_disabled():
+        expected = gradients()
+    for name, gradient in actual.items():
+        other = expected.get(name, torch.zeros_like(gradient))
+        torch.testing.assert_close(gradient, other, equal_nan=True, msg=lambda m, name=name: f"{name}: {m}")
+
+
 @pytest.mark.parametrize("create_graph", [False, True])
 @pytest.mark.parametrize(("model", "cell"), MODULES)
 def test_sparse_gradients(model: Model, cell: bool, create_graph: bool):

@@ -215,6 +215,19 @@ def test_sparse(generator):
     torch.testing.assert_close(layer(x.to_sparse())[0].to_dense(), layer(x)[0])
 
 
+@pytest.mark.parametrize("cell", [nf.LIFRecurrentCell, nf.LIFRefracRecurrentCell])
+def test_sparse_spikes_are_multiplied_as_such(cell, generator):
+    """As dense ones they would take many times as long in a wide layer."""
+    recurrent = cell(4, 6)
+    x = torch.rand(2, 4, generator=generator).to_sparse()
+    _, state = recurrent(x)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile, torch.no_grad():
+        recurrent(x, state)
+    names = [event.name for event in profile.events()]
+    assert names.count("aten::_sparse_mm") == 2
+    assert "aten::to_dense" not in names
+
+
 def test_state_tuples():
     p = nf.LIFParameters().to(torch.float64)
     assert isinstance(p, nf.StateTuple)

@@ -50,6 +50,22 @@ def test_bio_default():
     assert (p.v_th.item(), p.beta.item(), round(p.tau_adapt_inv.item(), 6)) == (-55.0, 1.0, 0.01)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_ada_lif_keeps_its_state_in_single_precision(dtype: torch.dtype, generator):
+    """As all models do; only what comes in and goes out is rounded."""
+    x = (torch.rand(30, 4, 3, generator=generator) < 0.5).to(dtype)
+    weights = [torch.randn(5, n, generator=generator).mul(3).to(dtype) for n in (3, 5)]
+    zeros = torch.zeros(4, 5)
+    state = nf.LSNNState(zeros, zeros, zeros, zeros)
+    spikes = 0.0
+    for step in x:
+        z, state = ada_lif_step(step, state, *weights)
+        assert z.dtype is dtype
+        assert state.v.dtype is state.i.dtype is state.b.dtype is torch.float32
+        spikes += z.sum().item()
+    assert spikes > 20
+
+
 def test_ada_lif_subtracts_the_adaptation_from_the_current():
     zero = torch.zeros(1, 1)
     state = nf.LSNNState(z=zero, v=zero, i=torch.tensor([[6.0]]), b=torch.tensor([[2.0]]))

@@ -95,6 +95,20 @@ def test_record_states(model: Model):
         assert torch.equal(states.z, output)
 
 
+@pytest.mark.parametrize("plain", [False, True], ids=["kernels", "plain"])
+@pytest.mark.parametrize("steps", [1, 4])
+@pytest.mark.parametrize("model", LAYERS, ids=model_id)
+def test_recorded_states_do_not_change_with_the_output(model: Model, steps: int, plain: bool):
+    """As by a ReLU in place that follows."""
+    layer, x = make(model, False, record_states=True), make_input(model, steps, 3)
+    with torch.no_grad(), nf.kernels_disabled() if plain else contextlib.nullcontext():
+        output, states = layer(x)
+        before = {name: value.clone() for name, value in fields(states).items()}
+        output.add_(1)
+    for name, value in fields(states).items():
+        assert torch.equal(value, before[name]), name
+
+
 @pytest.mark.parametrize(("model", "cell"), MODULES)
 @pytest.mark.parametrize("kind", ["default", "numbers", "per_neuron", "parameter"])
 def test_kinds_of_parameters(model: Model, cell: bool, kind: str):

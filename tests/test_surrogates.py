@@ -113,6 +113,19 @@ def test_resets():
     assert nf.reset_subtract(z, v, reset, th).tolist() == [0.5, 0.5]
 
 
+@pytest.mark.parametrize("alpha", [1e-4, 0.01, 0.1, 3.0])
+@pytest.mark.parametrize("method", sorted(set(SURROGATES) - {"heaviside"}))
+def test_the_gradient_of_alpha_in_single_precision(method: str, alpha: float):
+    """Where alpha x is small, the derivative of tanh(alpha x) / alpha is a small difference of large numbers."""
+    distances = torch.linspace(-1.7, 2.3, 41)
+    gradients = []
+    for dtype in (torch.float32, torch.float64):
+        steepness = torch.full((41,), alpha, dtype=dtype, requires_grad=True)
+        threshold(distances.to(dtype), method, steepness).sum().backward()
+        gradients.append(steepness.grad.double())
+    torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-15)
+
+
 @pytest.mark.parametrize("method", sorted(set(SURROGATES) - {"heaviside"}))
 def test_alpha_in_single_precision_is_not_rounded_further(method: str):
     """As LIF has it: a 0-dim tensor, whose powers and multiples would be float32 beside distances in float64."""

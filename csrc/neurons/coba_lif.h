@@ -72,22 +72,22 @@ struct CobaLIF {
     const T grad_u = surrogate(0, u, grad_out + reset.attached(reset.grad_z(tape.vd, grad.v)));
     const T grad_vd = reset.grad_vd(z, grad.v) + grad_u;
     const T grad_current = grad_vd * p.dt_c_m;
-    const T grad_decayed_e = grad.g_e + grad_current * (p.e_rev_E - v);
-    const T grad_decayed_i = grad.g_i + grad_current * (p.e_rev_I - v);
+    const T grad_decayed_e = grad.g_e + chain(grad_current, p.e_rev_E - v);
+    const T grad_decayed_i = grad.g_i + chain(grad_current, p.e_rev_I - v);
     const T grad_jump_e = grad_decayed_e - grad_decayed_e * p.dt_tau_exc;
     const T grad_jump_i = grad_decayed_i - grad_decayed_i * p.dt_tau_inh;
 
-    grad_params.dt_tau_exc -= grad_decayed_e * (s.g_e + relu(x));
-    grad_params.dt_tau_inh -= grad_decayed_i * (s.g_i + relu(-x));
-    grad_params.dt_c_m += grad_vd * current(v, g_e, g_i, p);
-    grad_params.g_l += grad_current * (p.v_rest - v);
-    grad_params.e_rev_I += grad_current * g_i;
-    grad_params.e_rev_E += grad_current * g_e;
+    grad_params.dt_tau_exc -= chain(grad_decayed_e, s.g_e + relu(x));
+    grad_params.dt_tau_inh -= chain(grad_decayed_i, s.g_i + relu(-x));
+    grad_params.dt_c_m += chain(grad_vd, current(v, g_e, g_i, p));
+    grad_params.g_l += chain(grad_current, p.v_rest - v);
+    grad_params.e_rev_I += chain(grad_current, g_i);
+    grad_params.e_rev_E += chain(grad_current, g_e);
     grad_params.v_rest += grad_current * p.g_l;
     grad_params.v_reset += reset.grad_v_reset(z, grad.v);
     grad_params.v_thresh += reset.grad_v_th(z, grad.v) - grad_u;
 
-    grad.v = grad_vd - grad_current * (p.g_l + g_e + g_i);
+    grad.v = grad_vd - chain(grad_current, p.g_l + g_e + g_i);
     grad.g_e = grad_jump_e;
     grad.g_i = grad_jump_i;
     return relu_vjp(tape.x, grad_jump_e) - relu_vjp(-tape.x, grad_jump_i);

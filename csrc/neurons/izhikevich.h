@@ -66,17 +66,17 @@ struct Izhikevich {
     const T grad_drive = grad_vd * p.rate;
     const T grad_recovery = grad.u * p.recovery_rate;
 
-    grad_params.rate += grad_vd * ((((p.sq * (v * v) + p.mn * v) + p.bias) - s.u) + x);
-    grad_params.recovery_rate += grad.u * (p.b * v - s.u);
-    grad_params.b += grad_recovery * v;
+    grad_params.rate += chain(grad_vd, (((p.sq * (v * v) + p.mn * v) + p.bias) - s.u) + x);
+    grad_params.recovery_rate += chain(grad.u, p.b * v - s.u);
+    grad_params.b += chain(grad_recovery, v);
     grad_params.c += reset.grad_v_reset(z, grad.v);
     grad_params.d += grad.u * z;
-    grad_params.sq += grad_drive * (v * v);
-    grad_params.mn += grad_drive * v;
+    grad_params.sq += chain(grad_drive, v * v);
+    grad_params.mn += chain(grad_drive, v);
     grad_params.bias += grad_drive;
     grad_params.v_th += reset.grad_v_th(z, grad.v) - grad_threshold;
 
-    grad.v = (grad_vd + grad_drive * (T(2) * p.sq * v + p.mn)) + grad_recovery * p.b;
+    grad.v = (grad_vd + chain(grad_drive, T(2) * p.sq * v + p.mn)) + grad_recovery * p.b;
     grad.u = (grad.u - grad_recovery) - grad_drive;
     return grad_drive;
   }

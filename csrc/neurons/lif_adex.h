@@ -81,17 +81,17 @@ struct LIFAdEx {
     const T grad_adaptation = grad.a * p.dt_tau_ada;
     const T grad_above_leak = grad_adaptation * p.adaptation_current;
 
-    grad_params.dt_tau_ada += grad.a * (p.adaptation_current * above_leak - s.a);
-    grad_params.dt_tau_syn -= grad.i * j;
-    grad_params.dt_tau_mem += grad_vd * ((((p.v_leak - s.v) + p.delta_T * e) + j) - s.a);
-    grad_params.adaptation_current += grad_adaptation * above_leak;
+    grad_params.dt_tau_ada += chain(grad.a, p.adaptation_current * above_leak - s.a);
+    grad_params.dt_tau_syn -= chain(grad.i, j);
+    grad_params.dt_tau_mem += chain(grad_vd, (((p.v_leak - s.v) + p.delta_T * e) + j) - s.a);
+    grad_params.adaptation_current += chain(grad_adaptation, above_leak);
     grad_params.adaptation_spike += grad.a * z;
-    grad_params.delta_T += grad_drive * (e * (T(1) - exponent(s, p)));
+    grad_params.delta_T += chain(grad_drive, e * (T(1) - exponent(s, p)));
     grad_params.v_leak += grad_drive - grad_above_leak;
-    grad_params.v_th += reset.grad_v_th(z, grad.v) - (grad_u + grad_drive * e);
+    grad_params.v_th += reset.grad_v_th(z, grad.v) - (grad_u + chain(grad_drive, e));
     grad_params.v_reset += reset.grad_v_reset(z, grad.v);
 
-    grad.v = (grad_vd + grad_drive * (e - T(1))) + grad_above_leak;
+    grad.v = (grad_vd + chain(grad_drive, e - T(1))) + grad_above_leak;
     grad.i = grad_j;
     grad.a = (grad.a - grad_adaptation) - grad_drive;
     return grad_j;

@@ -71,14 +71,14 @@ struct LIFEx {
     const T grad_drive = grad_vd * p.dt_tau_mem;
     const T grad_j = (grad.i - grad.i * p.dt_tau_syn) + grad_drive;
 
-    grad_params.dt_tau_syn -= grad.i * j;
-    grad_params.dt_tau_mem += grad_vd * (((p.v_leak - s.v) + p.delta_T * e) + j);
-    grad_params.delta_T += grad_drive * (e * (T(1) - exponent(s, p)));
+    grad_params.dt_tau_syn -= chain(grad.i, j);
+    grad_params.dt_tau_mem += chain(grad_vd, ((p.v_leak - s.v) + p.delta_T * e) + j);
+    grad_params.delta_T += chain(grad_drive, e * (T(1) - exponent(s, p)));
     grad_params.v_leak += grad_drive;
-    grad_params.v_th += reset.grad_v_th(z, grad.v) - (grad_u + grad_drive * e);
+    grad_params.v_th += reset.grad_v_th(z, grad.v) - (grad_u + chain(grad_drive, e));
     grad_params.v_reset += reset.grad_v_reset(z, grad.v);
 
-    grad.v = grad_vd + grad_drive * (e - T(1));
+    grad.v = grad_vd + chain(grad_drive, e - T(1));
     grad.i = grad_j;
     return grad_j;
   }

@@ -57,14 +57,14 @@ struct QIF {
     const T grad_drive = grad_vd * p.dt_tau_mem;
     const T rest = tape.v - p.v_rest, crit = tape.v - p.v_crit;
 
-    grad_params.dt_tau_mem += grad_vd * ((p.a * rest) * crit + x);
-    grad_params.a += grad_drive * (rest * crit);
-    grad_params.v_rest -= grad_drive * (p.a * crit);
-    grad_params.v_crit -= grad_drive * (p.a * rest);
+    grad_params.dt_tau_mem += chain(grad_vd, (p.a * rest) * crit + x);
+    grad_params.a += chain(grad_drive, rest * crit);
+    grad_params.v_rest -= chain(grad_drive, p.a * crit);
+    grad_params.v_crit -= chain(grad_drive, p.a * rest);
     grad_params.v_th += reset.grad_v_th(z, grad.v) - grad_u;
     grad_params.v_reset += reset.grad_v_reset(z, grad.v);
 
-    grad.v = grad_vd + grad_drive * (p.a * (rest + crit));
+    grad.v = grad_vd + chain(grad_drive, p.a * (rest + crit));
     return grad_drive;
   }
 };

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch.autograd import forward_ad
 
-from .._constants import constant
 from ..functional._surrogate import in_batch_of, leave_graph_in_transforms
 from ..functional.threshold import by_alpha
 from .extension import kernels_disabled, set_differentiate
@@ -215,8 +214,6 @@ def run_fused(
     alpha: Any,
 ) -> Any:
     """``(output, *final state, *trace)`` with gradients; ``tensors`` are the input and the initial state."""
-    if not isinstance(alpha, torch.Tensor):
-        alpha = constant(float(alpha), torch.float64)
     if torch.compiler.is_compiling():
         if has_part_of_python(surrogate, alpha.requires_grad):
             return outside_of_graphs(run_fused, neuron, surrogate, dt, sequence, record, output, tensors, params, alpha)

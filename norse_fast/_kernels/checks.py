@@ -16,8 +16,11 @@ __all__ = [
     "as_floating",
     "as_real_tensor",
     "check_broadcast",
+    "check_dt",
     "check_real",
     "check_tensor",
+    "is_autocast",
+    "moved",
     "takes_default_dtype",
 ]
 
@@ -29,8 +32,8 @@ def as_dt(dt: Any) -> Any:
         TypeError: it is neither a real number nor a tensor of real numbers.
     """
     if isinstance(dt, torch.Tensor):
-        if dt.is_complex():
-            raise TypeError(f"dt: got dtype {dt.dtype}, expected a real one; take .real.")
+        check_real("dt", dt)
+        dt = as_dense(dt)
         tracked = (dt.requires_grad and torch.is_grad_enabled()) or has_tangent(dt) or in_transform()
         if torch.compiler.is_compiling() or tracked or dt.dim() or dt.dtype is not torch.float32 or not dt.is_cpu:
             return dt
@@ -40,6 +43,31 @@ def as_dt(dt: Any) -> Any:
     raise TypeError(
         f"dt: got {type(dt).__name__}, expected a number of seconds, for example 0.001; convert it with float."
     )
+
+
+def check_dt(dt: Any, device: torch.device, shape: torch.Size) -> None:
+    """Raise if ``dt`` is a tensor that does not broadcast to the neurons, or is on another device."""
+    if not isinstance(dt, torch.Tensor):
+        return
+    if dt.dim():
+        check_broadcast("dt", dt, shape, "use one value, or one per neuron")
+    if dt.device != device and (dt.dim() or not dt.is_cpu):
+        raise ValueError(f"dt: got a tensor on {dt.device}, expected it on {device}, as the input; make it there.")
+
+
+def is_autocast(kind: str) -> bool:
+    """Whether autocast is on for a type of device. For "meta" torch.is_autocast_enabled raises."""
+    return kind != "meta" and torch.is_autocast_enabled(kind)
+
+
+def moved(name: str, value: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A tensor on a device; one on "meta" has no values to be moved."""
+    if value.device.type == "meta" and device.type != "meta":
+        raise ValueError(
+            f"{name}: got a tensor on meta, which has no values, expected it on {device} as the input; set it, for example "
+            "by .to_empty() and .load_state_dict() of its module."
+        )
+    return value.to(device)
 
 
 def takes_default_dtype(value: torch.Tensor) -> bool:
@@ -67,14 +95,23 @@ def as_real_tensor(name: str, value: Any) -> torch.Tensor:
     if isinstance(value, torch.Tensor):
         check_real(name, value)
         return value
-    if isinstance(value, (int, float, numbers.Real)):
+    if isinstance(value, (int, float, numbers.Real)) or _is_one_number(value):
         return constant(float(value), torch.float64)
     raise TypeError(f"{name}: got {type(value).__name__}, expected a tensor or a number; {_CONVERT}.")
 
 
+def _is_one_number(value: Any) -> bool:
+    """Whether a value is another library's number, or array of one."""
+    return hasattr(value, "__float__") and getattr(value, "shape", ()) == ()
+
+
 def check_real(name: str, value: Any) -> None:
-    """Raise if a value is no tensor, or a quantised or complex one."""
+    """Raise if a value is no tensor, or a nested, quantised or complex one."""
     check_tensor(name, value)
+    if value.is_nested:
+        raise TypeError(
+            f"{name}: got a nested tensor, expected a plain one; pad it with torch.nested.to_padded_tensor."
+        )
     if value.is_quantized:
         raise TypeError(f"{name}: got a quantised tensor of {value.dtype}, expected a plain one; call .dequantize().")
     if value.is_complex():

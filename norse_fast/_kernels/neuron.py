@@ -22,7 +22,9 @@ from .checks import (
     as_dt,
     as_real_tensor,
     check_broadcast,
+    check_dt,
     check_real,
+    moved,
     takes_default_dtype,
 )
 from .extension import has_kernels, hint_at_step, native, native_model
@@ -170,6 +172,8 @@ class Neuron:
         compiling = torch.compiler.is_compiling()
         if type(dt) is not float:
             dt = as_dt(dt)
+            if isinstance(input, torch.Tensor):
+                check_dt(dt, input.device, input.shape[1:] if sequence else input.shape)
         state_values, params, method, alpha = self._read(state, p, dt, compiling)
         surrogate = surrogate_index(method)
         run = None if compiling or self.model is None else native()
@@ -228,6 +232,7 @@ class Neuron:
         tensors = (input, *state)
         steepness = (alpha,) if isinstance(alpha, torch.Tensor) else ()
         if torch.is_grad_enabled() and needs_gradient((*tensors, *params, *steepness)):
+            alpha = as_real_tensor("p.alpha", alpha)
             output, *rest = run_fused(self, surrogate, dt, sequence, record, number, tensors, params, alpha)
             return output, rest[len(state) :] if record else rest
         output, *rest = self.forward_op(*tensors, *params, dt, sequence, 0, record, number)
@@ -270,9 +275,7 @@ class Neuron:
         values, params, method, alpha = self._read(state, p, dt, torch.compiler.is_compiling())
         surrogate = surrogate_index(method)
         example, values, params, alpha = self._prepare(example, values, params, alpha, False)
-        if not isinstance(alpha, torch.Tensor):
-            alpha = constant(float(alpha), torch.float64)
-        return surrogate, example, values, params, alpha
+        return surrogate, example, values, params, as_real_tensor("p.alpha", alpha)
 
     def read_state(self, state: Any) -> tuple[Any, ...]:
         """The state variables of the user's state tuple."""
@@ -292,11 +295,17 @@ class Neuron:
             if dtype in HALF:
                 dtype = torch.float32
             for s in state:
-                if s.dtype is not dtype or s.shape != shape or s.device != device:
+                if s.dtype is not dtype or s.shape != shape or s.device != device or s.layout is not torch.strided:
                     return False
             # The values of 0-dim CPU parameters are read by the host, whatever the device, without waiting for it.
             for p in params:
-                if p.dim() or not p.is_cpu or p.dtype not in _READABLE or takes_default_dtype(p):
+                if (
+                    p.dim()
+                    or not p.is_cpu
+                    or p.layout is not torch.strided
+                    or p.dtype not in _READABLE
+                    or takes_default_dtype(p)
+                ):
                     return False
         except AttributeError:
             return False
@@ -320,6 +329,8 @@ class Neuron:
         params = tuple(self._as_parameter(f"p.{n}", v, input, shape) for n, v in zip(self.kernel_params, params))
         if isinstance(alpha, torch.Tensor):
             alpha = self._as_parameter("p.alpha", alpha, input, shape)
+        else:
+            as_real_tensor("p.alpha", alpha)
         wide = torch.float64
         if input.dtype is wide or any(t.dtype is wide and t.dim() for t in (*state, *params)):
             compute, input = wide, input.to(wide)
@@ -329,9 +340,7 @@ class Neuron:
 
     @staticmethod
     def as_state(name: str, value: Any, input: torch.Tensor, shape: torch.Size) -> torch.Tensor:
-        value = as_real_tensor(name, value)
-        if value.is_sparse:
-            value = value.to_dense()
+        value = as_dense(as_real_tensor(name, value))
         check_broadcast(name, value, shape, "the state of an input of another shape cannot be carried over")
         if value.device != input.device:
             if value.dim():
@@ -339,18 +348,18 @@ class Neuron:
                     f"{name}: got a tensor on {value.device}, expected it on {input.device} as the input; "
                     f"move the state with .to({str(input.device)!r})."
                 )
-            value = value.to(input.device)
+            value = moved(name, value, input.device)
         return value
 
     @staticmethod
     def _as_parameter(name: str, value: Any, input: torch.Tensor, shape: torch.Size) -> torch.Tensor:
-        value = as_real_tensor(name, value)
+        value = as_dense(as_real_tensor(name, value))
         if value.dtype not in _READABLE or takes_default_dtype(value):
             value = value.to(torch.get_default_dtype())
         if not value.dim() and (value.is_cpu or value.device == input.device):
             return value
         check_broadcast(name, value, shape, "use one value, or one per neuron")
-        value = value.to(input.device)
+        value = moved(name, value, input.device)
         # The kernels want one value, or values for whole trailing dimensions; expansion reduces the gradient by itself.
         trailing = value.shape[next((k for k, size in enumerate(value.shape) if size != 1), value.dim()) :]
         if value.numel() != 1 and trailing != shape[len(shape) - len(trailing) :]:

@@ -17,7 +17,7 @@ from .._constants import HALF
 from ..functional._surrogate import Derivative, in_batch_of, wide
 from ..functional.threshold import by_alpha
 from .autograd import beyond_kernels, dense, pull_back, tracked, wants_more
-from .checks import as_dt
+from .checks import as_dt, check_dt, check_tensor, is_autocast
 from .extension import has_kernels
 from .neuron import Neuron, descend, spike_function
 from .ops import KEEP, KEEP_COMPILED, RECURRENT_SEGMENT
@@ -201,6 +201,10 @@ class Recurrent:
         # As the kernels do, which add up in float32 at least.
         weights = wide(recurrent_weights)
         z, values = self._read_state(state)
+        shape = torch.Size((*input.shape[:-1], weights.shape[-1]))
+        fields = list(values)
+        for k in self.receivers:  # the neuron sees them with the currents
+            fields[k] = self._fitting(self.neuron.state[k], fields[k], projected, shape)
         # To ask first takes less time than a conversion to the same dtype.
         recurrent = project_spikes(weights, z if z.dtype == weights.dtype else z.to(weights.dtype))
         if projected.dtype != recurrent.dtype:  # in half precision, or under autocast
@@ -210,7 +214,7 @@ class Recurrent:
             z, packed = self.neuron(x, self.neuron.pack(*values), p, dt)
             return z, self.neuron.read_state(packed)
 
-        z, values = self._advance(projected, recurrent, values, step)
+        z, values = self._advance(projected, recurrent, tuple(fields), step)
         storage = input.dtype if input.is_floating_point() else input_weights.dtype
         z = z.to(storage) if storage in HALF else z
         z = z.to_sparse() if self.sparse else z
@@ -242,6 +246,7 @@ class Recurrent:
         z, _ = self._read_state(state)
         shape = (*input.shape[1:-1], recurrent_weights.shape[-1])
         storage = input.dtype if input.is_floating_point() else input_weights.dtype
+        check_dt(dt, input.device, torch.Size(shape))
         example = input_weights.new_zeros((), dtype=storage).expand(shape)
         surrogate, example, values, params, alpha = neuron.prepare(example, state, p, dt)
         storage, dtype = example.dtype, values[0].dtype
@@ -254,7 +259,7 @@ class Recurrent:
         )
         x, own_weights = input, cast(Any, input_weights)
         plain = input.layout is torch.strided and input.dtype == dtype
-        if not fused or not plain or torch.is_autocast_enabled(input.device.type):
+        if not fused or not plain or is_autocast(input.device.type):
             x, own_weights = project(input_weights, input).to(dtype), None
         operands = tuple(map(tracked, (in_batch_of(alpha, x), own_weights, z, *values, weights, *params, alpha)))
         if fused:
@@ -274,7 +279,8 @@ class Recurrent:
         output, z = (t.to(storage).to_sparse() if self.sparse else t.to(storage) for t in results[:2])
         states = results[2 : self.result_count(record)]
         if record:
-            return output, self.pack(output, *states[len(values) :])
+            # Its own spikes, since output may be changed in place.
+            return output, self.pack(output.clone(), *states[len(values) :])
         return output, self.pack(z, *states)
 
     def result_count(self, record: bool) -> int:
@@ -290,6 +296,7 @@ class Recurrent:
         sequence: bool = False,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The weights of all channels, if those given fit."""
+        check_tensor("recurrent_weights", recurrent_weights)
         input_weights, recurrent_weights = check_weights(
             input, state, input_weights, recurrent_weights, self.spikes, sequence
         )
@@ -319,7 +326,9 @@ class Recurrent:
 
         outputs, states = [], []
         for projected in (x if input_weights is None else project(input_weights, x)).unbind(0):
-            z, values = self._advance(projected, project_spikes(recurrent_weights, z), values, step)
+            z, values = self._advance(
+                projected, project_spikes(recurrent_weights, z.to(recurrent_weights.dtype)), values, step
+            )
             outputs.append(z)
             states.append(values)
         trace = [torch.stack(s) for s in zip(*states)] if record else []
@@ -335,6 +344,17 @@ class Recurrent:
         except AttributeError:
             reject_state(state, f"the fields {', '.join((self.spikes, *self.neuron.state))}")
         return z, values
+
+    def _fitting(self, name: str, value: Any, projected: torch.Tensor, shape: torch.Size) -> Any:
+        """A field of the state that fits the input, whose currents are ``projected``; nearly always as it is."""
+        if (
+            type(value) is torch.Tensor
+            and value.shape == shape
+            and value.layout is torch.strided
+            and value.device == projected.device
+        ):
+            return value
+        return self.neuron.as_state(f"state.{name}", value, projected, shape)
 
     def _advance(
         self,

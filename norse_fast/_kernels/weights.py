@@ -8,10 +8,10 @@ from typing import Any, NoReturn
 import torch
 
 from .autograd import tracked
-from .checks import as_dense, check_broadcast, check_real
+from .checks import as_dense, check_broadcast, check_real, check_tensor, is_autocast
 from .neuron import descend
 
-__all__ = ["check_weights", "project", "project_spikes", "reject_state"]
+__all__ = ["check_weights", "project", "project_spikes", "read_field", "reject_state"]
 
 
 def project(weights: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
@@ -32,7 +32,7 @@ def project_spikes(weights: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
     """What arrives through recurrent weights, in their own dtype under autocast too: so do the kernels add it up."""
     # The name of the device, which is read at each step, takes a microsecond, and three with the question.
     kind = "cpu" if z.is_cpu else z.device.type
-    if not torch.is_autocast_enabled(kind):
+    if not is_autocast(kind):
         return project(weights, z)
     with torch.autocast(kind, enabled=False):
         return project(weights, z)
@@ -76,6 +76,7 @@ def check_weights(
         ValueError: a width differs, or the state is that of another batch.
     """
     check_real("input", input)
+    check_tensor("input_weights", input_weights)
     if input_weights.dim() == 1 and input.dim() and not sequence and math.prod(input.shape[:-1]) == 1:
         input_weights, recurrent_weights = (_as_matrix(w, state, spikes) for w in (input_weights, recurrent_weights))
     if input_weights.dim() != 2:
@@ -96,11 +97,7 @@ def check_weights(
             f"input: got {got}, expected {width}, the width of input_weights {tuple(input_weights.shape)}; "
             "the last dimension of the input must be the features."
         )
-    if (
-        input.is_floating_point()
-        and input.dtype != input_weights.dtype
-        and not torch.is_autocast_enabled(input.device.type)
-    ):
+    if input.is_floating_point() and input.dtype != input_weights.dtype and not is_autocast(input.device.type):
         raise TypeError(
             f"input: got dtype {input.dtype}, expected {input_weights.dtype}, that of input_weights; convert one of them "
             "with .to()."
@@ -120,6 +117,11 @@ def check_weights(
     if not isinstance(z, torch.Tensor):
         reject_state(state, f"a tensor field {spikes}, the spikes of the last step")
     check_real(f"state.{spikes}", z)
+    if z.device != input.device:
+        raise ValueError(
+            f"state.{spikes}: got a tensor on {z.device}, expected it on {input.device} as the input; "
+            f"move the state with .to({str(input.device)!r})."
+        )
     if z.dim() == 0 or z.shape[-1] != hidden:
         raise ValueError(
             f"state.{spikes}: got shape {tuple(z.shape)}, expected (..., {hidden}), one spike per neuron; "
@@ -135,11 +137,16 @@ def _as_matrix(weights: Any, state: Any, spikes: str) -> Any:
     """Weights with a row per neuron: of a vector, each has the same, since its product with the input broadcasts."""
     if weights is None or weights.dim() != 1:
         return weights
-    try:
-        z = descend(state, spikes)
-    except AttributeError:
-        reject_state(state, f"a tensor field {spikes}, which tells how many neurons share a vector of weights")
+    z = read_field(state, spikes, f"a tensor field {spikes}, which tells how many neurons share a vector of weights")
     return weights.expand(z.shape[-1] if z.dim() else 1, -1)
+
+
+def read_field(state: Any, name: str, expected: str) -> Any:
+    """A (dotted) field of a state, or an error that tells what is ``expected``."""
+    try:
+        return descend(state, name)
+    except AttributeError:
+        reject_state(state, expected)
 
 
 def reject_state(state: Any, expected: str) -> NoReturn:

@@ -26,7 +26,7 @@ from typing import Any
 
 import torch
 
-from .._kernels.checks import as_floating, check_broadcast
+from .._kernels.checks import as_floating, check_broadcast, is_autocast
 from ..utils.pytree import StateTuple
 
 __all__ = ["DelayState", "delay_sequence", "delay_step", "delayed_linear_sequence", "delayed_linear_step"]
@@ -202,7 +202,7 @@ def _check_features(input_tensor: torch.Tensor, weight: torch.Tensor) -> None:
             f"least one time step, because weight has shape {tuple(weight.shape)}; its columns are the inputs."
         )
     dtype = input_tensor.dtype
-    if dtype.is_floating_point and dtype != weight.dtype and not torch.is_autocast_enabled(input_tensor.device.type):
+    if dtype.is_floating_point and dtype != weight.dtype and not is_autocast(input_tensor.device.type):
         raise TypeError(
             f"input_tensor: got dtype {dtype}, expected {weight.dtype}, that of weight; convert one of them with .to()."
         )

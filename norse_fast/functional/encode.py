@@ -39,14 +39,15 @@ def _floating(x: torch.Tensor) -> torch.Tensor:
 
 
 def _check_steps(seq_length: int) -> None:
+    _check_count("seq_length", seq_length, "a number of time steps")
+
+
+def _check_count(name: str, value: Any, what: str) -> None:
     # Sizes are tensors in traces, and of a kind of their own in graphs.
-    if not hasattr(seq_length, "__index__") and not isinstance(seq_length, torch.SymInt):
-        raise TypeError(
-            f"seq_length: got {type(seq_length).__name__}, expected an integer, the number of time steps; "
-            "convert it with int."
-        )
-    if seq_length < 0:
-        raise ValueError(f"seq_length: got {seq_length}, expected a number of time steps; it cannot be negative.")
+    if isinstance(value, bool) or not (isinstance(value, (int, torch.SymInt)) or hasattr(value, "__index__")):
+        raise TypeError(f"{name}: got {type(value).__name__}, expected an integer, {what}; convert it with int.")
+    if value < 0:
+        raise ValueError(f"{name}: got {value}, expected {what}; it cannot be negative.")
 
 
 def _is_known_zero(value: Any) -> bool:
@@ -185,6 +186,7 @@ def population_encode(
                 [0.6065, 0.8825, 1.0000]])
     """
     x = _floating(input_values)
+    _check_count("out_features", out_features, "a number of neurons per value")
     if scale is None or not (scale.any() if isinstance(scale, torch.Tensor) else scale):
         scale = x.max()
     if isinstance(scale, torch.Tensor):
@@ -267,6 +269,7 @@ def poisson_encode_step(
         >>> poisson_encode_step(torch.tensor([0.0, 1.0]))
         tensor([0., 1.])
     """
+    check_tensor("input_values", input_values)
     return _poisson(input_values, tuple(input_values.shape), f_max, dt, generator)
 
 

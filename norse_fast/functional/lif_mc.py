@@ -15,8 +15,9 @@ from typing import Any
 
 import torch
 
-from .._kernels.checks import as_real_tensor
-from .._kernels.weights import project
+from .._kernels.checks import as_dt, as_real_tensor, check_dt, check_real
+from .._kernels.neuron import Neuron
+from .._kernels.weights import project, read_field
 from .lif import LIFFeedForwardState, LIFParameters, LIFState, lif_feed_forward_step, lif_step
 
 __all__ = ["lif_mc_feed_forward_step", "lif_mc_step"]
@@ -81,9 +82,18 @@ def lif_mc_feed_forward_step(
         >>> lif_mc_feed_forward_step(torch.zeros(1, 2), state, coupling)[1].v
         tensor([[0.0900, 0.9000]])
     """
-    v = state.v + dt * coupling_current(state.v, g_coupling)
+    check_real("input", input_tensor)
+    v, i = (read_field(state, name, "the fields v, i") for name in ("v", "i"))
+    v = Neuron.as_state("state.v", v, input_tensor, input_tensor.shape)
+    dt = as_dt(dt)
+    check_dt(dt, input_tensor.device, input_tensor.shape)
     return lif_feed_forward_step(
-        input_tensor, LIFFeedForwardState(v, state.i), p, dt, reset=reset, detach_reset=detach_reset
+        input_tensor,
+        LIFFeedForwardState(v + dt * coupling_current(v, g_coupling), i),
+        p,
+        dt,
+        reset=reset,
+        detach_reset=detach_reset,
     )
 
 
@@ -131,4 +141,4 @@ def lif_mc_step(
     z, after = lif_step(
         input_tensor, state, input_weights, recurrent_weights, p, dt, reset=reset, detach_reset=detach_reset
     )
-    return z, LIFState(z, after.v + dt * coupling_current(after.v, g_coupling), after.i)
+    return z, LIFState(z, after.v + as_dt(dt) * coupling_current(after.v, g_coupling), after.i)

@@ -15,10 +15,10 @@ from typing import Any
 
 import torch
 
-from .._kernels.checks import as_dense, check_broadcast
+from .._kernels.checks import as_dense, check_tensor
 from .._kernels.neuron import Neuron
 from .._kernels.reset import Reset
-from .._kernels.weights import check_weights, project
+from .._kernels.weights import check_weights, project, read_field
 from .lif import LIFFeedForwardState, LIFState
 from .lif_mc import coupling_current
 from .lif_refrac import LIFRefracFeedForwardState, LIFRefracParameters, LIFRefracState
@@ -67,10 +67,9 @@ def _coupled_step(
     current: torch.Tensor, state: Any, g_coupling: torch.Tensor, neuron: Neuron, p: Any, dt: float
 ) -> tuple[torch.Tensor, LIFRefracFeedForwardState]:
     current = as_dense(current)
-    coupling = coupling_current(state.lif.v, g_coupling)
-    if coupling.shape != current.shape:
-        check_broadcast("state.lif.v", coupling, current.shape, "use the state of an input of that shape")
-        coupling = coupling.expand(current.shape)
+    v = read_field(state, "lif.v", "the fields lif, rho")
+    v = neuron.as_state("state.lif.v", v, current, current.shape)
+    coupling = coupling_current(v, g_coupling).expand(current.shape)
     z, after = neuron(coupling, state, _in_double(p, coupling), dt)
     if current.is_floating_point():
         # Spikes have the dtype of the neurons' input, which here is not that of the kernel's, the coupling.
@@ -162,7 +161,10 @@ def lif_mc_refrac_step(
         >>> z, state.rho
         (tensor([[1., 1.]]), tensor([[5., 5.]]))
     """
-    input_weights, recurrent_weights = check_weights(input_tensor, state.lif, input_weights, recurrent_weights)
+    check_tensor("recurrent_weights", recurrent_weights)
+    input_weights, recurrent_weights = check_weights(
+        input_tensor, state, input_weights, recurrent_weights, spikes="lif.z"
+    )
     projected = project(input_weights, input_tensor)
     z, after = _coupled_step(projected, state, g_coupling, _lif_mc_refrac.variants[reset, detach_reset], p, dt)
     i = after.lif.i + project(recurrent_weights, state.lif.z.to(recurrent_weights.dtype))

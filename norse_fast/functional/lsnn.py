@@ -24,11 +24,10 @@ from .._constants import constant
 from .._kernels.neuron import SEQUENCES, Neuron
 from .._kernels.recurrent import RECURRENT, Recurrent
 from .._kernels.reset import Reset
-from .._kernels.weights import check_weights, project
 from ..utils.pytree import StateTuple
 from ._surrogate import Method
 from .parameter import default_bio_parameters
-from .threshold import threshold
+from .threshold import threshold as threshold
 
 __all__ = [
     "LSNNFeedForwardState",
@@ -224,6 +223,22 @@ def lsnn_step(
     return _layer.variants[reset, detach_reset].one_step(input_tensor, state, input_weights, recurrent_weights, p, dt)
 
 
+def _ada_lif_step(
+    x: torch.Tensor, state: Any, p: Any, spike: Callable[[torch.Tensor], torch.Tensor], dt: float, _: Reset
+) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+    v, i, b = state
+    tau_syn_inv, tau_mem_inv, tau_adapt_inv, v_leak, v_th, v_reset, beta = p
+    v_decayed = v + dt * tau_mem_inv * ((v_leak - v) + i - b)
+    i_decayed = i - dt * tau_syn_inv * i
+    b_decayed = b - dt * tau_adapt_inv * b
+    z = spike(v_decayed - v_th)
+    return z, (v_decayed - z * (v_th - v_reset), i_decayed + x, b_decayed + z * beta)
+
+
+_ada_lif = Neuron(None, ("v", "i", "b"), _PARAMS, LSNNFeedForwardState, _ada_lif_step)
+_ada_lif_layer = Recurrent(_ada_lif, LSNNState, arrival="after")
+
+
 def ada_lif_step(
     input_tensor: torch.Tensor,
     state: LSNNState,
@@ -255,7 +270,7 @@ def ada_lif_step(
 
     Raises:
         TypeError: an argument is of the wrong type.
-        ValueError: widths do not fit, or the surrogate is unknown.
+        ValueError: widths, shapes or devices do not fit, or the surrogate is unknown.
 
     Example:
         >>> zeros = torch.zeros(1, 1)
@@ -264,15 +279,7 @@ def ada_lif_step(
         >>> z, state.b
         (tensor([[1.]]), tensor([[1.8000]]))
     """
-    input_weights, recurrent_weights = check_weights(input_tensor, state, input_weights, recurrent_weights)
-    v_decayed = state.v + dt * p.tau_mem_inv * ((p.v_leak - state.v) + state.i - state.b)
-    i_decayed = state.i - dt * p.tau_syn_inv * state.i
-    b_decayed = state.b - dt * p.tau_adapt_inv * state.b
-    z = threshold(v_decayed - p.v_th, p.method, p.alpha)
-    i_new = i_decayed + project(input_weights, input_tensor)
-    i_new = i_new + project(recurrent_weights, state.z.to(recurrent_weights.dtype))
-    z = z.expand(i_new.shape)  # the state may be one for all samples
-    return z, LSNNState(z, v_decayed - z * (p.v_th - p.v_reset), i_new, b_decayed + z * p.beta)
+    return _ada_lif_layer.one_step(input_tensor, state, input_weights, recurrent_weights, p, dt)
 
 
 SEQUENCES[lsnn_feed_forward_step] = _lsnn

@@ -137,9 +137,21 @@ def _circ_by_k(x: torch.Tensor, k: Any) -> torch.Tensor:
     return x**3 / (d * torch.sqrt(d))
 
 
-def _by_slope(x: torch.Tensor, k: Any, derivative: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-    """By k, the derivative of f(k x) / k with f'(0) = 1 and f odd, which is 0 where k is."""
-    return torch.where(torch.as_tensor(k == 0, device=x.device), 0.0, (x * derivative - value) / k)
+def _by_slope(
+    f: Callable[[torch.Tensor], torch.Tensor], slope: Callable[[torch.Tensor], torch.Tensor]
+) -> Callable[[torch.Tensor, Any], torch.Tensor]:
+    """By k, the derivative of f(k x) / k with f'(0) = 1 and f odd, which is 0 where k is.
+
+    In double precision: where k x is small, it is a small difference.
+    """
+
+    def by_k(x: torch.Tensor, k: Any) -> torch.Tensor:
+        wide_x, wide_k = x.double(), k.double() if isinstance(k, torch.Tensor) else k
+        u = wide_k * wide_x
+        difference = (u * slope(u) - f(u)) / wide_k / wide_k
+        return torch.where(torch.as_tensor(k == 0, device=x.device), 0.0, difference).to(x.dtype)
+
+    return by_k
 
 
 def _hill(x: torch.Tensor) -> torch.Tensor:
@@ -152,15 +164,15 @@ HeaviErfc: type[Surrogate] = _function(
     "HeaviErfc",
     r"""Surrogate :math:`\sigma'(x) = 2 e^{-(k x)^2} / \sqrt{\pi}`.""",
     lambda x, k: 2.0 * torch.exp(-((k * x) ** 2)) / _SQRT_PI,
-    lambda x, k: _by_slope(
-        x, k, HeaviErfc.derivative(x, k), math.sqrt(math.pi) / _SQRT_PI * torch.special.erf(k * x) / k
+    _by_slope(
+        lambda u: math.sqrt(math.pi) / _SQRT_PI * torch.special.erf(u), lambda u: 2.0 * torch.exp(-(u**2)) / _SQRT_PI
     ),
 )
 HeaviTanh: type[Surrogate] = _function(
     "HeaviTanh",
     r"""Surrogate :math:`\sigma'(x) = 1 - \tanh^2(k x)`.""",
     lambda x, k: 1.0 - torch.tanh(k * x) ** 2,
-    lambda x, k: _by_slope(x, k, HeaviTanh.derivative(x, k), torch.tanh(k * x) / k),
+    _by_slope(torch.tanh, lambda u: 1.0 - torch.tanh(u) ** 2),
 )
 Logistic: type[Surrogate] = _function(
     "Logistic",

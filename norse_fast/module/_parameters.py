@@ -40,11 +40,20 @@ def checked(p: Any, kind: Any, name: str = "p") -> Any:
             f"{name}: got {described(p)}{lacks}, expected {kind.__name__} or a tuple with its fields; {fix}."
         )
     for field, default in kind._field_defaults.items():
+        value = getattr(p, field)
         if hasattr(default, "_fields"):
-            checked(getattr(p, field), type(default), f"{name}.{field}")
+            checked(value, type(default), f"{name}.{field}")
+        elif field != "method" and (value is None or isinstance(value, str) or _is_complex(value)):
+            raise TypeError(f"{name}.{field}: got {type(value).__name__}, expected a real number or a tensor.")
     if "method" in kind._fields:
         surrogate_index(p.method)
     return _map_fields(_tracked, p)
+
+
+def _is_complex(value: Any) -> bool:
+    if isinstance(value, torch.Tensor):
+        return value.is_complex()
+    return isinstance(value, numbers.Complex) and not isinstance(value, numbers.Real)
 
 
 def as_tensors(p: Any, kind: Any) -> Any:

@@ -26,11 +26,15 @@ def as_size(name: str, value: Any) -> int:
 
     Raises:
         TypeError: it is no whole number.
+        ValueError: it is negative.
     """
     try:
-        return operator.index(value)
+        size = operator.index(value)
     except TypeError:
         raise TypeError(f"{name}: got {value!r}, expected a whole number; convert it with int().") from None
+    if size < 0:
+        raise ValueError(f"{name}: got {size}, expected a number that is not negative; 0 makes an empty layer.")
+    return size
 
 
 class Weights(Parameters):

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from .._kernels.weights import check_weights
 from ..functional.leaky_integrator import LIParameters, LIState, li_feed_forward_step, li_step
 from ._initial import initial_voltage, uniform, zeros
 from ._parameters import Parameters, checked
@@ -133,5 +134,6 @@ class LILinearCell(Parameters, Stateful[LIState]):
             ValueError: the input has another width.
         """
         if state is None:
+            check_weights(input_tensor, None, self.input_weights)
             state = self.initial_state(input_tensor)
         return li_step(input_tensor, state, self.input_weights, self.p, self.dt)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import operator
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -168,6 +170,22 @@ class RecurrentSequentialState(StateTuple):
     state: Any = None
 
 
+def _as_indices(value: Any, count: int) -> int | list[int]:
+    """``output_modules`` of a sequence of ``count`` modules."""
+    found: int | list[int] = []
+    with contextlib.suppress(TypeError):
+        found = [operator.index(index) for index in value]
+    with contextlib.suppress(TypeError):
+        found = operator.index(value)
+    indices = [found] if isinstance(found, int) else found
+    # A sequence without modules may get some later.
+    if indices and (not count or all(-count <= index < count for index in indices)):
+        return found
+    raise ValueError(
+        f"output_modules: got {value!r}, expected the index of one of the {count} modules, or a list of such; -1 is the last."
+    )
+
+
 class RecurrentSequential(torch.nn.Module):
     """A sequence of modules whose output at one time step is added to its input at the next.
 
@@ -188,7 +206,7 @@ class RecurrentSequential(torch.nn.Module):
     def __init__(self, *modules: torch.nn.Module, output_modules: int | list[int] = -1) -> None:
         super().__init__()
         self.module: SequentialState = SequentialState(*modules, return_hidden=True)
-        self.output_modules = output_modules
+        self.output_modules: int | list[int] = _as_indices(output_modules, len(self.module))
 
     def forward(
         self, x: torch.Tensor, state: RecurrentSequentialState | None = None
