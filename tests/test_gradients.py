@@ -17,6 +17,10 @@ from .models import FEED_FORWARD, Model, fields, model_id, random_params, random
 from .test_modules import MODULES, make, make_input
 
 
+#: Potentials that grow beyond all numbers by themselves.
+UNSTABLE = [m for m in FEED_FORWARD if any(name in m.name for name in ("lif_ex", "lif_adex", "qif", "izhi", "coba"))]
+
+
 def leaves_of(x, state, params):
     return {
         "input": x,
@@ -240,7 +244,7 @@ def test_an_infinite_potential_that_no_gradient_reaches(model: Model, dtype: tor
 
 @pytest.mark.parametrize("value", [torch.inf, torch.nan])
 @pytest.mark.parametrize("reset", ["value", "subtract", "none"])
-@pytest.mark.parametrize("model", [m for m in FEED_FORWARD if m.spikes], ids=model_id)
+@pytest.mark.parametrize("model", UNSTABLE, ids=model_id)
 def test_what_does_not_depend_on_a_potential_that_is_no_number(model: Model, reset: str, value: float, generator):
     """Such as the synaptic current; and spikes of the surrogate that has no gradient."""
     x = torch.rand(20, 1, 2, generator=generator, dtype=torch.float64).requires_grad_()

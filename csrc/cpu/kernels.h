@@ -140,7 +140,7 @@ struct Driver {
   [[gnu::noinline]] static void vjp_row(const BlockParams& params, int64_t n, const Block* tape, T alpha,
                                         const T* grad_out, Block* grad, T* grad_input, const Ahead& ahead) {
     const auto surrogate = [=](int, T u, T grad_z) __attribute__((always_inline)) {
-      return chain(grad_z, DefaultSurrogate::derivative(u, alpha));
+      return grad_z * DefaultSurrogate::derivative(u, alpha);
     };
     for_each_lane(params, n, ahead, [=](int64_t l, const Params& p) __attribute__((always_inline)) {
       State g = load_state(grad, l);
@@ -183,7 +183,7 @@ struct Driver {
       const auto surrogate = [=](int k, T, T grad_z) __attribute__((always_inline)) {
         const T derivative = spikes[k][l];
         spikes[k][l] = grad_z;
-        return chain(grad_z, derivative);
+        return grad_z * derivative;
       };
       grad_input[l] = Model::vjp(s, kWithParams ? x[l] : T(0), p, load_tape(tape, l), surrogate, grad_out[l], g, gp);
       store_state(g, grad, l);

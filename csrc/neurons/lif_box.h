@@ -54,7 +54,7 @@ struct LIFBox {
     const T grad_vd = reset.grad_vd(z, grad.v) + grad_u;
     const T grad_drive = grad_vd * p.dt_tau_mem;
 
-    grad_params.dt_tau_mem += chain(grad_vd, (x + p.v_leak) - s.v);
+    grad_params.dt_tau_mem += grad_vd * ((x + p.v_leak) - s.v);
     grad_params.v_leak += grad_drive;
     grad_params.v_th += reset.grad_v_th(z, grad.v) - grad_u;
     grad_params.v_reset += reset.grad_v_reset(z, grad.v);

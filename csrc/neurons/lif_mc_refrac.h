@@ -68,8 +68,8 @@ struct LIFMCRefrac {
     const T grad_left = relu_vjp(left, grad.rho * (T(1) - z));
     const T grad_mask = -(chain(grad_vd * p.dt_tau_mem, tape.drive) + grad_left);
 
-    grad_params.dt_tau_syn -= chain(grad.i, s.i);
-    grad_params.dt_tau_mem += chain(grad_vd, active * tape.drive);
+    grad_params.dt_tau_syn -= grad.i * s.i;
+    grad_params.dt_tau_mem += grad_vd * (active * tape.drive);
     grad_params.v_leak += grad_drive;
     grad_params.v_th += reset.grad_v_th(z, grad.v) - grad_u;
     grad_params.v_reset += reset.grad_v_reset(z, grad.v);

@@ -106,12 +106,8 @@ def _is_one_number(value: Any) -> bool:
 
 
 def check_real(name: str, value: Any) -> None:
-    """Raise if a value is no tensor, or a nested, quantised or complex one."""
+    """Raise if a value is no tensor, or a quantised or complex one."""
     check_tensor(name, value)
-    if value.is_nested:
-        raise TypeError(
-            f"{name}: got a nested tensor, expected a plain one; pad it with torch.nested.to_padded_tensor."
-        )
     if value.is_quantized:
         raise TypeError(f"{name}: got a quantised tensor of {value.dtype}, expected a plain one; call .dequantize().")
     if value.is_complex():

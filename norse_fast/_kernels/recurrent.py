@@ -201,10 +201,18 @@ class Recurrent:
         # As the kernels do, which add up in float32 at least.
         weights = wide(recurrent_weights)
         z, values = self._read_state(state)
-        shape = torch.Size((*input.shape[:-1], weights.shape[-1]))
-        fields = list(values)
-        for k in self.receivers:  # the neuron sees them with the currents
-            fields[k] = self._fitting(self.neuron.state[k], fields[k], projected, shape)
+        for k in self.receivers:
+            # The neuron sees them only with the currents. Nearly always they are as the spikes, which are checked.
+            value = values[k]
+            if (
+                type(value) is not torch.Tensor
+                or value.shape != z.shape
+                or value.layout is not torch.strided
+                or value.device != z.device
+            ):
+                shape = torch.Size((*input.shape[:-1], weights.shape[-1]))
+                fit = self.neuron.as_state(f"state.{self.neuron.state[k]}", value, projected, shape)
+                values = (*values[:k], fit, *values[k + 1 :])
         # To ask first takes less time than a conversion to the same dtype.
         recurrent = project_spikes(weights, z if z.dtype == weights.dtype else z.to(weights.dtype))
         if projected.dtype != recurrent.dtype:  # in half precision, or under autocast
@@ -214,7 +222,7 @@ class Recurrent:
             z, packed = self.neuron(x, self.neuron.pack(*values), p, dt)
             return z, self.neuron.read_state(packed)
 
-        z, values = self._advance(projected, recurrent, tuple(fields), step)
+        z, values = self._advance(projected, recurrent, values, step)
         storage = input.dtype if input.is_floating_point() else input_weights.dtype
         z = z.to(storage) if storage in HALF else z
         z = z.to_sparse() if self.sparse else z
@@ -296,7 +304,8 @@ class Recurrent:
         sequence: bool = False,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The weights of all channels, if those given fit."""
-        check_tensor("recurrent_weights", recurrent_weights)
+        if recurrent_weights is None:
+            check_tensor("recurrent_weights", recurrent_weights)
         input_weights, recurrent_weights = check_weights(
             input, state, input_weights, recurrent_weights, self.spikes, sequence
         )
@@ -344,17 +353,6 @@ class Recurrent:
         except AttributeError:
             reject_state(state, f"the fields {', '.join((self.spikes, *self.neuron.state))}")
         return z, values
-
-    def _fitting(self, name: str, value: Any, projected: torch.Tensor, shape: torch.Size) -> Any:
-        """A field of the state that fits the input, whose currents are ``projected``; nearly always as it is."""
-        if (
-            type(value) is torch.Tensor
-            and value.shape == shape
-            and value.layout is torch.strided
-            and value.device == projected.device
-        ):
-            return value
-        return self.neuron.as_state(f"state.{name}", value, projected, shape)
 
     def _advance(
         self,

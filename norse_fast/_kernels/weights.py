@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 import torch
 
 from .autograd import tracked
-from .checks import as_dense, check_broadcast, check_real, check_tensor, is_autocast
+from .checks import as_dense, check_broadcast, check_real, is_autocast
 from .neuron import descend
 
 __all__ = ["check_weights", "project", "project_spikes", "read_field", "reject_state"]
@@ -76,7 +76,7 @@ def check_weights(
         ValueError: a width differs, or the state is that of another batch.
     """
     check_real("input", input)
-    check_tensor("input_weights", input_weights)
+    check_real("input_weights", input_weights)
     if input_weights.dim() == 1 and input.dim() and not sequence and math.prod(input.shape[:-1]) == 1:
         input_weights, recurrent_weights = (_as_matrix(w, state, spikes) for w in (input_weights, recurrent_weights))
     if input_weights.dim() != 2:
@@ -84,11 +84,11 @@ def check_weights(
             f"input_weights: got shape {tuple(input_weights.shape)}, expected (N, inputs) for an input of shape "
             f"{tuple(input.shape)}; pass one row per neuron."
         )
-    check_real("input_weights", input_weights)
-    if input.device != input_weights.device:
+    device = input.device
+    if device != input_weights.device:
         raise ValueError(
-            f"input: got a tensor on {input.device}, expected it on {input_weights.device}, as input_weights; move the "
-            f"module with .to({str(input.device)!r}), or the input."
+            f"input: got a tensor on {device}, expected it on {input_weights.device}, as input_weights; move the "
+            f"module with .to({str(device)!r}), or the input."
         )
     hidden, width = input_weights.shape
     if input.dim() == 0 or input.shape[-1] != width:
@@ -117,10 +117,10 @@ def check_weights(
     if not isinstance(z, torch.Tensor):
         reject_state(state, f"a tensor field {spikes}, the spikes of the last step")
     check_real(f"state.{spikes}", z)
-    if z.device != input.device:
+    if z.device != device:
         raise ValueError(
-            f"state.{spikes}: got a tensor on {z.device}, expected it on {input.device} as the input; "
-            f"move the state with .to({str(input.device)!r})."
+            f"state.{spikes}: got a tensor on {z.device}, expected it on {device} as the input; "
+            f"move the state with .to({str(device)!r})."
         )
     if z.dim() == 0 or z.shape[-1] != hidden:
         raise ValueError(
