@@ -317,7 +317,9 @@ class Neuron:
         """Bring arguments into the form that the operators take, or say what is wrong with them."""
         check_real("input", input)
         if input.is_nested:
-            raise TypeError("input: got a nested tensor, expected a plain one; pad it with torch.nested.to_padded_tensor.")
+            raise TypeError(
+                "input: got a nested tensor, expected a plain one; pad it with torch.nested.to_padded_tensor."
+            )
         input = as_dense(input)
         if sequence and input.dim() == 0:
             raise ValueError("input: got a 0-dim tensor, expected (T, ...) with time first; add a dimension for time.")
