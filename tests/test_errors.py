@@ -19,6 +19,8 @@ from .models import MODELS, Model, fields, model_id, random_state
 X = torch.ones(2, 3)
 STATE = nf.LIFFeedForwardState(torch.zeros(2, 3), torch.zeros(2, 3))
 P = nf.LIFParameters()
+X4, W, R = torch.ones(2, 4), torch.ones(3, 4), torch.zeros(3, 3)
+LSNN_STATE = nf.LSNNState(*(torch.zeros(2, 3) for _ in range(4)))
 
 
 def step(x=X, state=STATE, p=P):
@@ -178,6 +180,121 @@ BAD = {
     ),
     "unknown biological model": (lambda: default_bio_parameters("x"), KeyError, r"model: got 'x', expected one of"),
     "clone of a string": (lambda: clone_tensor("x"), ValueError, r"x: got str, expected a tensor or a number"),
+    "number": (lambda: nf.SequentialState(nf.LIF())(X, 3), TypeError, "state: got int, expected a list of 1 states"),
+    "that of a layer": (
+        lambda: nf.RecurrentSequential(nf.LIFCell())(X, STATE),
+        TypeError,
+        "state: got LIFFeedForwardState, expected a RecurrentSequentialState",
+    ),
+    "sparse weights": (
+        lambda: nf.LIFRecurrent(3, 4, recurrent_weights=torch.eye(4).to_sparse()),
+        TypeError,
+        r"recurrent_weights: got a tensor of layout torch\.sparse_coo, expected a dense one",
+    ),
+    "potentials of too many neurons": (
+        lambda: nf.LIF(nf.LIFParameters(v_leak=torch.ones(7)))(torch.ones(5, 2, 3)),
+        ValueError,
+        r"p: got shape \(7,\), expected one that broadcasts to \(2, 3\), the neurons, in the initial state",
+    ),
+    "dt of another width": (
+        lambda: nf.LIF(dt=torch.full((7,), 0.001))(torch.ones(5, 2, 3)),
+        ValueError,
+        r"dt: got shape \(7,\), expected one that broadcasts to \(2, 3\)",
+    ),
+    "dt of another width, recurrent": (
+        lambda: nf.LIFRecurrent(4, 3, dt=torch.full((7,), 0.001))(torch.ones(5, 2, 4)),
+        ValueError,
+        r"dt: got shape \(7,\), expected one that broadcasts to \(2, 3\)",
+    ),
+    "dt of too many dimensions": (
+        lambda: nf.LIFCell(dt=torch.full((1, 1, 1), 0.001))(X),
+        ValueError,
+        r"dt: got shape \(1, 1, 1\), expected one that broadcasts to \(2, 3\)",
+    ),
+    "dt of coupled neurons": (
+        lambda: nf.functional.lif_mc.lif_mc_feed_forward_step(X, STATE, R, dt=torch.ones(7)),
+        ValueError,
+        r"dt: got shape \(7,\), expected one that broadcasts to \(2, 3\)",
+    ),
+    "complex parameter of another library": (
+        lambda: nf.LIF(P._replace(v_th=np.complex64(1))),
+        TypeError,
+        r"p\.v_th: got complex64, expected a real number",
+    ),
+    "dt without values": (
+        lambda: nf.LIF(dt=torch.ones((), device="meta"))(torch.ones(5, 2, 3)),
+        ValueError,
+        "dt: got a tensor on meta, expected it on cpu",
+    ),
+    "parameter without values": (
+        lambda: nf.LIF(P._replace(v_th=torch.ones((), device="meta")))(torch.ones(5, 2, 3)),
+        ValueError,
+        r"p\.v_th: got a tensor on meta, which has no values",
+    ),
+    "alpha without values": (
+        lambda: nf.LIF(P._replace(alpha=torch.ones(3, device="meta")))(torch.ones(5, 2, 3)),
+        ValueError,
+        r"p\.alpha: got a tensor on meta, which has no values",
+    ),
+    "parameter is None": (lambda: nf.LIF(P._replace(tau_syn_inv=None)), TypeError, r"p\.tau_syn_inv: got NoneType"),
+    "alpha is a string": (lambda: nf.LSNN(nf.LSNNParameters(alpha="a")), TypeError, r"p\.alpha: got str"),
+    "alpha is a list": (
+        lambda: step(torch.ones(2, 3, requires_grad=True), p=P._replace(alpha=[1.0])),
+        TypeError,
+        r"p\.alpha: got list, expected a tensor or a number",
+    ),
+    "nested input": (
+        lambda: step(torch.nested.nested_tensor([torch.ones(2, 3)], layout=torch.jagged)),
+        TypeError,
+        "got a nested tensor, expected a plain one",
+    ),
+    "state is a number": (
+        lambda: nf.LIFMCRefracRecurrentCell(4, 3)(X4, 3),
+        TypeError,
+        r"state: got int, expected a tuple with a tensor field lif\.z",
+    ),
+    "state of coupled neurons": (
+        lambda: nf.functional.lif_mc.lif_mc_feed_forward_step(torch.ones(2, 3), None, R),
+        TypeError,
+        "state: got NoneType, expected a tuple with the fields v, i",
+    ),
+    "state of sensors": (
+        lambda: nf.LIFCorrelation(4, 3)(X4, W, R, 3),
+        TypeError,
+        "state: got int, expected a tuple with the fields lif_state, input_correlation_state",
+    ),
+    "no input weights": (lambda: nf.LIFCorrelation(4, 3)(X4, None, R), TypeError, "input_weights: got NoneType"),
+    "no recurrent weights": (
+        lambda: nf.LIFCorrelation(4, 3)(X4, W, None),
+        TypeError,
+        "recurrent_weights: got NoneType",
+    ),
+    "input of a linear cell": (lambda: nf.LILinearCell(4, 3)([1.0]), TypeError, "input: got list, expected a tensor"),
+    "parameters are a number": (
+        lambda: nf.ada_lif_step(X4, LSNN_STATE, W, R, 10),
+        TypeError,
+        "p: got int, expected a tuple with the fields tau_syn_inv",
+    ),
+    "ada_lif with the state of another batch": (
+        lambda: nf.ada_lif_step(X4, LSNN_STATE._replace(b=torch.zeros(5, 3)), W, R),
+        ValueError,
+        r"state\.b: got shape \(5, 3\), expected one that broadcasts to \(2, 3\)",
+    ),
+    "negative size": (lambda: nf.LIFRecurrent(-1, 3), ValueError, "input_size: got -1, expected a number"),
+    "no such module": (
+        lambda: nf.RecurrentSequential(nf.LIFCell(), output_modules=7),
+        ValueError,
+        "output_modules: got 7, expected the index of one of the 1 modules",
+    ),
+    "no module": (
+        lambda: nf.RecurrentSequential(nf.LIFCell(), output_modules=[]),
+        ValueError,
+        r"output_modules: got \[\], expected",
+    ),
+    "steps are a boolean": (lambda: nf.PoissonEncoder(True)(X), TypeError, "seq_length: got bool, expected an integer"),
+    "features are a string": (lambda: nf.PopulationEncoder("x")(X), TypeError, "out_features: got str"),
+    "negative features": (lambda: nf.PopulationEncoder(-1)(X), ValueError, "out_features: got -1"),
+    "input of an encoder": (lambda: nf.PoissonEncoderStep()([1.0]), TypeError, "input_values: got list"),
 }
 
 
@@ -312,33 +429,6 @@ def test_lift_names_what_is_no_module():
         nf.Lift("a")
 
 
-STATES = {
-    "number": (lambda: nf.SequentialState(nf.LIF())(X, 3), TypeError, "state: got int, expected a list of 1 states"),
-    "that of a layer": (
-        lambda: nf.RecurrentSequential(nf.LIFCell())(X, STATE),
-        TypeError,
-        "state: got LIFFeedForwardState, expected a RecurrentSequentialState",
-    ),
-    "sparse weights": (
-        lambda: nf.LIFRecurrent(3, 4, recurrent_weights=torch.eye(4).to_sparse()),
-        TypeError,
-        r"recurrent_weights: got a tensor of layout torch\.sparse_coo, expected a dense one",
-    ),
-    "potentials of too many neurons": (
-        lambda: nf.LIF(nf.LIFParameters(v_leak=torch.ones(7)))(torch.ones(5, 2, 3)),
-        ValueError,
-        r"p: got shape \(7,\), expected one that broadcasts to \(2, 3\), the neurons, in the initial state",
-    ),
-}
-
-
-@pytest.mark.parametrize("name", STATES)
-def test_states_and_weights_of_another_kind(name: str):
-    call, error, message = STATES[name]
-    with pytest.raises(error, match=message):
-        call()
-
-
 RECURRENT_CELLS = [m for m in MODELS if m.kind in ("rec", "mc") and m.cell is not None]
 
 
@@ -375,118 +465,6 @@ def test_one_sample_stays_one(plain: bool):
             ),
         ):
             cell(torch.rand(1, 4), state)
-
-
-X4, W, R = torch.ones(2, 4), torch.ones(3, 4), torch.zeros(3, 3)
-LSNN_STATE = nf.LSNNState(*(torch.zeros(2, 3) for _ in range(4)))
-MORE = {
-    "dt of another width": (
-        lambda: nf.LIF(dt=torch.full((7,), 0.001))(torch.ones(5, 2, 3)),
-        ValueError,
-        r"dt: got shape \(7,\), expected one that broadcasts to \(2, 3\)",
-    ),
-    "dt of another width, recurrent": (
-        lambda: nf.LIFRecurrent(4, 3, dt=torch.full((7,), 0.001))(torch.ones(5, 2, 4)),
-        ValueError,
-        r"dt: got shape \(7,\), expected one that broadcasts to \(2, 3\)",
-    ),
-    "dt of too many dimensions": (
-        lambda: nf.LIFCell(dt=torch.full((1, 1, 1), 0.001))(X),
-        ValueError,
-        r"dt: got shape \(1, 1, 1\), expected one that broadcasts to \(2, 3\)",
-    ),
-    "dt of coupled neurons": (
-        lambda: nf.functional.lif_mc.lif_mc_feed_forward_step(X, STATE, R, dt=torch.ones(7)),
-        ValueError,
-        r"dt: got shape \(7,\), expected one that broadcasts to \(2, 3\)",
-    ),
-    "complex parameter of another library": (
-        lambda: nf.LIF(P._replace(v_th=np.complex64(1))),
-        TypeError,
-        r"p\.v_th: got complex64, expected a real number",
-    ),
-    "dt without values": (
-        lambda: nf.LIF(dt=torch.ones((), device="meta"))(torch.ones(5, 2, 3)),
-        ValueError,
-        "dt: got a tensor on meta, expected it on cpu",
-    ),
-    "parameter without values": (
-        lambda: nf.LIF(P._replace(v_th=torch.ones((), device="meta")))(torch.ones(5, 2, 3)),
-        ValueError,
-        r"p\.v_th: got a tensor on meta, which has no values",
-    ),
-    "alpha without values": (
-        lambda: nf.LIF(P._replace(alpha=torch.ones(3, device="meta")))(torch.ones(5, 2, 3)),
-        ValueError,
-        r"p\.alpha: got a tensor on meta, which has no values",
-    ),
-    "parameter is None": (lambda: nf.LIF(P._replace(tau_syn_inv=None)), TypeError, r"p\.tau_syn_inv: got NoneType"),
-    "alpha is a string": (lambda: nf.LSNN(nf.LSNNParameters(alpha="a")), TypeError, r"p\.alpha: got str"),
-    "alpha is a list": (
-        lambda: step(torch.ones(2, 3, requires_grad=True), p=P._replace(alpha=[1.0])),
-        TypeError,
-        r"p\.alpha: got list, expected a tensor or a number",
-    ),
-    "nested input": (
-        lambda: step(torch.nested.nested_tensor([torch.ones(2, 3)], layout=torch.jagged)),
-        TypeError,
-        "got a nested tensor, expected a plain one",
-    ),
-    "state is a number": (
-        lambda: nf.LIFMCRefracRecurrentCell(4, 3)(X4, 3),
-        TypeError,
-        r"state: got int, expected a tuple with a tensor field lif\.z",
-    ),
-    "state of coupled neurons": (
-        lambda: nf.functional.lif_mc.lif_mc_feed_forward_step(torch.ones(2, 3), None, R),
-        TypeError,
-        "state: got NoneType, expected a tuple with the fields v, i",
-    ),
-    "state of sensors": (
-        lambda: nf.LIFCorrelation(4, 3)(X4, W, R, 3),
-        TypeError,
-        "state: got int, expected a tuple with the fields lif_state, input_correlation_state",
-    ),
-    "no input weights": (lambda: nf.LIFCorrelation(4, 3)(X4, None, R), TypeError, "input_weights: got NoneType"),
-    "no recurrent weights": (
-        lambda: nf.LIFCorrelation(4, 3)(X4, W, None),
-        TypeError,
-        "recurrent_weights: got NoneType",
-    ),
-    "input of a linear cell": (lambda: nf.LILinearCell(4, 3)([1.0]), TypeError, "input: got list, expected a tensor"),
-    "parameters are a number": (
-        lambda: nf.ada_lif_step(X4, LSNN_STATE, W, R, 10),
-        TypeError,
-        "p: got int, expected a tuple with the fields tau_syn_inv",
-    ),
-    "ada_lif with the state of another batch": (
-        lambda: nf.ada_lif_step(X4, LSNN_STATE._replace(b=torch.zeros(5, 3)), W, R),
-        ValueError,
-        r"state\.b: got shape \(5, 3\), expected one that broadcasts to \(2, 3\)",
-    ),
-    "negative size": (lambda: nf.LIFRecurrent(-1, 3), ValueError, "input_size: got -1, expected a number"),
-    "no such module": (
-        lambda: nf.RecurrentSequential(nf.LIFCell(), output_modules=7),
-        ValueError,
-        "output_modules: got 7, expected the index of one of the 1 modules",
-    ),
-    "no module": (
-        lambda: nf.RecurrentSequential(nf.LIFCell(), output_modules=[]),
-        ValueError,
-        r"output_modules: got \[\], expected",
-    ),
-    "steps are a boolean": (lambda: nf.PoissonEncoder(True)(X), TypeError, "seq_length: got bool, expected an integer"),
-    "features are a string": (lambda: nf.PopulationEncoder("x")(X), TypeError, "out_features: got str"),
-    "negative features": (lambda: nf.PopulationEncoder(-1)(X), ValueError, "out_features: got -1"),
-    "input of an encoder": (lambda: nf.PoissonEncoderStep()([1.0]), TypeError, "input_values: got list"),
-}
-
-
-@pytest.mark.parametrize("name", MORE)
-def test_more_bad_arguments(name: str):
-    call, error, message = MORE[name]
-    with pytest.raises(error, match=message):
-        call()
 
 
 @pytest.mark.parametrize("model", [m for m in MODELS if m.kind == "ff" and m.layer is not None], ids=model_id)

@@ -16,6 +16,7 @@ __all__ = [
     "as_floating",
     "as_real_tensor",
     "check_broadcast",
+    "check_device",
     "check_dt",
     "check_real",
     "check_tensor",
@@ -51,8 +52,15 @@ def check_dt(dt: Any, device: torch.device, shape: torch.Size) -> None:
         return
     if dt.dim():
         check_broadcast("dt", dt, shape, "use one value, or one per neuron")
-    if dt.device != device and (dt.dim() or not dt.is_cpu):
-        raise ValueError(f"dt: got a tensor on {dt.device}, expected it on {device}, as the input; make it there.")
+    if dt.dim() or not dt.is_cpu:
+        check_device("dt", dt, device, "make it there")
+
+
+def check_device(name: str, value: torch.Tensor, device: torch.device, fix: str = "") -> None:
+    """Raise if a tensor, a state's by default, is not on the device of the input."""
+    if value.device != device:
+        fix = fix or f"move the state with .to({str(device)!r})"
+        raise ValueError(f"{name}: got a tensor on {value.device}, expected it on {device} as the input; {fix}.")
 
 
 def is_autocast(kind: str) -> bool:
@@ -95,14 +103,12 @@ def as_real_tensor(name: str, value: Any) -> torch.Tensor:
     if isinstance(value, torch.Tensor):
         check_real(name, value)
         return value
-    if isinstance(value, (int, float, numbers.Real)) or _is_one_number(value):
+    # torch.compile can ask for the type of its own numbers, and not for their attributes.
+    if isinstance(value, (int, float, numbers.Real)) or (
+        hasattr(value, "__float__") and getattr(value, "shape", ()) == ()
+    ):
         return constant(float(value), torch.float64)
     raise TypeError(f"{name}: got {type(value).__name__}, expected a tensor or a number; {_CONVERT}.")
-
-
-def _is_one_number(value: Any) -> bool:
-    """Whether a value is another library's number, or array of one."""
-    return hasattr(value, "__float__") and getattr(value, "shape", ()) == ()
 
 
 def check_real(name: str, value: Any) -> None:

@@ -22,6 +22,7 @@ from .checks import (
     as_dt,
     as_real_tensor,
     check_broadcast,
+    check_device,
     check_dt,
     check_real,
     moved,
@@ -188,7 +189,7 @@ class Neuron:
         if results is None:
             input, alpha = tracked(input), tracked(alpha)
             state_values, params = tuple(map(tracked, state_values)), tuple(map(tracked, params))
-            steepness = (alpha,) if isinstance(alpha, torch.Tensor) else ()
+            steepness = () if isinstance(alpha, (int, float)) else (alpha,)
             if not self._is_ready(input, state_values, (*params, *steepness), sequence):
                 input, state_values, params, alpha = self._prepare(input, state_values, params, alpha, sequence)
                 if run is not None:
@@ -334,7 +335,7 @@ class Neuron:
         if isinstance(alpha, torch.Tensor):
             alpha = self._as_parameter("p.alpha", alpha, input, shape)
         else:
-            as_real_tensor("p.alpha", alpha)
+            as_real_tensor("p.alpha", alpha)  # only to raise: a number stays one
         wide = torch.float64
         if input.dtype is wide or any(t.dtype is wide and t.dim() for t in (*state, *params)):
             compute, input = wide, input.to(wide)
@@ -346,14 +347,10 @@ class Neuron:
     def as_state(name: str, value: Any, input: torch.Tensor, shape: torch.Size) -> torch.Tensor:
         value = as_dense(as_real_tensor(name, value))
         check_broadcast(name, value, shape, "the state of an input of another shape cannot be carried over")
-        if value.device != input.device:
-            if value.dim():
-                raise ValueError(
-                    f"{name}: got a tensor on {value.device}, expected it on {input.device} as the input; "
-                    f"move the state with .to({str(input.device)!r})."
-                )
-            value = moved(name, value, input.device)
-        return value
+        if value.dim():
+            check_device(name, value, input.device)
+            return value
+        return moved(name, value, input.device)
 
     @staticmethod
     def _as_parameter(name: str, value: Any, input: torch.Tensor, shape: torch.Size) -> torch.Tensor:

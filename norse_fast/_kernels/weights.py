@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 import torch
 
 from .autograd import tracked
-from .checks import as_dense, check_broadcast, check_real, is_autocast
+from .checks import as_dense, check_broadcast, check_device, check_real, is_autocast
 from .neuron import descend
 
 __all__ = ["check_weights", "project", "project_spikes", "read_field", "reject_state"]
@@ -116,20 +116,17 @@ def check_weights(
         z = None
     if not isinstance(z, torch.Tensor):
         reject_state(state, f"a tensor field {spikes}, the spikes of the last step")
-    check_real(f"state.{spikes}", z)
-    if z.device != device:
-        raise ValueError(
-            f"state.{spikes}: got a tensor on {z.device}, expected it on {device} as the input; "
-            f"move the state with .to({str(device)!r})."
-        )
+    name = f"state.{spikes}"
+    check_real(name, z)
+    check_device(name, z, device)
     if z.dim() == 0 or z.shape[-1] != hidden:
         raise ValueError(
-            f"state.{spikes}: got shape {tuple(z.shape)}, expected (..., {hidden}), one spike per neuron; "
+            f"{name}: got shape {tuple(z.shape)}, expected (..., {hidden}), one spike per neuron; "
             "a state cannot be carried over to a layer of another size."
         )
     shape = torch.Size((*input.shape[1 if sequence else 0 : -1], hidden))
     if z.shape != shape:
-        check_broadcast(f"state.{spikes}", z, shape, "the state of an input of another shape cannot be carried over")
+        check_broadcast(name, z, shape, "the state of an input of another shape cannot be carried over")
     return input_weights, recurrent_weights
 
 

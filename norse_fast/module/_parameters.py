@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from .._constants import constant
+from .._kernels.checks import check_real
 from .._kernels.reset import check_reset
 from ..functional.parameter import replacement
 from ..functional.threshold import by_alpha, surrogate_index
@@ -43,16 +44,16 @@ def checked(p: Any, kind: Any, name: str = "p") -> Any:
         value = getattr(p, field)
         if hasattr(default, "_fields"):
             checked(value, type(default), f"{name}.{field}")
-        elif field != "method" and (value is None or isinstance(value, str) or _is_complex(value)):
+        elif isinstance(value, torch.Tensor):
+            check_real(f"{name}.{field}", value)
+        elif field != "method" and (value is None or isinstance(value, str) or _is_complex_number(value)):
             raise TypeError(f"{name}.{field}: got {type(value).__name__}, expected a real number or a tensor.")
     if "method" in kind._fields:
         surrogate_index(p.method)
     return _map_fields(_tracked, p)
 
 
-def _is_complex(value: Any) -> bool:
-    if isinstance(value, torch.Tensor):
-        return value.is_complex()
+def _is_complex_number(value: Any) -> bool:
     return isinstance(value, numbers.Complex) and not isinstance(value, numbers.Real)
 
 
