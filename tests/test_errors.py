@@ -295,6 +295,36 @@ BAD = {
     "features are a string": (lambda: nf.PopulationEncoder("x")(X), TypeError, "out_features: got str"),
     "negative features": (lambda: nf.PopulationEncoder(-1)(X), ValueError, "out_features: got -1"),
     "input of an encoder": (lambda: nf.PoissonEncoderStep()([1.0]), TypeError, "input_values: got list"),
+    "input of coupled neurons": (
+        lambda: nf.functional.lif_mc_refrac.lif_mc_refrac_feed_forward_step([1.0], None, R),
+        TypeError,
+        "input: got list, expected a tensor",
+    ),
+    "input of sensors": (lambda: nf.LIFCorrelation(4, 3)([1.0], W, R), TypeError, "input: got list, expected a tensor"),
+    "input of receptive fields": (
+        lambda: nf.TemporalReceptiveField((3,), 2)([1.0]),
+        TypeError,
+        "x: got list, expected a tensor",
+    ),
+    "spikes before sensors": (lambda: nf.correlation_sensor_step([1.0], X, None), TypeError, "z_pre: got list"),
+    "spikes behind sensors": (lambda: nf.correlation_sensor_step(X, [1.0], None), TypeError, "z_post: got list"),
+    "state of correlation sensors": (
+        lambda: nf.correlation_sensor_step(X, X, None),
+        TypeError,
+        "state: got NoneType, expected a tuple with the fields post_pre, correlation_trace, anti_correlation_trace",
+    ),
+    "state of STDP sensors": (
+        lambda: nf.stdp_sensor_step(X, X, 3),
+        TypeError,
+        "state: got int, expected a tuple with the fields a_pre, a_post",
+    ),
+    "state of plastic synapses": (
+        lambda: nf.stp_step(X, None, nf.TsodyksMakramParameters()),
+        TypeError,
+        "s: got NoneType, expected a tuple with the fields u, x",
+    ),
+    "filtered signal": (lambda: nf.exp_filter_step(None, X, 0.5), TypeError, "old_value: got NoneType"),
+    "spikes to count": (lambda: nf.regularize_step([1.0], None), TypeError, "z: got list, expected a tensor"),
 }
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 
 from .autograd import tracked
 from .checks import as_dense, check_broadcast, check_device, check_real, is_autocast
 from .neuron import descend
+
+if TYPE_CHECKING:
+    from ..utils.pytree import StateTuple
 
 __all__ = ["check_weights", "project", "project_spikes", "read_field", "reject_state"]
 
@@ -138,16 +141,22 @@ def _as_matrix(weights: Any, state: Any, spikes: str) -> Any:
     return weights.expand(z.shape[-1] if z.dim() else 1, -1)
 
 
-def read_field(state: Any, name: str, expected: str) -> Any:
-    """A (dotted) field of a state, or an error that tells what is ``expected``."""
+def read_field(state: Any, name: str, expected: str, argument: str = "state") -> Any:
+    """A (dotted) field of a state, or an error that tells what is ``expected`` of the argument."""
     try:
         return descend(state, name)
     except AttributeError:
-        reject_state(state, expected)
+        reject_state(state, expected, argument)
 
 
-def reject_state(state: Any, expected: str) -> NoReturn:
+def read_fields(state: Any, kind: type[StateTuple], argument: str = "state") -> list[Any]:
+    """All fields of a state of some kind, or an error that tells which they are."""
+    expected = f"the fields {', '.join(kind._fields)}"
+    return [read_field(state, name, expected, argument) for name in kind._fields]
+
+
+def reject_state(state: Any, expected: str, argument: str = "state") -> NoReturn:
     raise TypeError(
-        f"state: got {type(state).__name__}, expected a tuple with {expected}; pass the state that the last step "
+        f"{argument}: got {type(state).__name__}, expected a tuple with {expected}; pass the state that the last step "
         "returned, or None to a module."
     ) from None

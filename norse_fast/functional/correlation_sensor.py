@@ -15,6 +15,8 @@ from typing import Any
 import torch
 
 from .._constants import constant
+from .._kernels.checks import check_tensor
+from .._kernels.weights import read_fields
 from ..utils.pytree import StateTuple
 from .heaviside import heaviside
 
@@ -90,6 +92,7 @@ def correlation_sensor_step(
         The new state.
 
     Raises:
+        TypeError: an argument is of the wrong type.
         ValueError: the spikes do not fit the state.
 
     Example:
@@ -99,20 +102,22 @@ def correlation_sensor_step(
         >>> state.correlation_trace.flatten(), state.post_pre.flatten()
         (tensor([1., 0.]), tensor([0., 1.]))
     """
+    check_tensor("z_pre", z_pre)
+    check_tensor("z_post", z_post)
+    post_pre, causal, anti_causal = read_fields(state, CorrelationSensorState)
     # Booleans cannot be subtracted.
-    pre, post = (x.to(state.post_pre.dtype) for x in (z_pre.unsqueeze(-1), z_post.unsqueeze(-2)))
-    batch, sources, targets = state.post_pre.shape[:-2], *state.post_pre.shape[-2:]
+    pre, post = (x.to(post_pre.dtype) for x in (z_pre.unsqueeze(-1), z_post.unsqueeze(-2)))
+    *batch, sources, targets = post_pre.shape
     if pre.shape != (*batch, sources, 1) or post.shape != (*batch, 1, targets):
         raise ValueError(
-            f"state.post_pre: got shape {tuple(state.post_pre.shape)}, expected "
+            f"state.post_pre: got shape {tuple(post_pre.shape)}, expected "
             f"{(*z_pre.shape, z_post.shape[-1])}, because z_pre has shape {tuple(z_pre.shape)} and z_post "
             f"{tuple(z_post.shape)}; pass one value per synapse."
         )
-    causal, anti_causal = state.correlation_trace, state.anti_correlation_trace
-    causal = causal - (1 - state.post_pre) * (dt * p.tau_c_inv * causal)
-    anti_causal = anti_causal - state.post_pre * (dt * p.tau_ac_inv * anti_causal)
+    causal = causal - (1 - post_pre) * (dt * p.tau_c_inv * causal)
+    anti_causal = anti_causal - post_pre * (dt * p.tau_ac_inv * anti_causal)
     return CorrelationSensorState(
-        post_pre=heaviside(state.post_pre + post - pre),
+        post_pre=heaviside(post_pre + post - pre),
         correlation_trace=causal + p.eta_p * pre,
         anti_correlation_trace=anti_causal + p.eta_m * post,
     )

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import torch
 
+from .._kernels.checks import check_tensor
+
 __all__ = ["exp_filter_step"]
 
 
@@ -22,12 +24,14 @@ def exp_filter_step(old_value: torch.Tensor, new_value: torch.Tensor, parameter:
         The filtered signal, in the common shape and dtype; integers and booleans are converted to the default dtype.
 
     Raises:
+        TypeError: the filtered signal is no tensor.
         RuntimeError: the shapes do not broadcast.
 
     Example:
         >>> exp_filter_step(torch.tensor([1.0, 2.0]), torch.tensor([0.0, 1.0]), 0.5)
         tensor([0.5000, 2.0000])
     """
+    check_tensor("old_value", old_value)
     if not (old_value.is_floating_point() or old_value.is_complex()):
         # Before the product, in which integers would wrap around.
         known = new_value.is_floating_point() or new_value.is_complex()

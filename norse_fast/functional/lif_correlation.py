@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
-from .._kernels.checks import as_dense
-from .._kernels.weights import read_field
+from .._kernels.checks import as_dense, check_tensor
+from .._kernels.weights import read_fields
 from ..utils.pytree import StateTuple
 from .correlation_sensor import CorrelationSensorParameters, CorrelationSensorState, correlation_sensor_step
 from .lif import LIFParameters, LIFState, lif_step
@@ -96,9 +96,9 @@ def lif_correlation_step(
         >>> z, state.input_correlation_state.correlation_trace.sum()
         (tensor([[1., 1.]]), tensor(4.))
     """
+    check_tensor("input", input_tensor)
     input_tensor = as_dense(input_tensor)  # the sensors see it too
-    expected = f"the fields {', '.join(LIFCorrelationState._fields)}"
-    before, of_inputs, of_neurons = (read_field(state, name, expected) for name in LIFCorrelationState._fields)
+    before, of_inputs, of_neurons = read_fields(state, LIFCorrelationState)
     z, lif_state = lif_step(input_tensor, before, input_weights, recurrent_weights, p.lif_parameters, dt)
     inputs = correlation_sensor_step(input_tensor, z, of_inputs, p.input_correlation_parameters, dt)
     recurrent = correlation_sensor_step(before.z, z, of_neurons, p.recurrent_correlation_parameters, dt)

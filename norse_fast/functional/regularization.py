@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from .._constants import HALF
+from .._kernels.checks import check_tensor
 
 __all__ = ["Accumulator", "regularize_step", "spike_accumulator", "voltage_accumulator"]
 
@@ -30,10 +31,14 @@ def spike_accumulator(z: torch.Tensor, _: Any, state: torch.Tensor | None = None
     Returns:
         The number of spikes, a 0-dim tensor; in float32 for half precision, which cannot count far.
 
+    Raises:
+        TypeError: the spikes are no tensor.
+
     Example:
         >>> spike_accumulator(torch.tensor([0.0, 1.0, 1.0]), None, torch.tensor(3.0))
         tensor(5.)
     """
+    check_tensor("z", z)
     count = z.sum(dtype=torch.float32 if z.dtype in HALF else None)
     return count if state is None else state + count
 

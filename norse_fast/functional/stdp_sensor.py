@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from .._constants import constant
+from .._kernels.weights import read_fields
 from ..utils.pytree import StateTuple
 
 __all__ = ["STDPSensorParameters", "STDPSensorState", "stdp_sensor_step"]
@@ -81,6 +82,7 @@ def stdp_sensor_step(
         The new traces.
 
     Raises:
+        TypeError: the state is not one of an STDP sensor.
         RuntimeError: the shapes do not broadcast.
 
     Example:
@@ -88,6 +90,7 @@ def stdp_sensor_step(
         >>> stdp_sensor_step(torch.tensor([0.0, 1.0]), torch.zeros(1), state)
         STDPSensorState(a_pre=tensor([0.9900, 1.9900]), a_post=tensor([0.9900]))
     """
-    a_pre = state.a_pre + dt * (p.tau_c_inv * -state.a_pre)
-    a_post = state.a_post + dt * (p.tau_c_inv * -state.a_post)
+    a_pre, a_post = read_fields(state, STDPSensorState)
+    a_pre = a_pre + dt * (p.tau_c_inv * -a_pre)
+    a_post = a_post + dt * (p.tau_c_inv * -a_post)
     return STDPSensorState(a_pre=a_pre + z_pre * p.eta_p, a_post=a_post + z_post * p.eta_m)

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from .._kernels.weights import read_fields
 from ..utils.pytree import StateTuple
 
 __all__ = ["TsodyksMakramParameters", "TsodyksMakramState", "stp_step"]
@@ -74,6 +75,7 @@ def stp_step(
         What each synapse transmits, :math:`u' x z`, and the new state.
 
     Raises:
+        TypeError: the state is not one of such synapses.
         RuntimeError: the shapes do not broadcast.
 
     Example:
@@ -81,7 +83,8 @@ def stp_step(
         >>> stp_step(torch.tensor([0.0, 1.0]), s, p)
         (tensor([0.0000, 0.4500]), TsodyksMakramState(u=tensor([0.0000, 0.4500]), x=tensor([1.0000, 0.5500])))
     """
-    u = s.u + dt * (-p.tau_f_inv * s.u) + p.U * (1 - s.u) * z
-    released = u * s.x * z
-    x = s.x + dt * (p.tau_d_inv * (1 - s.x)) - released
+    u, x = read_fields(s, TsodyksMakramState, "s")
+    u = u + dt * (-p.tau_f_inv * u) + p.U * (1 - u) * z
+    released = u * x * z
+    x = x + dt * (p.tau_d_inv * (1 - x)) - released
     return released, TsodyksMakramState(u=u, x=x)
