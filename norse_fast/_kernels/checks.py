@@ -93,8 +93,9 @@ def check_tensor(name: str, value: Any) -> None:
 _CONVERT = "convert it with torch.as_tensor"
 
 
-def as_dense(input: torch.Tensor) -> torch.Tensor:
+def as_dense(input: torch.Tensor, name: str = "input") -> torch.Tensor:
     """An input of whatever sparse layout as a dense one, since potentials are dense whatever arrives."""
+    check_tensor(name, input)
     return input if input.layout is torch.strided else input.to_dense()
 
 

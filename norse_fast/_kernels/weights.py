@@ -14,7 +14,7 @@ from .neuron import descend
 if TYPE_CHECKING:
     from ..utils.pytree import StateTuple
 
-__all__ = ["check_weights", "project", "project_spikes", "read_field", "reject_state"]
+__all__ = ["check_weights", "project", "project_spikes", "read_field", "read_fields", "reject_state"]
 
 
 def project(weights: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
@@ -141,18 +141,20 @@ def _as_matrix(weights: Any, state: Any, spikes: str) -> Any:
     return weights.expand(z.shape[-1] if z.dim() else 1, -1)
 
 
-def read_field(state: Any, name: str, expected: str, argument: str = "state") -> Any:
-    """A (dotted) field of a state, or an error that tells what is ``expected`` of the argument."""
+def read_field(state: Any, name: str, expected: str) -> Any:
+    """A (dotted) field of a state, or an error that tells what is ``expected``."""
     try:
         return descend(state, name)
     except AttributeError:
-        reject_state(state, expected, argument)
+        reject_state(state, expected)
 
 
 def read_fields(state: Any, kind: type[StateTuple], argument: str = "state") -> list[Any]:
     """All fields of a state of some kind, or an error that tells which they are."""
-    expected = f"the fields {', '.join(kind._fields)}"
-    return [read_field(state, name, expected, argument) for name in kind._fields]
+    try:
+        return [getattr(state, name) for name in kind._fields]
+    except AttributeError:
+        reject_state(state, f"the fields {', '.join(kind._fields)}", argument)
 
 
 def reject_state(state: Any, expected: str, argument: str = "state") -> NoReturn:

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from .._kernels.checks import as_dense, check_tensor
+from .._kernels.checks import as_dense
 from .._kernels.weights import read_fields
 from ..utils.pytree import StateTuple
 from .correlation_sensor import CorrelationSensorParameters, CorrelationSensorState, correlation_sensor_step
@@ -96,7 +96,6 @@ def lif_correlation_step(
         >>> z, state.input_correlation_state.correlation_trace.sum()
         (tensor([[1., 1.]]), tensor(4.))
     """
-    check_tensor("input", input_tensor)
     input_tensor = as_dense(input_tensor)  # the sensors see it too
     before, of_inputs, of_neurons = read_fields(state, LIFCorrelationState)
     z, lif_state = lif_step(input_tensor, before, input_weights, recurrent_weights, p.lif_parameters, dt)

@@ -17,7 +17,7 @@ import torch
 
 from .._kernels.checks import as_dt, as_real_tensor, check_dt, check_real
 from .._kernels.neuron import Neuron
-from .._kernels.weights import project, read_field
+from .._kernels.weights import project, read_fields
 from .lif import LIFFeedForwardState, LIFParameters, LIFState, lif_feed_forward_step, lif_step
 
 __all__ = ["lif_mc_feed_forward_step", "lif_mc_step"]
@@ -83,7 +83,7 @@ def lif_mc_feed_forward_step(
         tensor([[0.0900, 0.9000]])
     """
     check_real("input", input_tensor)
-    v, i = (read_field(state, name, "the fields v, i") for name in ("v", "i"))
+    v, i = read_fields(state, LIFFeedForwardState)
     v = Neuron.as_state("state.v", v, input_tensor, input_tensor.shape)
     dt = as_dt(dt)
     check_dt(dt, input_tensor.device, input_tensor.shape)

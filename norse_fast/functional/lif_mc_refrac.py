@@ -66,7 +66,6 @@ def _in_double(p: Any, coupling: torch.Tensor) -> Any:
 def _coupled_step(
     current: torch.Tensor, state: Any, g_coupling: torch.Tensor, neuron: Neuron, p: Any, dt: float
 ) -> tuple[torch.Tensor, LIFRefracFeedForwardState]:
-    check_tensor("input", current)
     current = as_dense(current)
     v = read_field(state, "lif.v", "the fields lif, rho")
     v = neuron.as_state("state.lif.v", v, current, current.shape)

@@ -10,7 +10,7 @@ import torch
 from torch.utils import _pytree
 
 from .._constants import constant
-from .._kernels.checks import as_dense, check_tensor
+from .._kernels.checks import as_dense
 from ..functional.leaky_integrator_box import LIBoxParameters
 from ..functional.receptive_field import (
     CENTRE,
@@ -371,8 +371,7 @@ class TemporalReceptiveField(torch.nn.Module):
         Raises:
             TypeError: the input is no tensor.
         """
-        check_tensor("x", x)
-        x = as_dense(x)  # one of a sparse layout cannot be expanded
+        x = as_dense(x, "x")  # one of a sparse layout cannot be expanded
         batch = x.dim() - self.rf_dimension
         # Of the present rates, as `ps` may have been replaced; and for this call alone, as others may run beside it.
         neurons = copy.copy(self.neurons)
