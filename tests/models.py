@@ -340,6 +340,14 @@ def random_params(model: Model, shape: tuple[int, ...], dtype: torch.dtype, gene
     return vary(model.defaults())
 
 
+def set_surrogate(params: Any, method: str, alpha: Any) -> Any:
+    """The same parameters with another surrogate, which may be those of an inner model."""
+    if "method" in params._fields:
+        return params._replace(method=method, alpha=alpha)
+    inner = next((f for f in params._fields if hasattr(getattr(params, f), "method")), None)
+    return params if inner is None else params._replace(**{inner: set_surrogate(getattr(params, inner), method, alpha)})
+
+
 def random_state(model: Model, shape: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator) -> Any:
     """States around rest, of the neurons' shape."""
     values = {name: torch.rand(shape, generator=generator, dtype=dtype) for name in model.neuron.state}

@@ -14,8 +14,7 @@ from norse_fast._kernels.extension import has_kernels, kernels_disabled
 from norse_fast._kernels.outputs import NUMBERS, REDUCED
 from norse_fast.functional.threshold import SURROGATES
 
-from .models import FEED_FORWARD, MODELS, Model, fields, model_id, random_params, random_state
-from .test_gradients import set_surrogate
+from .models import FEED_FORWARD, MODELS, Model, fields, model_id, random_params, random_state, set_surrogate
 from .test_operators import compiled
 from .test_recurrent import LAYERS, assert_same, fields_of, gradients, layer_of, make_case
 

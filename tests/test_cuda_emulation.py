@@ -13,9 +13,8 @@ from norse_fast._kernels.ops import RECURRENT_SEGMENT
 from norse_fast._kernels.outputs import NUMBERS, REDUCED
 from norse_fast._kernels.recurrent import RECURRENT
 
-from .models import FEED_FORWARD, MODELS, Model, fields, model_id, random_params, random_state
+from .models import FEED_FORWARD, MODELS, Model, fields, model_id, random_params, random_state, set_surrogate
 from .native import build
-from .test_gradients import set_surrogate
 from .test_recurrent import assert_same, gradients, layer_of, make_case
 from .test_surrogates_of_ones_own import own
 
@@ -165,6 +164,23 @@ def test_surrogates_of_python(model: Model, method: object, on_gpu, generator):
     assert any(grad.any() for grad in results[0])
     for expected, actual in zip(*results):
         assert torch.equal(actual, expected)
+
+
+@pytest.mark.parametrize("method", ["super", "atan", "heaviside"])
+@pytest.mark.parametrize("model", [m for m in SEQUENCE_MODELS if m.spikes], ids=model_id)
+def test_a_potential_that_is_no_number(model: Model, method: str, on_gpu, generator):
+    """It has no part in gradients that do not pass it, on either device."""
+    x = torch.rand(40, 1, 6, generator=generator).requires_grad_()
+    state = random_state(model, (1, 6), torch.float32, generator)
+    next(v for name, v in fields(state).items() if name.split(".")[-1] == "v")[0, 0] = torch.nan
+    p = set_surrogate(random_params(model, (), torch.float32, generator), method, 1.0)
+    neuron = model.neuron.variants["value", method != "heaviside"]
+    results = []
+    for context in (torch.enable_grad(), on_gpu(neuron)):
+        with context:
+            _, final = neuron(x, state, p, 0.001, sequence=True)
+            results.append(torch.autograd.grad(sum(fields(final).values()).sum(), x)[0])
+    torch.testing.assert_close(results[1], results[0], rtol=0, atol=0, equal_nan=True)
 
 
 @pytest.mark.parametrize("path", ["persistent", "stepwise"])

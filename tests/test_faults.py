@@ -24,8 +24,7 @@ import norse_fast as nf
 from norse_fast._kernels.extension import kernels_disabled
 from norse_fast.functional.threshold import SURROGATES
 
-from .models import MODELS, Model, fields, random_params
-from .test_gradients import set_surrogate
+from .models import MODELS, Model, fields, random_params, set_surrogate
 
 MIB = 1 << 20
 

@@ -16,7 +16,7 @@ from norse_fast._kernels.extension import kernels_disabled
 from norse_fast._kernels.ops import RECURRENT_SEGMENT
 from norse_fast._kernels.recurrent import RECURRENT, Recurrent
 
-from .models import FEED_FORWARD, MODELS, Model, fields, model_id, random_params
+from .models import FEED_FORWARD, MODELS, Model, fields, model_id, random_params, set_surrogate
 from .opcheck import opcheck
 from .test_operators import compiled
 
@@ -119,6 +119,35 @@ def test_gradients_equal_those_of_pytorch(model: Model, per_neuron: bool, dtype:
     for grad, value in zip(actual, expected_grads):
         scale = max(1.0, value.abs().max().item())
         torch.testing.assert_close(grad, value, rtol=tolerance, atol=tolerance * scale)
+
+
+@pytest.mark.parametrize("method", ["super", "triangle", "heaviside"])
+@pytest.mark.parametrize("learn", [False, True])
+@pytest.mark.parametrize("model", LAYERS, ids=model_id)
+def test_gradients_are_finite_where_those_of_pytorch_are(model: Model, learn: bool, method: str, generator):
+    """With a potential that is no number, where no spike passes a gradient: they are detached, or of that surrogate."""
+    x, state, weights, p, learned = make_case(model, 20, (2,), 3, 5, generator, torch.float64, learn=learn)
+    potential = next(value for name, value in fields(state).items() if name.split(".")[-1] == "v")
+    potential.data[0, 0] = torch.nan
+    p = set_surrogate(p, method, 1.0)
+    leaves = [x, *weights, *fields(state).values(), *learned]
+
+    def gradients() -> list[list[torch.Tensor]]:
+        output, final = layer_of(model).variants["value", method != "heaviside"](x, state, *weights, p, 0.001)
+        of = {"allow_unused": True, "materialize_grads": True, "retain_graph": True}
+        results = [output, *fields(final).values()]
+        return [
+            torch.autograd.grad(r.sum(), leaves, **of) if r.requires_grad else list(map(torch.zeros_like, leaves))
+            for r in results
+        ]
+
+    actual = gradients()
+    with kernels_disabled():
+        expected = gradients()
+    for one, other in zip(actual, expected, strict=True):
+        for found, wanted in zip(one, other, strict=True):
+            known = wanted.isfinite()
+            torch.testing.assert_close(found[known], wanted[known])
 
 
 @pytest.mark.parametrize("twice", [False, True], ids=["once", "twice"])

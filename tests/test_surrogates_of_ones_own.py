@@ -24,8 +24,8 @@ from norse_fast._kernels import recurrent
 from norse_fast._kernels.extension import kernels_disabled
 from norse_fast.functional.threshold import SURROGATES, by_alpha, threshold
 
-from .models import FEED_FORWARD, MODELS, NESTED, Model, fields, model_id, random_params
-from .test_gradients import requiring_grad, set_surrogate
+from .models import FEED_FORWARD, MODELS, NESTED, Model, fields, model_id, random_params, set_surrogate
+from .test_gradients import requiring_grad
 from .test_recurrent import LAYERS, layer_of, make_case
 
 pytestmark = [

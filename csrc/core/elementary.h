@@ -28,18 +28,11 @@ NORSE_FAST_INLINE T keep_if(bool condition, T x) {
   return bit_cast<T>(-static_cast<Bits>(condition) & bit_cast<Bits>(x));
 }
 
-/// What a gradient leads to: 0 where it is 0, also through an infinite derivative. PyTorch does not visit what no
-/// gradient reaches.
-template <class T>
-NORSE_FAST_INLINE T visited(T grad, T result) {
-  return keep_if(grad != T(0), result);
-}
-
-/// A gradient times a derivative, likewise. It takes time, so only potentials that can grow beyond all numbers by
-/// themselves have it everywhere.
+/// A gradient times a derivative: 0 where the gradient is 0, also if the derivative is infinite or NaN. PyTorch does
+/// not visit what no gradient reaches.
 template <class T>
 NORSE_FAST_INLINE T chain(T grad, T derivative) {
-  return visited(grad, grad * derivative);
+  return keep_if(grad != T(0), grad * derivative);
 }
 
 /// The Heaviside step of the reference: 1 where x > 0, else 0; NaN gives 0.

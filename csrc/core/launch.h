@@ -9,9 +9,9 @@
 
 namespace norse_fast {
 
-/// The number of a surrogate in the list of surrogates.h; the default is the first.
+/// The number of a surrogate in the list of surrogates.h; the default is the first, and one passes no gradient on.
 enum class Surrogate : int {};
-inline constexpr Surrogate kDefaultSurrogate{0};
+inline constexpr Surrogate kDefaultSurrogate{0}, kNoSurrogate{5};
 
 inline constexpr int kMaxStates = 6;
 inline constexpr int kMaxParams = 12;
@@ -143,6 +143,9 @@ struct Backward : Problem<T> {
   NORSE_FAST_INLINE bool is_default() const {
     return surrogate == kDefaultSurrogate && !derivatives[0] && wanted == Spikes::kNothing;
   }
+
+  /// Whether spikes pass gradients on. Where they do not, that of a spike does not count, not even as NaN.
+  NORSE_FAST_INLINE bool is_differentiable() const { return surrogate != kNoSurrogate || derivatives[0]; }
 
   // Of kActive: (step, lane), whether a surrogate derivative is more than this share of its largest value.
   uint8_t* active = nullptr;

@@ -100,6 +100,13 @@ struct TriangleWidth {
 
 template <class... Kinds>
 struct SurrogateList {
+  /// Whether the surrogate of that number is of that kind.
+  template <class Kind>
+  static constexpr bool is(Surrogate surrogate) {
+    int number = 0;
+    return ((number++ == static_cast<int>(surrogate) && std::is_same_v<Kind, Kinds>) || ...);
+  }
+
   static constexpr int kCount = sizeof...(Kinds);
   static constexpr const char* kNames[] = {Kinds::kName...};
 
@@ -111,8 +118,9 @@ struct SurrogateList {
   }
 };
 
-/// Operators, and Python, know a surrogate by its place here; kDefaultSurrogate is the first.
+/// Operators, and Python, know a surrogate by its place here.
 using Surrogates =
     SurrogateList<SuperSpike, Triangle, Tanh, Circ, HeaviErfc, Heaviside, Atan, Sigmoid, Rectangle, TriangleWidth>;
+static_assert(Surrogates::is<DefaultSurrogate>(kDefaultSurrogate) && Surrogates::is<Heaviside>(kNoSurrogate));
 
 }  // namespace norse_fast

@@ -140,7 +140,7 @@ struct Driver {
   [[gnu::noinline]] static void vjp_row(const BlockParams& params, int64_t n, const Block* tape, T alpha,
                                         const T* grad_out, Block* grad, T* grad_input, const Ahead& ahead) {
     const auto surrogate = [=](int, T u, T grad_z) __attribute__((always_inline)) {
-      return grad_z * DefaultSurrogate::derivative(u, alpha);
+      return chain(grad_z, DefaultSurrogate::derivative(u, alpha));
     };
     for_each_lane(params, n, ahead, [=](int64_t l, const Params& p) __attribute__((always_inline)) {
       State g = load_state(grad, l);
@@ -171,11 +171,12 @@ struct Driver {
     }
   }
 
-  /// The vjp of a step, with the surrogate derivatives in `spikes`, which become the gradients of the spikes.
+  /// The vjp of a step, with the surrogate derivatives in `spikes`, which become the gradients of the spikes, and,
+  /// where these are not differentiable, count for nothing.
   template <bool kWithParams>
   [[gnu::noinline]] static void vjp_row(const BlockParams& params, int64_t n, const T* x, const Block* state,
-                                        const Block* tape, Block* spikes, const T* grad_out, Block* grad,
-                                        Block* grad_params, T* grad_input, const Ahead& ahead) {
+                                        const Block* tape, Block* spikes, bool differentiable, const T* grad_out,
+                                        Block* grad, Block* grad_params, T* grad_input, const Ahead& ahead) {
     for_each_lane(params, n, ahead, [=](int64_t l, const Params& p) __attribute__((always_inline)) {
       const State s = kWithParams ? load_state(state, l) : State{};
       State g = load_state(grad, l);
@@ -183,7 +184,7 @@ struct Driver {
       const auto surrogate = [=](int k, T, T grad_z) __attribute__((always_inline)) {
         const T derivative = spikes[k][l];
         spikes[k][l] = grad_z;
-        return grad_z * derivative;
+        return keep_if(differentiable, chain(grad_z, derivative));
       };
       grad_input[l] = Model::vjp(s, kWithParams ? x[l] : T(0), p, load_tape(tape, l), surrogate, grad_out[l], g, gp);
       store_state(g, grad, l);
@@ -307,8 +308,8 @@ struct Driver {
         if (!b.derivatives[0]) distance_rows(params, n, tape, spikes);
         if (store_spikes(b, Spikes::kDistances, kThresholds, offset, n, spikes)) continue;
         for (int k = 0; k < kThresholds; ++k) BlockRows::derive(b, k, alpha, offset, n, spikes[k]);
-        vjp_row<kWithParams>(params, n, x, tape + kTape, tape, spikes, grad_output, grad, grad_params, grad_input,
-                             ahead);
+        vjp_row<kWithParams>(params, n, x, tape + kTape, tape, spikes, b.is_differentiable(), grad_output, grad,
+                             grad_params, grad_input, ahead);
         store_spikes(b, Spikes::kGradients, kThresholds, offset, n, spikes);
       }
       StoredRows::finish(b.storage, grad_input_buffer, n, b.grad_input, offset, streamed);

@@ -29,7 +29,8 @@ struct ModelRows {
               T* grad_input);
   void (*distances)(const void* params, int64_t n, const Block<T>* tape, Block<T>* spikes);
   using Vjp = void(const void* params, int64_t n, const T* x, const Block<T>* state, const Block<T>* tape,
-                   Block<T>* spikes, const T* grad_out, Block<T>* grad, Block<T>* grad_params, T* grad_input);
+                   Block<T>* spikes, bool differentiable, const T* grad_out, Block<T>* grad, Block<T>* grad_params,
+                   T* grad_input);
   Vjp *vjp_with_surrogate, *vjp_with_params;
 };
 

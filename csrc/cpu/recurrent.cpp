@@ -202,8 +202,8 @@ class RecurrentBackwardTask final : public Task, RecurrentPiece<Isa, T> {
           BlockRows<Isa, T>::derive(b_, k, alpha_[run.index][0], offset, run.n, spikes_.data()[k]);
         }
         const auto vjp = b_.grad_params ? model_.vjp_with_params : model_.vjp_with_surrogate;
-        vjp(params, run.n, kept[further_ + model_.states], kept + further_, tape_.data(), spikes_.data(), grad_output_,
-            grad, b_.grad_params ? grad_params_[run.index] : nullptr, output_);
+        vjp(params, run.n, kept[further_ + model_.states], kept + further_, tape_.data(), spikes_.data(),
+            b_.is_differentiable(), grad_output_, grad, b_.grad_params ? grad_params_[run.index] : nullptr, output_);
         store_spikes(Spikes::kGradients, run, offset);
       }
       for (int c = 0; c < channels_; ++c) {

@@ -18,9 +18,9 @@ const ModelRows<T>& rows_of() {
   };
   static constexpr auto kVjp = [](auto with_params) {
     return [](const void* params, int64_t n, const T* x, ConstRows state, ConstRows tape, Rows spikes,
-              const T* grad_out, Rows grad, Rows grad_params, T* grad_input) {
-      Driver::template vjp_row<decltype(with_params)::value>(kParams(params), n, x, state, tape, spikes, grad_out, grad,
-                                                             grad_params, grad_input, {});
+              bool differentiable, const T* grad_out, Rows grad, Rows grad_params, T* grad_input) {
+      Driver::template vjp_row<decltype(with_params)::value>(kParams(params), n, x, state, tape, spikes, differentiable,
+                                                             grad_out, grad, grad_params, grad_input, {});
     };
   };
   static constexpr ModelRows<T> kRows{

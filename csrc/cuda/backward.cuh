@@ -34,7 +34,7 @@ struct SurrogateOf {
 
   __device__ __forceinline__ T operator()(int k, T u, T grad_z) const {
     if (b.wanted != Spikes::kNothing) b.of_spikes[k][at] = b.wanted == Spikes::kDistances ? u : grad_z;
-    return grad_z * derivative(k, u);
+    return b.is_differentiable() ? chain(grad_z, derivative(k, u)) : T(0);
   }
 
  private:
@@ -54,7 +54,7 @@ struct DefaultSurrogateOf {
   T alpha;
 
   __device__ __forceinline__ T operator()(int, T u, T grad_z) const {
-    return grad_z * DefaultSurrogate::derivative(u, alpha);
+    return chain(grad_z, DefaultSurrogate::derivative(u, alpha));
   }
 };
 

@@ -70,7 +70,7 @@ struct CobaLIF {
     const T u = tape.vd - p.v_thresh;
     const T z = heaviside(u);
     const T grad_z = grad_out + reset.attached(reset.grad_z(tape.vd, grad.v));
-    const T grad_u = visited(grad_z, surrogate(0, u, grad_z));
+    const T grad_u = surrogate(0, u, grad_z);
     const T grad_vd = reset.grad_vd(z, grad.v) + grad_u;
     const T grad_current = grad_vd * p.dt_c_m;
     const T grad_decayed_e = grad.g_e + chain(grad_current, p.e_rev_E - v);

@@ -52,7 +52,8 @@ struct IAF {
     const Reset<T> reset{p.reset, p.v_reset, p.v_th};
     const T u = tape.vd - p.v_th;
     const T z = heaviside(u);
-    const T grad_u = surrogate(0, u, grad_out + reset.attached(reset.grad_z(tape.vd, grad.v)));
+    const T grad_z = grad_out + reset.attached(reset.grad_z(tape.vd, grad.v));
+    const T grad_u = surrogate(0, u, grad_z);
 
     grad_params.v_th += reset.grad_v_th(z, grad.v) - grad_u;
     grad_params.v_reset += reset.grad_v_reset(z, grad.v);

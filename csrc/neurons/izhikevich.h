@@ -61,7 +61,7 @@ struct Izhikevich {
     const T above = tape.vd - p.v_th;
     const T z = heaviside(above);
     const T grad_z = grad_out + reset.attached(reset.grad_z(tape.vd, grad.v)) + reset.attached(grad.u * p.d);
-    const T grad_threshold = visited(grad_z, surrogate(0, above, grad_z));
+    const T grad_threshold = surrogate(0, above, grad_z);
     const T grad_vd = reset.grad_vd(z, grad.v) + grad_threshold;
     const T grad_drive = grad_vd * p.rate;
     const T grad_recovery = grad.u * p.recovery_rate;

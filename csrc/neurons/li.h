@@ -47,8 +47,8 @@ struct LI {
     const T grad_drive = grad_v * p.dt_tau_mem;
     const T grad_j = (grad.i - grad.i * p.dt_tau_syn) + grad_drive;
 
-    grad_params.dt_tau_syn -= grad.i * j;
-    grad_params.dt_tau_mem += grad_v * ((p.v_leak - s.v) + j);
+    grad_params.dt_tau_syn -= chain(grad.i, j);
+    grad_params.dt_tau_mem += chain(grad_v, (p.v_leak - s.v) + j);
     grad_params.v_leak += grad_drive;
 
     grad.v = grad_v - grad_drive;

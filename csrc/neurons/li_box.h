@@ -41,7 +41,7 @@ struct LIBox {
     const T grad_v = grad.v + grad_out;
     const T grad_drive = grad_v * p.dt_tau_mem;
 
-    grad_params.dt_tau_mem += grad_v * ((p.v_leak - s.v) + x);
+    grad_params.dt_tau_mem += chain(grad_v, (p.v_leak - s.v) + x);
     grad_params.v_leak += grad_drive;
 
     grad.v = grad_v - grad_drive;

@@ -64,8 +64,8 @@ struct LIF {
     const T grad_drive = grad_vd * p.dt_tau_mem;
     const T grad_j = (grad.i - grad.i * p.dt_tau_syn) + grad_drive;
 
-    grad_params.dt_tau_syn -= grad.i * j;
-    grad_params.dt_tau_mem += grad_vd * ((p.v_leak - s.v) + j);
+    grad_params.dt_tau_syn -= chain(grad.i, j);
+    grad_params.dt_tau_mem += chain(grad_vd, (p.v_leak - s.v) + j);
     grad_params.v_leak += grad_drive;
     grad_params.v_th += reset.grad_v_th(z, grad.v) - grad_u;
     grad_params.v_reset += reset.grad_v_reset(z, grad.v);

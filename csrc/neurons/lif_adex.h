@@ -74,7 +74,7 @@ struct LIFAdEx {
     const T z = heaviside(u);
     const T grad_z =
         (grad_out + reset.attached(reset.grad_z(tape.vd, grad.v))) + reset.attached(grad.a * p.adaptation_spike);
-    const T grad_u = visited(grad_z, surrogate(0, u, grad_z));
+    const T grad_u = surrogate(0, u, grad_z);
     const T grad_vd = reset.grad_vd(z, grad.v) + grad_u;
     const T grad_drive = grad_vd * p.dt_tau_mem;
     const T grad_j = (grad.i - grad.i * p.dt_tau_syn) + grad_drive;

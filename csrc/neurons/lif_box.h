@@ -50,11 +50,12 @@ struct LIFBox {
     const Reset<T> reset{p.reset, p.v_reset, p.v_th};
     const T u = tape.vd - p.v_th;
     const T z = heaviside(u);
-    const T grad_u = surrogate(0, u, grad_out + reset.attached(reset.grad_z(tape.vd, grad.v)));
+    const T grad_z = grad_out + reset.attached(reset.grad_z(tape.vd, grad.v));
+    const T grad_u = surrogate(0, u, grad_z);
     const T grad_vd = reset.grad_vd(z, grad.v) + grad_u;
     const T grad_drive = grad_vd * p.dt_tau_mem;
 
-    grad_params.dt_tau_mem += grad_vd * ((x + p.v_leak) - s.v);
+    grad_params.dt_tau_mem += chain(grad_vd, (x + p.v_leak) - s.v);
     grad_params.v_leak += grad_drive;
     grad_params.v_th += reset.grad_v_th(z, grad.v) - grad_u;
     grad_params.v_reset += reset.grad_v_reset(z, grad.v);

@@ -61,15 +61,16 @@ struct LIFMCRefrac {
     const T left = tape.rho - heaviside(tape.rho);
     const T u = tape.vd - p.v_th;
     const T z = heaviside(u);
-    const T grad_z = grad_out + reset.attached(reset.grad_z(tape.vd, grad.v)) + grad.rho * (p.rho_reset - relu(left));
+    const T grad_z =
+        grad_out + reset.attached(reset.grad_z(tape.vd, grad.v)) + chain(grad.rho, p.rho_reset - relu(left));
     const T grad_u = surrogate(1, u, grad_z);
     const T grad_vd = reset.grad_vd(z, grad.v) + grad_u;
     const T grad_drive = grad_vd * (active * p.dt_tau_mem);
     const T grad_left = relu_vjp(left, grad.rho * (T(1) - z));
     const T grad_mask = -(chain(grad_vd * p.dt_tau_mem, tape.drive) + grad_left);
 
-    grad_params.dt_tau_syn -= grad.i * s.i;
-    grad_params.dt_tau_mem += grad_vd * (active * tape.drive);
+    grad_params.dt_tau_syn -= chain(grad.i, s.i);
+    grad_params.dt_tau_mem += chain(grad_vd, active * tape.drive);
     grad_params.v_leak += grad_drive;
     grad_params.v_th += reset.grad_v_th(z, grad.v) - grad_u;
     grad_params.v_reset += reset.grad_v_reset(z, grad.v);

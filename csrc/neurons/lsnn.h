@@ -71,9 +71,9 @@ struct LSNN {
     const T grad_relax = grad_bd * p.dt_tau_adapt;
     const T grad_x = grad.i;
 
-    grad_params.dt_tau_syn -= grad.i * s.i;
-    grad_params.dt_tau_mem += grad_vd * ((p.v_leak - s.v) + s.i);
-    grad_params.dt_tau_adapt += grad_bd * (p.v_th - s.b);
+    grad_params.dt_tau_syn -= chain(grad.i, s.i);
+    grad_params.dt_tau_mem += chain(grad_vd, (p.v_leak - s.v) + s.i);
+    grad_params.dt_tau_adapt += chain(grad_bd, p.v_th - s.b);
     grad_params.v_leak += grad_drive;
     grad_params.v_th += grad_relax;
     grad_params.v_reset += reset.grad_v_reset(z, grad.v);

@@ -12,10 +12,10 @@
 // - Params<T>: its parameters, all members of type T;
 // - Tape<T>: what vjp needs of a step besides the parameters, all members of type T; none where a step is linear;
 // - step: advances the state by one time step, fills the tape and returns the output;
-// - vjp: given the tape of a step, its k-th spike function z = H(u) as surrogate(k, u, grad_z), which returns grad_z
-// times
-//   the surrogate derivative, and the gradients of the output and of the new state (grad), returns the gradient of the
-//   input, replaces grad by the gradient of the old state, and adds to the gradients of the parameters;
+// - vjp: given the tape of a step, its k-th spike function z = H(u) as surrogate(k, u, grad_z), which is the chain of
+//   grad_z and the surrogate derivative, and the gradients of the output and of the new state (grad), returns the
+//   gradient of the input, replaces grad by the gradient of the old state, and adds to the gradients of the parameters;
+//   derivatives that depend on the state, the input or the tape are chained (core/elementary.h), not multiplied;
 // - exponent: only if a step needs exp(exponent(s, p)) of the state before it; the step finds that in the first
 //   member of its tape;
 // - kRecurrence: only if it also comes as a recurrent layer; how input and recurrent spikes arrive.

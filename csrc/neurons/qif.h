@@ -53,7 +53,7 @@ struct QIF {
     const T above = tape.vd - p.v_th;
     const T z = heaviside(above);
     const T grad_z = grad_out + reset.attached(reset.grad_z(tape.vd, grad.v));
-    const T grad_u = visited(grad_z, surrogate(0, above, grad_z));
+    const T grad_u = surrogate(0, above, grad_z);
     const T grad_vd = reset.grad_vd(z, grad.v) + grad_u;
     const T grad_drive = grad_vd * p.dt_tau_mem;
     const T rest = tape.v - p.v_rest, crit = tape.v - p.v_crit;

@@ -82,7 +82,7 @@ struct Refrac {
     const T z = (T(1) - mask) * tape.z;
     const T left = tape.rho - mask;
     const T grad_v = grad.inner.v;
-    const T grad_z = grad_out + grad.rho * (p.rho_reset - relu(left));
+    const T grad_z = grad_out + chain(grad.rho, p.rho_reset - relu(left));
     const T grad_left = relu_vjp(left, grad.rho * (T(1) - z));
     const T grad_mask = -(chain(grad_v, tape.rise) + grad_z * tape.z) - grad_left;
 

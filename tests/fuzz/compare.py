@@ -36,7 +36,8 @@ class Case:
 
     target: str
     program: str
-    #: The same with zero where there is no gradient: of results that it gives none, and of spikes without a surrogate.
+    #: The same with zero where there is no gradient, if that may meet an infinite weight or parameter: of results that it
+    #: gives none, and of spikes without a surrogate. Else the same.
     with_zeros: str
     exact: bool  # results are the same to the bit
     steps: int
@@ -205,15 +206,13 @@ def compare_gradients(case: Case, kernel: Outcome, plain: Outcome) -> Finding | 
     if case.narrow and any(g.dtype is torch.float16 and not g.isfinite().all() for g in plain.gradients):
         return None  # it is too large for PyTorch in float16, and not for the kernels, which pass it on in float32
     zeros, double = execute(case.with_zeros, False).gradients, execute(in_double(case), False).gradients
-    runs_away = not all(r.isfinite().all() for r in map(as_dense, plain.results))
-    expected = [
-        excuse(*tensors, runs_away)
-        for tensors in zip(kernel.gradients, plain.gradients, zeros, double or plain.gradients)
-    ]
+    tensors = zip(kernel.gradients, plain.gradients, zeros, double or plain.gradients)
+    expected = [excuse(*of_one) for of_one in tensors]
     sizes = sizes_of_terms(case.program)
     found = compare_all("gradient", kernel.gradients, expected, tolerance, sizes)
-    if found and agrees_in_double(case):
-        rounded = loosest(ROUNDED_TOLERANCE, case, plain)
+    swallowed = {torch.float64: 0.1} if swallows(plain) else {}
+    if found and (swallowed or agrees_in_double(case)):
+        rounded = loosest(ROUNDED_TOLERANCE | swallowed, case, plain)
         found = compare_all("gradient", kernel.gradients, expected, rounded, sizes)
     if found:
         sizes = with_rounding(sizes, tolerance, nudge(case).gradients, plain.gradients)
@@ -231,6 +230,11 @@ APART = (
     "[sum(parts) for parts in zip(*(torch.autograd.grad(t, leaves, s, retain_graph=True, materialize_grads=True) "
     "for t, s in zip(some.values(), seeds)))]"
 )
+
+
+def swallows(plain: Outcome) -> bool:
+    """Whether a result in double precision is so large that adding 1 does not change it, so that PyTorch loses terms."""
+    return any(r.dtype is torch.float64 and largest(r) * torch.finfo(r.dtype).eps > 1 for r in plain.results)
 
 
 class _Rounded(TorchDispatchMode):
@@ -264,24 +268,20 @@ def as_dense(t: torch.Tensor) -> torch.Tensor:
     return t.to_dense() if t.is_sparse else t
 
 
-def excuse(
-    kernel: torch.Tensor, plain: torch.Tensor, zeros: torch.Tensor, double: torch.Tensor, runs_away: bool
-) -> torch.Tensor:
+def excuse(kernel: torch.Tensor, plain: torch.Tensor, zeros: torch.Tensor, double: torch.Tensor) -> torch.Tensor:
     """PyTorch's gradient, but the kernel's where that may differ: of infinite, NaN or huge values, and where 16 bits are few.
 
     Args:
         kernel: the kernels' gradient.
         plain: PyTorch's gradient.
-        zeros: PyTorch's with zero where there is no gradient, as which kernels take it; it is NaN where zero meets infinity.
+        zeros: PyTorch's with zero where there is no gradient, as weights and parameters take it; it is NaN where zero meets
+            infinity.
         double: PyTorch's in double precision. Where that is too large for the dtype, it is chance what becomes of it.
-        runs_away: whether a state became infinite or NaN, whose zero gradient is NaN in the sums of all neurons.
     """
     # Kernels avoid some NaN: sums over spikes leave out those that are zero, and formulas are simpler.
     excused = ~plain.isfinite() | ~(kernel.isfinite() | zeros.isfinite())
     large = torch.finfo(plain.dtype).max ** 0.8
-    excused |= ~kernel.isfinite() & (
-        (plain.abs() > large) | ~(double.abs() <= large) | (runs_away and plain.dim() == 0)
-    )
+    excused |= ~kernel.isfinite() & ((plain.abs() > large) | ~(double.abs() <= large))
     if plain.dtype in HALF_ULP:
         # PyTorch adds up over the steps in 16 bits, and large terms may swallow what is left of others; kernels do not.
         excused |= (kernel.double() - double).abs() < (plain.double() - double).abs()

@@ -287,13 +287,12 @@ class Writer:
         made = f"m = {call_text(f'nf.{class_name(model, getattr(model, form))}', *sizes, **keywords)}"
         return made + ("; m.input_weights = torch.nn.Parameter(w[0].detach())" if model.kind == "lin" else "")
 
-    def finish(self, target: str, body: list[str], lines: list[str], leaves: str, **known: Any) -> Case:
-        """The whole program, whose ``lines`` make the arguments and whose ``body`` makes a list ``out``."""
+    def finish(self, target: str, body: list[str], lines: list[str], leaves: str, by_zero: bool, **known: Any) -> Case:
+        """The whole program, whose ``lines`` make the arguments and whose ``body`` makes a list ``out``.
+
+        ``by_zero`` says that a gradient of zero may meet an infinite weight or parameter.
+        """
         d = self.d
-        if any("S(" in line for line in (*self.setup, *lines)):
-            # A spike that nothing depends on has no gradient in PyTorch. In the kernels that is zero times the surrogate's
-            # derivative, which may be NaN.
-            lines = [re.sub(r"(, )?(reset='none'|detach_reset=True)(?(1)|(, )?)", "", line) for line in lines]
         mode = d.pick("mode", ("", "@torch.no_grad()", "@torch.inference_mode()"), (20, 2, 0.3))
         if d.chance("threads", 0.3):
             self.setup.append("torch.set_num_threads(2)")
@@ -317,16 +316,18 @@ class Writer:
         )
         seed = d.pick("seeds", kinds, (6, 2, 1))
         grad = "torch.autograd.grad([*some.values()], leaves, seeds, materialize_grads=True)"
-        texts = []
-        for condition, own in ((f" and {chosen}" if chosen else "", seed), ("", f"({seed}) * bool({chosen or True})")):
+
+        def program(condition: str, seed: str) -> str:
             some = f"some = {{k: t for k, t in enumerate(out) if t.requires_grad{condition}}}"
             gradients = [
-                f"    {some}; seeds = [{own} for k, t in some.items()]",
+                f"    {some}; seeds = [{seed} for k, t in some.items()]",
                 f"    return out, {grad} if some and leaves else [torch.zeros_like(t) for t in leaves]",
             ]
-            texts.append("\n".join([*head, *body, *gradients]))
-        texts[1] = texts[1].replace("method='heaviside'", "method='triangle'")
-        return Case(target, *texts, **known)
+            return "\n".join([*head, *body, *gradients])
+
+        text = program(f" and {chosen}" if chosen else "", seed)
+        zeros = program("", f"({seed}) * bool({chosen or True})").replace("method='heaviside'", "method='triangle'")
+        return Case(target, text, zeros if by_zero else text, **known)
 
 
 def joined(statements: list[str], most: int) -> list[str]:
@@ -400,7 +401,8 @@ def draw_call(w: Writer, model: Model, form: str) -> Case:
     )
     # Products of potentials round by their layout.
     exact = model.exact and "mc" not in model.kind
-    return w.finish(target, body, lines, leaves, exact=exact, steps=steps, narrow=weighted)
+    by_zero = weighted or "S(" in p
+    return w.finish(target, body, lines, leaves, by_zero, exact=exact, steps=steps, narrow=weighted)
 
 
 def draw_huge(w: Writer) -> Case:
@@ -419,7 +421,7 @@ def draw_huge(w: Writer) -> Case:
         shape = f"{d.pick('huge.T', (1, 2))}, {shape}"
     dtype = torch.float32 if arguments else d.pick("x.dtype", FLOATS)
     lines = [f"x = torch.zeros(()).to({dtype}).expand({shape})", f"m = {call_text(f'nf.{name}', *arguments)}"]
-    return w.finish(name, ["out = tree.tree_leaves(m(x))"], lines, "x", exact=model.exact, steps=2, narrow=True)
+    return w.finish(name, ["out = tree.tree_leaves(m(x))"], lines, "x", False, exact=model.exact, steps=2, narrow=True)
 
 
 def draw_stack(w: Writer) -> Case:
@@ -475,4 +477,4 @@ def draw_stack(w: Writer) -> Case:
         if d.chance("again", 0.1):
             body = ["y, s = m(x)", leaves.format("(y, m(x, s))")]
     leaves = "x, list(m.parameters())"
-    return w.finish(f"{kind} of modules", body, lines, leaves, exact=exact, steps=steps, narrow=True)
+    return w.finish(f"{kind} of modules", body, lines, leaves, True, exact=exact, steps=steps, narrow=True)
