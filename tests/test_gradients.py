@@ -16,9 +16,6 @@ from norse_fast.functional.threshold import SURROGATES
 from .models import FEED_FORWARD, Model, fields, model_id, random_params, random_state, set_surrogate
 from .test_modules import MODULES, make, make_input
 
-#: Potentials that grow beyond all numbers by themselves.
-UNSTABLE = [m for m in FEED_FORWARD if any(name in m.name for name in ("lif_ex", "lif_adex", "qif", "izhi", "coba"))]
-
 
 def leaves_of(x, state, params):
     return {
