@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -338,6 +338,24 @@ def random_params(model: Model, shape: tuple[int, ...], dtype: torch.dtype, gene
         return ((value.double() + 0.1) * (0.8 + 0.4 * noise)).to(dtype)
 
     return vary(model.defaults())
+
+
+def potential_of(state: Any) -> torch.Tensor:
+    """The membrane potential in a state, which may be that of an inner model."""
+    return next(value for name, value in fields(state).items() if name.split(".")[-1] == "v")
+
+
+def gradients_of_each(results: dict[str, torch.Tensor], leaves: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The gradient of every result's sum by every leaf, 0 where there is none."""
+    found = {}
+    for name, result in results.items():
+        gradients: Iterable[torch.Tensor] = map(torch.zeros_like, leaves.values())
+        if result.requires_grad:
+            gradients = torch.autograd.grad(
+                result.sum(), list(leaves.values()), retain_graph=True, materialize_grads=True
+            )
+        found |= {f"{name} by {leaf}": gradient for leaf, gradient in zip(leaves, gradients)}
+    return found
 
 
 def set_surrogate(params: Any, method: str, alpha: Any) -> Any:

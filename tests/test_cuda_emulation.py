@@ -13,7 +13,17 @@ from norse_fast._kernels.ops import RECURRENT_SEGMENT
 from norse_fast._kernels.outputs import NUMBERS, REDUCED
 from norse_fast._kernels.recurrent import RECURRENT
 
-from .models import FEED_FORWARD, MODELS, Model, fields, model_id, random_params, random_state, set_surrogate
+from .models import (
+    FEED_FORWARD,
+    MODELS,
+    Model,
+    fields,
+    model_id,
+    potential_of,
+    random_params,
+    random_state,
+    set_surrogate,
+)
 from .native import build
 from .test_recurrent import assert_same, gradients, layer_of, make_case
 from .test_surrogates_of_ones_own import own
@@ -172,7 +182,7 @@ def test_a_potential_that_is_no_number(model: Model, method: str, on_gpu, genera
     """It has no part in gradients that do not pass it, on either device."""
     x = torch.rand(40, 1, 6, generator=generator).requires_grad_()
     state = random_state(model, (1, 6), torch.float32, generator)
-    next(v for name, v in fields(state).items() if name.split(".")[-1] == "v")[0, 0] = torch.nan
+    potential_of(state)[0, 0] = torch.nan
     p = set_surrogate(random_params(model, (), torch.float32, generator), method, 1.0)
     neuron = model.neuron.variants["value", method != "heaviside"]
     results = []

@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 import norse_fast as nf
 from norse_fast._kernels.extension import kernels_disabled
 
-from .models import FEED_FORWARD, Model, fields, model_id, random_params, random_state
+from .models import FEED_FORWARD, Model, fields, model_id, potential_of, random_params, random_state
 from .test_recurrent import LAYERS, layer_of, make_case
 
 # PyTorch's own, where it differentiates in forward mode.
@@ -149,8 +149,7 @@ def test_cells(model: Model):
     def batched():
         q = x.clone().requires_grad_()
         _, state = cell(q, cell(q)[1])
-        voltage = next(value for name, value in fields(state).items() if name.split(".")[-1] == "v")
-        return torch.autograd.grad(voltage, q, rows, is_grads_batched=True)
+        return torch.autograd.grad(potential_of(state), q, rows, is_grads_batched=True)
 
     assert_equal_derivatives(batched)
 

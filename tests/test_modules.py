@@ -16,7 +16,7 @@ import torch
 import norse_fast as nf
 from norse_fast.utils.pytree import tree_map_only
 
-from .models import MODELS, Model, fields, model_id, random_params
+from .models import MODELS, Model, fields, model_id, potential_of, random_params
 
 LAYERS = [model for model in MODELS if model.layer is not None]
 CELLS = [model for model in MODELS if model.cell is not None]
@@ -51,10 +51,6 @@ def numbers(p):
             for value in p
         )
     )
-
-
-def voltage(state) -> torch.Tensor:
-    return next(value for name, value in fields(state).items() if name.split(".")[-1] == "v")
 
 
 def replace_threshold(p, value):
@@ -141,7 +137,7 @@ def test_defaults_stay_untouched(model: Model):
         shared = [value for value in fields(model.params()).values() if isinstance(value, torch.Tensor)]
     before = [(value, value.clone(), value.requires_grad) for value in shared]
     output, state = make(model, True)(make_input(model, 3))
-    (output.sum() + voltage(state).sum()).backward()
+    (output.sum() + potential_of(state).sum()).backward()
     for value, copied, required in before:
         assert torch.equal(value, copied)
         assert value.requires_grad == required
@@ -154,16 +150,16 @@ def test_initial_states_are_independent(model: Model):
     first, second = cell.initial_state(x), cell.initial_state(x)
     for name, value in fields(first).items():
         assert value.data_ptr() != fields(second)[name].data_ptr()
-    assert voltage(first).requires_grad
-    assert voltage(first).is_leaf
+    assert potential_of(first).requires_grad
+    assert potential_of(first).is_leaf
 
 
 @pytest.mark.parametrize("model", CELLS, ids=model_id)
 def test_initial_states_take_no_part_where_the_input_does(model: Model):
     x = make_input(model, 3)
     cell = make(model, True)
-    assert voltage(cell.initial_state(x)).requires_grad
-    assert not voltage(cell.initial_state(x.requires_grad_())).requires_grad
+    assert potential_of(cell.initial_state(x)).requires_grad
+    assert not potential_of(cell.initial_state(x.requires_grad_())).requires_grad
     output, _ = cell(x)
     assert output.requires_grad
 
@@ -219,7 +215,7 @@ def test_dtypes(model: Model, dtype: torch.dtype):
     for _ in range(3):
         output, state = cell(x, state)
         assert output.dtype == dtype
-    assert voltage(state).dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    assert potential_of(state).dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
 
 
 @pytest.mark.parametrize("model", [model for model in CELLS if model.kind == "ff"], ids=model_id)

@@ -16,7 +16,17 @@ from norse_fast._kernels.extension import kernels_disabled
 from norse_fast._kernels.ops import RECURRENT_SEGMENT
 from norse_fast._kernels.recurrent import RECURRENT, Recurrent
 
-from .models import FEED_FORWARD, MODELS, Model, fields, model_id, random_params, set_surrogate
+from .models import (
+    FEED_FORWARD,
+    MODELS,
+    Model,
+    fields,
+    gradients_of_each,
+    model_id,
+    potential_of,
+    random_params,
+    set_surrogate,
+)
 from .opcheck import opcheck
 from .test_operators import compiled
 
@@ -127,27 +137,20 @@ def test_gradients_equal_those_of_pytorch(model: Model, per_neuron: bool, dtype:
 def test_gradients_are_finite_where_those_of_pytorch_are(model: Model, learn: bool, method: str, generator):
     """With a potential that is no number, where no spike passes a gradient: they are detached, or of that surrogate."""
     x, state, weights, p, learned = make_case(model, 20, (2,), 3, 5, generator, torch.float64, learn=learn)
-    potential = next(value for name, value in fields(state).items() if name.split(".")[-1] == "v")
-    potential.data[0, 0] = torch.nan
+    potential_of(state).data[0, 0] = torch.nan
     p = set_surrogate(p, method, 1.0)
-    leaves = [x, *weights, *fields(state).values(), *learned]
+    leaves = {str(k): leaf for k, leaf in enumerate([x, *weights, *fields(state).values(), *learned])}
 
-    def gradients() -> list[list[torch.Tensor]]:
+    def gradients() -> dict[str, torch.Tensor]:
         output, final = layer_of(model).variants["value", method != "heaviside"](x, state, *weights, p, 0.001)
-        of = {"allow_unused": True, "materialize_grads": True, "retain_graph": True}
-        results = [output, *fields(final).values()]
-        return [
-            torch.autograd.grad(r.sum(), leaves, **of) if r.requires_grad else list(map(torch.zeros_like, leaves))
-            for r in results
-        ]
+        return gradients_of_each({"output": output, **fields(final)}, leaves)
 
     actual = gradients()
     with kernels_disabled():
         expected = gradients()
-    for one, other in zip(actual, expected, strict=True):
-        for found, wanted in zip(one, other, strict=True):
-            known = wanted.isfinite()
-            torch.testing.assert_close(found[known], wanted[known])
+    for name, gradient in expected.items():
+        known = gradient.isfinite()
+        torch.testing.assert_close(actual[name][known], gradient[known], msg=lambda m, name=name: f"{name}: {m}")
 
 
 @pytest.mark.parametrize("twice", [False, True], ids=["once", "twice"])
